@@ -1,0 +1,336 @@
+"""The session actor: the one that runs a session's turns, one after the other, and commits each (laws 1-3).
+
+It costs no task while it is idle: each turn has one, which starts the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Protocol
+
+from anyio import CapacityLimiter
+
+from greenroom.actors.composer import Composer
+from greenroom.actors.errors import GreenroomError, HandlerError, MailboxFull, SessionBusy
+from greenroom.actors.events import Item, Terminal, TurnAccepted, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from greenroom.actors.handler import Handler
+from greenroom.actors.ids import Sources
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import ErrorInfo, Overlap, SessionKey, Turn
+from greenroom.actors.offload import worker_threads
+from greenroom.actors.scope import current_turn
+from greenroom.actors.session import Session
+from greenroom.actors.turn import TurnRun, error_info
+from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
+from greenroom.services.work import Work, current_work
+
+logger = logging.getLogger("greenroom.actors")
+
+BREATH = 256
+"""Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
+
+
+class Surroundings(Protocol):
+    """What an actor knows of its system."""
+
+    handler: Handler
+    store: SessionStore
+    limits: Limits
+    sources: Sources
+    overlap: Overlap
+    debug: bool
+    loop: asyncio.AbstractEventLoop
+    worker_threads: CapacityLimiter
+
+    def turn_ended(self, run: TurnRun) -> None:
+        """A turn has its ending."""
+        ...
+
+    def actor_idle(self, actor: SessionActor) -> None:
+        """The actor's mailbox is empty and nothing runs."""
+        ...
+
+
+class SessionActor:
+    """Owns one active session."""
+
+    __slots__ = ("_current", "_mailbox", "_system", "idle_since", "key", "session")
+
+    def __init__(self, key: SessionKey, system: Surroundings) -> None:
+        self.key = key
+        self.session = Session(key, system.store)
+        self.idle_since = 0.0
+        self._system = system
+        self._mailbox: list[TurnRun] = []  # an empty deque takes ten times the room, in every idle session
+        self._current: TurnRun | None = None
+
+    def __repr__(self) -> str:
+        return f"<SessionActor {tuple(self.key)!r} {self._current or 'idle'}, {len(self._mailbox)} waiting>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs (and so maybe others wait)."""
+        return self._current is not None
+
+    # -- taking turns in -------------------------------------------------------------------------------------------
+
+    def deliver(self, turn: Turn) -> TurnRun:
+        """Put a turn in the mailbox. Raises `SessionBusy` or `MailboxFull`; then nothing of it is kept."""
+        overlap = turn.overlap or self._system.overlap
+        if self.busy and overlap == "reject":
+            raise SessionBusy(
+                f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
+                '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
+            )
+        if len(self._mailbox) >= self._system.limits.waiting_turns:
+            raise MailboxFull(
+                f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
+                "send it again when some are done"
+            )
+        run = TurnRun(TurnLog(turn))
+        run.log.append(TurnAccepted(turn.id, turn.created_at))
+        if self._current is None:
+            self._start(run)
+        else:
+            self._mailbox.append(run)
+            if overlap == "interrupt":
+                self.cancel(self._current, f"interrupted by turn {turn.id}")
+        return run
+
+    def _start(self, run: TurnRun) -> None:
+        """Give a turn its task: one a turn, in the context it was submitted in."""
+        self._current = run
+        task = self._system.loop.create_task(self._work(run), context=run.context, name=run.name)
+        run.task = task
+        task.add_done_callback(partial(self._task_gone, run))
+
+    def _next(self) -> None:
+        if self._mailbox:
+            self._start(self._mailbox.pop(0))
+        else:
+            self._current = None
+            self._system.actor_idle(self)
+
+    # -- stopping turns --------------------------------------------------------------------------------------------
+
+    def cancel(self, run: TurnRun, reason: str) -> None:
+        """Stop that turn. What has ended, or is being committed, stays as it is."""
+        if run.stopping or run.phase not in ("queued", "running"):
+            return
+        run.reason = reason
+        if run.phase == "running":
+            self._stop(run)
+        elif run is not self._current:
+            self._mailbox.remove(run)
+            self._end(run, TurnCancelled(self._now(), reason))
+
+    def _time_out(self, run: TurnRun) -> None:
+        seconds = self._system.limits.turn_seconds
+        if run.phase == "running" and not run.stopping:
+            run.failure = ErrorInfo("turn_timeout", f"the turn took longer than a turn may ({seconds} s)")
+            self._stop(run)
+
+    def _stop(self, run: TurnRun) -> None:
+        assert run.task is not None
+        run.task.cancel()
+        timer = self._system.loop.call_later(self._system.limits.cancel_seconds, self._end_over_its_head, run)
+        run.timers.append(timer)
+
+    def _end_over_its_head(self, run: TurnRun) -> None:
+        """The handler will not stop. Its turn ends all the same, and what it does from now on is not heard."""
+        if run.phase != "running":
+            return
+        logger.error(
+            "turn %s of session %r did not stop within %s s of being cancelled; it was ended without its handler, "
+            "which still runs: it swallows CancelledError or waits in a thread",
+            run.log.id,
+            self.key.session_id,
+            self._system.limits.cancel_seconds,
+        )
+        for task in run.scope.tasks:
+            task.cancel()
+        self._forget_agent()
+        self._end(run, self._stopped(run, self._last_words(run)))
+        self._next()
+
+    def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
+        """The turn's task is no more. Had it been torn down before its end, by whoever closes the loop, each turn
+        still gets its ending."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error)
+        if run.phase == "ended":
+            return
+        for lost in (run, *self._mailbox):
+            self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
+        self._mailbox.clear()
+        self._forget_agent()
+        self._next()
+
+    # -- working turns off -----------------------------------------------------------------------------------------
+
+    async def _work(self, run: TurnRun) -> None:
+        """One turn, from start to its one ending. Runs as a task, in a context of its own."""
+        if run.reason is not None:  # cancelled before it began: nothing of it enters the history
+            self._end(run, TurnCancelled(self._now(), run.reason))
+            self._next()
+            return
+        system = self._system
+        run.phase = "running"
+        if system.limits.turn_seconds is not None:
+            run.timers.append(system.loop.call_later(system.limits.turn_seconds, self._time_out, run))
+        run.log.append(TurnStarted())
+        work = Work(run.log.id)
+        current_work.set(work)
+        current_turn.set(run.scope)
+        worker_threads.set(system.worker_threads)
+        error: BaseException | None = None
+        try:
+            await self._answer(run)
+        except (Exception, asyncio.CancelledError) as caught:
+            error = caught
+        if run.phase == "ended":  # over our head: another turn may be running by now
+            work.roll_back()
+            return
+        run.phase = "committing"
+        run.stop_timers()
+        if run.scope.tasks:
+            await self._end_tasks(run)
+        await self._finish(run, work, error)
+        self._next()
+
+    async def _answer(self, run: TurnRun) -> None:
+        """Run the handler and write down what it says."""
+        system = self._system
+        turn = run.log.turn
+        run.composer = Composer(run.log.append, system.sources.uuid, system.limits.turn_bytes)
+        self.session.principal = turn.principal
+        self.session.turn_id = turn.id
+        handler = system.handler
+        translator = handler.adapter.translator(run.composer)
+        stream = await handler.answer(self.session, turn)
+        breath = BREATH
+        try:
+            async for item in stream:
+                translator.feed(item)
+                breath -= 1
+                if not breath:
+                    breath = BREATH
+                    await asyncio.sleep(0)
+        except BaseException:
+            await _close(stream)
+            raise
+        if not run.stopping:
+            translator.finish()
+
+    async def _end_tasks(self, run: TurnRun) -> None:
+        """Nothing that a framework started on its own outlives the turn."""
+        tasks = set(run.scope.tasks)
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=self._system.limits.cancel_seconds)
+        for task in pending:
+            logger.error("turn %s left %r behind, which does not stop when cancelled", run.log.id, task)
+
+    # -- endings ---------------------------------------------------------------------------------------------------
+
+    async def _finish(self, run: TurnRun, work: Work, error: BaseException | None) -> None:
+        """Commit all or none of what the turn changed, then say how it ended (law 3)."""
+        ending: Terminal | None = None
+        if error is None and not run.stopping:
+            try:
+                ending = await self._commit(run, work)
+            except Exception as caught:
+                error = caught
+        if ending is None:
+            work.roll_back()
+            self._forget_agent()
+            output = self._last_words(run)
+            ending = self._stopped(run, output) if run.stopping else self._unhappy(run, error, output)
+            await self._keep(run, ending)
+        self._end(run, ending)
+
+    async def _commit(self, run: TurnRun, work: Work) -> TurnCompleted:
+        composer = run.composer
+        assert composer is not None
+        composer.close()
+        composer.end()
+        now = self._now()
+        output = tuple(composer.output)
+        turn = run.log.turn
+        record = TurnRecord(turn.id, "completed", now, turn.request.input, output)
+        state = self._system.handler.save(self.session)
+        await self._system.store.commit(self.key, TurnCommit(record, state))
+        work.commit()
+        return TurnCompleted(now, output, composer.usage)
+
+    async def _keep(self, run: TurnRun, ending: Terminal) -> None:
+        """Keep what a turn that did not end well had said, marked so. The state stays the last good one."""
+        turn = run.log.turn
+        status = "failed" if isinstance(ending, TurnFailed) else "cancelled"
+        record = TurnRecord(turn.id, status, ending.at, turn.request.input, ending.output)  # type: ignore[arg-type]
+        try:
+            await self._system.store.commit(self.key, TurnCommit(record, None))
+        except Exception:
+            logger.exception("the %s turn %s could not be added to its session's history", status, turn.id)
+
+    def _last_words(self, run: TurnRun) -> tuple[Item, ...]:
+        if run.composer is None:
+            return ()
+        if not run.composer.ended:
+            run.composer.abandon()
+        return tuple(run.composer.output)
+
+    def _stopped(self, run: TurnRun, output: tuple[Item, ...]) -> Terminal:
+        usage = run.composer.usage if run.composer else None
+        if run.failure is not None:
+            return TurnFailed(self._now(), run.failure, output, usage)
+        return TurnCancelled(self._now(), run.reason or "", output, usage)
+
+    def _unhappy(self, run: TurnRun, error: BaseException | None, output: tuple[Item, ...]) -> Terminal:
+        usage = run.composer.usage if run.composer else None
+        if isinstance(error, asyncio.CancelledError):
+            if run.task is not None and run.task.cancelling():
+                return TurnCancelled(self._now(), "the server stopped", output, usage)
+            error = HandlerError("the handler was cancelled from within: a task it awaited was cancelled")
+        assert error is not None
+        return TurnFailed(self._now(), self._report(run, error), output, usage)
+
+    def _report(self, run: TurnRun, error: BaseException) -> ErrorInfo:
+        error_id = f"err_{self._system.sources.uuid()}"
+        logger.error(
+            "turn %s of session %r failed [%s]",
+            run.log.id,
+            self.key.session_id,
+            error_id,
+            exc_info=None if isinstance(error, GreenroomError) and error.status < 500 else error,
+        )
+        return error_info(error, error_id, self._system.debug)
+
+    def _forget_agent(self) -> None:
+        """The next turn starts from the last good state, not from what a broken turn left in the agent."""
+        self.session.driver = None
+
+    def _end(self, run: TurnRun, ending: Terminal) -> None:
+        run.phase = "ended"
+        run.stop_timers()
+        run.task = None
+        if run.composer is not None:
+            run.size = run.composer.spent
+            run.composer.end()
+            run.composer = None
+        run.log.append(ending)
+        self._system.turn_ended(run)
+
+    def _now(self) -> float:
+        return self._system.sources.now()
+
+
+async def _close(stream: AsyncIterator[object]) -> None:
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()
+

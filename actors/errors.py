@@ -1,0 +1,136 @@
+"""Errors that callers can meet. Each says what happened, why, and what to do next.
+
+A contract, importable from every room. Transports turn a `GreenroomError` into their protocol's error with its
+`code`, `status` (of HTTP) and, where waiting helps, `retry_after` (seconds).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GreenroomError(Exception):
+    """Base of all errors of ours."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class InvalidRequest(GreenroomError):
+    """The request cannot start a turn; `field` names what is wrong, like `input[0].content`."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class Unauthenticated(GreenroomError):
+    """The caller did not show who he is."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(GreenroomError):
+    """The caller is known and this is not his."""
+
+    code = "forbidden"
+    status = 403
+
+
+class TurnNotFound(GreenroomError):
+    """No such turn, or it is no longer kept, or it is somebody else's: the caller cannot tell which."""
+
+    code = "turn_not_found"
+    status = 404
+
+
+class SessionBusy(GreenroomError):
+    """The session runs a turn and the request asked not to wait (`overlap: "reject"`)."""
+
+    code = "session_busy"
+    status = 409
+    retry_after = 1.0
+
+
+class TurnExists(GreenroomError):
+    """The id was given to another turn already."""
+
+    code = "turn_exists"
+    status = 409
+
+
+class CursorExpired(GreenroomError):
+    """The events asked for are no longer kept."""
+
+    code = "cursor_expired"
+    status = 410
+
+
+class BodyTooLarge(GreenroomError):
+    """The request's body is over the limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(GreenroomError):
+    """The request's body is not declared as JSON."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class MailboxFull(GreenroomError):
+    """Too many turns wait for this session."""
+
+    code = "mailbox_full"
+    status = 429
+    retry_after = 1.0
+
+
+class Overloaded(GreenroomError):
+    """The process holds as many turns or sessions as it may."""
+
+    code = "overloaded"
+    status = 503
+    retry_after = 2.0
+
+
+class NotServing(GreenroomError):
+    """The application is starting, draining or stopped."""
+
+    code = "not_serving"
+    status = 503
+    retry_after = 2.0
+
+
+class HandlerError(GreenroomError):
+    """The application's handler broke its side: wrong signature, wrong values yielded, a bound overrun."""
+
+    code = "handler_error"
+
+
+class MissingDependency(GreenroomError):
+    """A part that is not installed was used; the message names what to install."""
+
+    code = "missing_dependency"
+
+
+class ConfigurationError(GreenroomError):
+    """The application is put together wrongly; raised at start-up, before anything is served."""
+
+    code = "configuration_error"
+
+
+class TurnOver(GreenroomError):
+    """Code of a turn that has ended tried to change its session; the change was refused."""
+
+    code = "turn_over"

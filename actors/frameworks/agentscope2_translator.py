@@ -1,0 +1,425 @@
+"""AgentScope 2.x events, and the `Msg` objects some handlers yield, as a turn's events.
+
+What becomes what:
+
+- A model call's text blocks, and the data blocks between them, are the parts of one message. It ends where the next
+  item or the next model call begins.
+- A thinking block is reasoning, closed before the answer opens.
+- A tool call is a `tool_call`; its result a `tool_output`, opened when there is something in it, so that a call
+  which is handed out to be executed elsewhere stays a call without output.
+- A call that waits for the user's confirmation is told as a message that says so, with the call in its metadata under
+  `awaiting_confirmation`.
+- The final `Msg` of a reply says only what its events have not said.
+- Hints (what AgentScope tells the model: the time, the end of a background task) are no part of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from agentscope.event import (
+    DataBlockDeltaEvent,
+    DataBlockEndEvent,
+    DataBlockStartEvent,
+    EventBase,
+    ModelCallEndEvent,
+    ModelCallStartEvent,
+    ReplyEndEvent,
+    ReplyStartEvent,
+    RequireExternalExecutionEvent,
+    RequireUserConfirmEvent,
+    TextBlockDeltaEvent,
+    TextBlockEndEvent,
+    ThinkingBlockDeltaEvent,
+    ThinkingBlockEndEvent,
+    ToolCallDeltaEvent,
+    ToolCallEndEvent,
+    ToolCallStartEvent,
+    ToolResultDataDeltaEvent,
+    ToolResultEndEvent,
+    ToolResultStartEvent,
+    ToolResultTextDeltaEvent,
+)
+from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
+
+from greenroom.actors.composer import CallDraft, Composer, MessageDraft
+from greenroom.actors.errors import GreenroomError, HandlerError
+from greenroom.actors.frameworks.agentscope2_blocks import part_of_block, parts_of_output, tool_name
+from greenroom.actors.frameworks.agentscope2_output import Fragments, Output
+from greenroom.actors.messages import Content, Data, Text, Usage
+
+TOLD = frozenset({"message", "reasoning"})
+
+
+class AgentFailed(GreenroomError):
+    """The agent ended its reply with an error. `kind` is AgentScope's word for it, like `rate_limit`."""
+
+    code = "agent_failed"
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"the agent ended its reply with an error ({kind}): {message}")
+        self.kind = kind
+
+
+class AgentScope2Translator:
+    """Hears one turn."""
+
+    __slots__ = (
+        "_awaiting",
+        "_calls",
+        "_composer",
+        "_data",
+        "_held",
+        "_message",
+        "_names",
+        "_outputs",
+        "_reasoning",
+        "_replies",
+        "_say",
+        "_text_block",
+        "_think",
+        "_thinking_block",
+    )
+
+    def __init__(self, composer: Composer) -> None:
+        self._composer = composer
+        self._message: MessageDraft | None = None
+        self._reasoning: MessageDraft | None = None
+        # The open blocks' ids and where their deltas go: one comparison and one call a token.
+        self._text_block: str | None = None
+        self._thinking_block: str | None = None
+        self._say: Callable[[str], None]
+        self._think: Callable[[str], None]
+        self._data: dict[str, Fragments] = {}
+        self._held: list[Content] = []
+        """Data that was complete while a text block was open: it follows the text."""
+        self._calls: dict[str, CallDraft] = {}
+        self._names: dict[str, str] = {}
+        self._outputs: dict[str, Output] = {}
+        self._replies: set[str] = set()
+        self._awaiting = False
+
+    def feed(self, item: object) -> None:
+        """One event, `Msg` or text. Raises `HandlerError` for anything else, `AgentFailed` when the agent did."""
+        hear = _HEAR.get(type(item)) or _inherited(type(item))
+        hear(self, item)
+
+    def finish(self) -> None:
+        for block in list(self._data):
+            self._end_data(block)
+        self._end_speech()
+        for call_id in list(self._outputs):
+            self._outputs.pop(call_id).done("success")
+        self._composer.close()
+
+    # -- text and thinking -----------------------------------------------------------------------------------------
+
+    def _plain_text(self, text: str) -> None:
+        self._end_speech()
+        self._composer.say(text)
+
+    def _text_delta(self, event: TextBlockDeltaEvent) -> None:
+        if event.block_id != self._text_block:
+            if not event.delta:
+                return
+            self._open_text(event.block_id)
+        self._say(event.delta)
+
+    def _text_end(self, event: TextBlockEndEvent) -> None:
+        if event.text is not None:
+            if event.text and event.block_id != self._text_block:
+                self._open_text(event.block_id)
+            if self._message is not None:
+                self._message.text_so_far(event.text)
+        if event.block_id == self._text_block:
+            self._end_text()
+
+    def _open_text(self, block: str) -> None:
+        self._end_reasoning()
+        self._end_text()
+        if self._message is None:
+            self._message = self._composer.message()
+        self._text_block = block
+        self._say = self._message.text
+
+    def _end_text(self) -> None:
+        self._text_block = None
+        if self._message is not None:
+            self._message.end_text()
+        if self._held:
+            held, self._held = self._held, []
+            for part in held:
+                self._show(part)
+
+    def _thinking_delta(self, event: ThinkingBlockDeltaEvent) -> None:
+        if event.block_id != self._thinking_block:
+            if not event.delta:
+                return
+            self._end_speech()
+            self._reasoning = self._composer.reasoning()
+            self._thinking_block = event.block_id
+            self._think = self._reasoning.text
+        self._think(event.delta)
+
+    def _thinking_end(self, event: ThinkingBlockEndEvent) -> None:
+        if event.block_id == self._thinking_block:
+            self._end_reasoning()
+
+    def _end_reasoning(self) -> None:
+        self._thinking_block = None
+        if self._reasoning is not None:
+            self._reasoning.done()
+            self._reasoning = None
+
+    def _end_message(self) -> None:
+        self._end_text()
+        if self._message is not None:
+            self._message.done()
+            self._message = None
+
+    def _end_speech(self) -> None:
+        self._end_reasoning()
+        self._end_message()
+
+    # -- data ------------------------------------------------------------------------------------------------------
+
+    def _data_start(self, event: DataBlockStartEvent) -> None:
+        self._data[event.block_id] = Fragments(event.media_type, event.name)
+
+    def _data_delta(self, event: DataBlockDeltaEvent) -> None:
+        fragments = self._data.get(event.block_id)
+        if fragments is None:
+            fragments = self._data[event.block_id] = Fragments(event.media_type)
+        self._composer.spend(fragments.add(event.data, event.url))
+
+    def _data_end(self, event: DataBlockEndEvent) -> None:
+        self._end_data(event.block_id)
+
+    def _end_data(self, block: str) -> None:
+        fragments = self._data.pop(block, None)
+        if fragments is not None and fragments.any:
+            self._show(fragments.part())
+
+    def _show(self, part: Content) -> None:
+        if self._text_block is not None:
+            self._held.append(part)
+            return
+        self._end_reasoning()
+        if self._message is None:
+            self._message = self._composer.message()
+        self._message.content(part)
+
+    # -- tools -----------------------------------------------------------------------------------------------------
+
+    def _call_start(self, event: ToolCallStartEvent) -> None:
+        self._open_call(event.tool_call_id, event.tool_call_name)
+
+    def _open_call(self, call_id: str, name: str) -> CallDraft:
+        self._end_speech()
+        self._end_call(call_id)
+        self._names[call_id] = name
+        own, label = tool_name(name)
+        draft = self._calls[call_id] = self._composer.call(call_id, own, label)
+        return draft
+
+    def _call_delta(self, event: ToolCallDeltaEvent) -> None:
+        draft = self._calls.get(event.tool_call_id)
+        if draft is not None:
+            draft.arguments(event.delta)
+
+    def _call_end(self, event: ToolCallEndEvent) -> None:
+        self._end_call(event.tool_call_id)
+
+    def _end_call(self, call_id: str) -> None:
+        draft = self._calls.pop(call_id, None)
+        if draft is not None:
+            draft.done()
+
+    def _whole_call(self, block: ToolCallBlock) -> None:
+        """A call whose events were not heard."""
+        if block.id not in self._names:
+            self._open_call(block.id, block.name).arguments(block.input)
+            self._end_call(block.id)
+
+    def _result_start(self, event: ToolResultStartEvent) -> None:
+        self._names[event.tool_call_id] = event.tool_call_name
+
+    def _result_text(self, event: ToolResultTextDeltaEvent) -> None:
+        output = self._output(event.tool_call_id)
+        self._composer.spend(len(event.delta))
+        output.text(event.delta)
+
+    def _result_data(self, event: ToolResultDataDeltaEvent) -> None:
+        output = self._output(event.tool_call_id)
+        self._composer.spend(output.data(event.block_id, event.media_type, event.data, event.url))
+
+    def _result_end(self, event: ToolResultEndEvent) -> None:
+        output = self._output(event.tool_call_id)
+        del self._outputs[event.tool_call_id]
+        output.done(str(event.state))
+
+    def _output(self, call_id: str) -> Output:
+        output = self._outputs.get(call_id)
+        if output is None:
+            self._end_speech()
+            self._end_call(call_id)
+            name, label = tool_name(self._names.get(call_id, ""))
+            output = self._outputs[call_id] = Output(self._composer.output_of(call_id, name, label))
+        return output
+
+    def _awaits_confirmation(self, event: RequireUserConfirmEvent) -> None:
+        self._replies.add(event.reply_id)
+        self._awaiting = True
+        for block in event.tool_calls:
+            self._whole_call(block)
+            name = tool_name(block.name)[0]
+            self._open_text(f"confirm {block.id}")
+            self._say(f"{name}({block.input}) waits for your confirmation and has not run.")
+            message = self._message
+            assert message is not None
+            message.metadata = message.metadata or {"awaiting_confirmation": []}
+            pending = {"call_id": block.id, "name": name, "arguments": block.input}
+            message.metadata["awaiting_confirmation"].append(pending)
+
+    def _awaits_execution(self, event: RequireExternalExecutionEvent) -> None:
+        self._replies.add(event.reply_id)
+        self._awaiting = True
+        for block in event.tool_calls:
+            self._whole_call(block)
+
+    # -- model calls and replies -----------------------------------------------------------------------------------
+
+    def _reply_start(self, event: ReplyStartEvent) -> None:
+        self._replies.add(event.reply_id)
+
+    def _model_start(self, event: ModelCallStartEvent) -> None:
+        self._replies.add(event.reply_id)
+        self._end_speech()
+
+    def _model_end(self, event: ModelCallEndEvent) -> None:
+        self._used(event)
+
+    def _used(self, usage: Any) -> None:
+        if usage.input_tokens or usage.output_tokens:
+            used = Usage(usage.input_tokens, usage.output_tokens, usage.cache_input_tokens)
+            self._composer.report_usage(used)
+            if self._message is not None:
+                self._message.usage = used
+
+    def _reply_end(self, event: ReplyEndEvent) -> None:
+        self._replies.add(event.reply_id)
+        self._finished(event.finished_reason, event.error)
+        self._end_speech()
+
+    def _finished(self, reason: str | None, error: Any) -> None:
+        """How a reply ended: an error ends the turn; what cut it short stands with its last message."""
+        if reason == "error":
+            kind, message = (str(error.type), error.message) if error is not None else ("unknown", "no details given")
+            raise AgentFailed(kind, message)
+        if reason not in (None, "completed") and self._message is not None:
+            self._message.metadata = (self._message.metadata or {}) | {"finished_reason": str(reason)}
+
+    def _msg(self, msg: Msg) -> None:
+        self._end_speech()
+        known = msg.id in self._replies
+        self._replies.add(msg.id)
+        if known:
+            self._say_the_rest(msg)
+        else:
+            self._say_all(msg)
+        self._finished(msg.finished_reason, msg.error)
+        self._end_speech()
+
+    def _say_all(self, msg: Msg) -> None:
+        if msg.role != "assistant" and msg.content:
+            self._message = self._composer.message(msg.role)
+        for block in msg.content:
+            self._whole(block)
+        if msg.structured_output is not None:
+            self._show(Data(msg.structured_output))
+        if msg.usage is not None:
+            self._used(msg.usage)
+
+    def _say_the_rest(self, msg: Msg) -> None:
+        """A reply's final message, after its events."""
+        if msg.structured_output is not None:
+            self._show(Data(msg.structured_output))  # beside it AgentScope says that it made it
+        elif not self._awaiting:  # else AgentScope says that it waits, which was told
+            said = [part for item in self._composer.output if item.kind in TOLD for part in item.parts]
+            for block in msg.content:
+                if _essence(block) not in said:
+                    self._whole(block)
+
+    def _whole(self, block: Any) -> None:
+        if isinstance(block, TextBlock):
+            self._end_reasoning()
+            self._end_text()
+            self._show(Text(block.text))
+        elif isinstance(block, DataBlock):
+            self._show(part_of_block(block))
+        elif isinstance(block, ThinkingBlock) and block.thinking:
+            self._end_speech()
+            self._reasoning = self._composer.reasoning()
+            self._reasoning.text(block.thinking)
+        elif isinstance(block, ToolCallBlock):
+            self._whole_call(block)
+        elif isinstance(block, ToolResultBlock):
+            self._names.setdefault(block.id, block.name)
+            self._output(block.id).done(str(block.state), parts_of_output(block.output))
+            del self._outputs[block.id]
+
+    def _ignore(self, event: object) -> None:
+        """What tells about the agent's work and says nothing to the caller."""
+
+
+def _essence(block: Any) -> Content | None:
+    """What of a block a caller sees, to tell whether it was said."""
+    if isinstance(block, ThinkingBlock):
+        return Text(block.thinking)
+    return part_of_block(block) if isinstance(block, TextBlock | DataBlock) else None
+
+
+Hear: TypeAlias = Callable[[AgentScope2Translator, Any], None]
+
+_HEAR: dict[type, Hear] = {
+    str: AgentScope2Translator._plain_text,
+    TextBlockDeltaEvent: AgentScope2Translator._text_delta,
+    TextBlockEndEvent: AgentScope2Translator._text_end,
+    ThinkingBlockDeltaEvent: AgentScope2Translator._thinking_delta,
+    ThinkingBlockEndEvent: AgentScope2Translator._thinking_end,
+    DataBlockStartEvent: AgentScope2Translator._data_start,
+    DataBlockDeltaEvent: AgentScope2Translator._data_delta,
+    DataBlockEndEvent: AgentScope2Translator._data_end,
+    ToolCallStartEvent: AgentScope2Translator._call_start,
+    ToolCallDeltaEvent: AgentScope2Translator._call_delta,
+    ToolCallEndEvent: AgentScope2Translator._call_end,
+    ToolResultStartEvent: AgentScope2Translator._result_start,
+    ToolResultTextDeltaEvent: AgentScope2Translator._result_text,
+    ToolResultDataDeltaEvent: AgentScope2Translator._result_data,
+    ToolResultEndEvent: AgentScope2Translator._result_end,
+    RequireUserConfirmEvent: AgentScope2Translator._awaits_confirmation,
+    RequireExternalExecutionEvent: AgentScope2Translator._awaits_execution,
+    ReplyStartEvent: AgentScope2Translator._reply_start,
+    ReplyEndEvent: AgentScope2Translator._reply_end,
+    ModelCallStartEvent: AgentScope2Translator._model_start,
+    ModelCallEndEvent: AgentScope2Translator._model_end,
+    Msg: AgentScope2Translator._msg,
+    # Block starts, hints, custom events, what was fed in to resume a reply, and what later versions of 2.x add.
+    EventBase: AgentScope2Translator._ignore,
+}
+
+
+def _inherited(kind: type) -> Hear:
+    """How to hear a class that is not in the table: as the class it descends from, remembered for the next."""
+    for base in kind.__mro__:
+        if base in _HEAR:
+            _HEAR[kind] = _HEAR[base]
+            return _HEAR[kind]
+    hint = ""
+    if kind is tuple:
+        hint = "; (msg, last) pairs are what AgentScope 1.x handlers yield"
+    raise HandlerError(
+        f"the handler yielded a {kind.__name__}; with AgentScope 2.x it yields what Agent.reply_stream(msgs) gives, "
+        f"a Msg or str{hint}"
+    )

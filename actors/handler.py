@@ -1,0 +1,119 @@
+"""Handlers: the user's function that answers a turn, in whatever form it was written.
+
+`QueryHandler` calls a function for each turn (`@app.query`); `AgentHandler` calls a factory once a session and keeps the
+agent (`@app.agent`). Synchronous functions run in worker threads.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.frameworks.adapter import FrameworkAdapter
+from greenroom.actors.messages import Turn
+from greenroom.actors.offload import as_stream, call
+from greenroom.actors.session import Session
+
+
+class Handler(Protocol):
+    """What an actor needs to answer turns."""
+
+    adapter: FrameworkAdapter
+
+    async def answer(self, session: Session, turn: Turn) -> AsyncIterator[object]:
+        """What the turn's answer is made of, to be fed to the adapter's translator."""
+        ...
+
+    def save(self, session: Session) -> bytes | None:
+        """The session's state after a turn that went well; none: the actor keeps no state for this handler."""
+        ...
+
+
+class QueryHandler:
+    """`@app.query`: the function gets `msgs` and `request` (and `session`), and `self` if its first parameter is so
+    called."""
+
+    def __init__(self, function: Callable[..., Any], adapter: FrameworkAdapter, owner: object) -> None:
+        self.adapter = adapter
+        self._function = function
+        self._wanted = wanted_arguments(function, {"msgs", "request", "session"})
+        self._leading = (owner,) if takes_self(function) else ()
+        self._is_async_generator = inspect.isasyncgenfunction(function)
+
+    async def answer(self, session: Session, turn: Turn) -> AsyncIterator[object]:
+        given: dict[str, Any] = {}
+        for name in self._wanted:
+            if name == "msgs":
+                given[name] = self.adapter.messages(turn.request.input)
+            else:
+                given[name] = turn.request if name == "request" else session
+        if self._is_async_generator:
+            result: AsyncIterator[object] = self._function(*self._leading, **given)
+            return result
+        return as_stream(await call(self._function, *self._leading, **given))
+
+    def save(self, session: Session) -> bytes | None:
+        return None
+
+
+class AgentHandler:
+    """`@app.agent`: the factory makes a session's agent; it is restored, run, saved and kept for the next turn."""
+
+    def __init__(self, factory: Callable[..., Any], adapter: FrameworkAdapter, owner: object) -> None:
+        self.adapter = adapter
+        self._factory = factory
+        self._leading = (owner,) if takes_self(factory) else ()
+        parameters = len(inspect.signature(factory).parameters) - len(self._leading)
+        if parameters > 1:
+            raise ConfigurationError(
+                f"the agent factory {factory.__name__}() takes {parameters} parameters; "
+                "it gets one, the session: `def make_agent(session): ...`"
+            )
+        self._takes_session = parameters == 1
+
+    async def answer(self, session: Session, turn: Turn) -> AsyncIterator[object]:
+        if session.driver is None:
+            arguments = (*self._leading, session) if self._takes_session else self._leading
+            driver = self.adapter.driver(await call(self._factory, *arguments))
+            state = await session.state()
+            if state is not None:
+                driver.restore(state)
+            if session.turn_id == turn.id:  # not when the turn was ended over its head meanwhile
+                session.driver = driver
+            return driver.run(turn.request.input)
+        return session.driver.run(turn.request.input)
+
+    def save(self, session: Session) -> bytes | None:
+        return session.driver.save() if session.driver is not None else None
+
+
+def takes_self(function: Callable[..., Any]) -> bool:
+    """Whether the function's first parameter is called `self`, as the tutorial writes it."""
+    return next(iter(_parameters(function)), None) == "self"
+
+
+def wanted_arguments(function: Callable[..., Any], offered: set[str]) -> tuple[str, ...]:
+    """Which of the offered keyword arguments the function takes.
+
+    Raises `ConfigurationError` for a required parameter that nobody would fill.
+    """
+    parameters = dict(_parameters(function))
+    if next(iter(parameters), None) == "self":
+        parameters.pop("self")
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if name not in offered and required and (named or parameter.kind is parameter.POSITIONAL_ONLY):
+            raise ConfigurationError(
+                f"{function.__name__}() has a parameter {name!r} that nothing fills; it may take "
+                f"{', '.join(sorted(offered))} (and self first), others need a default"
+            )
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return tuple(sorted(offered))
+    return tuple(name for name in parameters if name in offered)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters

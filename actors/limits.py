@@ -1,0 +1,32 @@
+"""The bounds of a process (law 6). Over a bound a caller is refused and told when to try again."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How much of everything. Times are in seconds, sizes in bytes of text or JSON."""
+
+    waiting_turns: int = 128
+    """Turns that may wait for one session, besides the one that runs."""
+    turns: int = 20_000
+    """Turns running or waiting in the whole process."""
+    active_sessions: int = 10_000
+    """Sessions held in memory; over it the idle one used longest ago is passivated."""
+    idle_seconds: float = 300.0
+    """A session idle for so long is passivated."""
+    turn_seconds: float | None = None
+    """A turn that runs longer fails with `turn_timeout`; none: no bound."""
+    turn_bytes: int = 64 * 1024 * 1024
+    """Text and arguments of one turn; over it the turn fails with `turn_too_large`."""
+    kept_turns: int = 1_000
+    """Ended turns whose log can still be read."""
+    kept_bytes: int = 64 * 1024 * 1024
+    """Text and arguments of all ended turns that are kept."""
+    kept_seconds: float = 300.0
+    """How long an ended turn's log can be read."""
+    cancel_seconds: float = 5.0
+    """How long a cancelled handler may tidy up before its turn is ended over its head."""
+    worker_threads: int = 64
+    """Threads for synchronous handlers and tools."""

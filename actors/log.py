@@ -1,0 +1,109 @@
+"""The turn log: the ordered events of one turn, readable from any position while it runs and for a while after.
+
+Its writer never waits for a reader. A reader either iterates (`read`) or asks to be called when there is more
+(`watch`), which costs no task switch an event: all that a burst appends is announced once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from greenroom.actors.errors import CursorExpired
+from greenroom.actors.events import TERMINAL, Event, Terminal
+from greenroom.actors.messages import Turn
+
+
+class TurnLog:
+    """Events of `turn`, numbered from 0. `views`: forms of it that its readers share, by protocol."""
+
+    __slots__ = ("__weakref__", "_events", "_loop", "_notifying", "_watchers", "expired", "size", "terminal", "turn", "views")
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.terminal: Terminal | None = None
+        self.expired = False
+        self.size = 0
+        self.views: dict[str, object] = {}
+        self._events: list[Event] = []
+        self._watchers: list[Callable[[], None]] = []
+        self._notifying = False
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        ending = type(self.terminal).__name__ if self.terminal else "open"
+        return f"<TurnLog {self.turn.id} {len(self._events)} events, {len(self._watchers)} watchers, {ending}>"
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def id(self) -> str:
+        """The turn's id."""
+        return self.turn.id
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody follows."""
+        return bool(self._watchers)
+
+    def append(self, event: Event) -> None:
+        """Add an event and let the watchers know, once for all that are added in this step of the loop."""
+        assert self.terminal is None, f"{self!r} has ended"
+        self._events.append(event)
+        if isinstance(event, TERMINAL):
+            self.terminal = event
+        if self._watchers and not self._notifying:
+            self._notifying = True
+            self._loop.call_soon(self._notify)
+
+    def _notify(self) -> None:
+        self._notifying = False
+        for watcher in tuple(self._watchers):
+            watcher()
+
+    def events(self, position: int = 0) -> list[Event]:
+        """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept."""
+        if self.expired:
+            raise CursorExpired(f"the events of turn {self.id} are no longer kept; ask for its session's history instead")
+        return self._events[position:] if position else self._events
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher`, from the loop, after each burst of new events."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Stop calling it."""
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+
+    async def read(self, position: int = 0) -> AsyncIterator[Event]:
+        """All events from `position` on, as they come, to the turn's ending. Raises `CursorExpired`."""
+        more = asyncio.Event()
+        self.watch(more.set)
+        try:
+            while True:
+                more.clear()
+                for event in self.events(position)[:]:
+                    position += 1
+                    yield event
+                if self.terminal is not None and position >= len(self._events):
+                    return
+                if position >= len(self._events):
+                    await more.wait()
+        finally:
+            self.unwatch(more.set)
+
+    async def ended(self) -> Terminal:
+        """Wait for the turn's ending."""
+        if self.terminal is None:
+            async for _ in self.read(len(self._events)):
+                pass
+        assert self.terminal is not None
+        return self.terminal
+
+    def expire(self) -> None:
+        """Let the events go."""
+        self.expired = True
+        self._events = []
+        self.views.clear()

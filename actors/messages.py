@@ -1,0 +1,192 @@
+"""The messages of the system: what transports hand to session actors.
+
+Contracts only: frozen structs without behaviour, importable from every room. The field names and defaults of
+`AgentRequest`, `Message` and the content parts are those of AgentScope Runtime's `/process` protocol, so that an
+application written for it finds what it expects on the request.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+Role: TypeAlias = Literal["user", "assistant", "system", "tool"]
+Overlap: TypeAlias = Literal["queue", "reject", "interrupt"]
+
+MessageType: TypeAlias = Literal[
+    "message",
+    "reasoning",
+    "plugin_call",
+    "plugin_call_output",
+    "function_call",
+    "function_call_output",
+    "component_call",
+    "component_call_output",
+    "mcp_call",
+    "mcp_call_output",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "heartbeat",
+    "error",
+]
+
+
+class SessionKey(NamedTuple):
+    """Which conversation, and whose. Always a tuple: joined strings collide ('a','b_c') with ('a_b','c')."""
+
+    user_id: str
+    session_id: str
+
+
+class Text(Struct, frozen=True, tag_field="type", tag="text", gc=False):
+    """Words."""
+
+    text: str
+
+
+class Data(Struct, frozen=True, tag_field="type", tag="data"):
+    """A JSON object."""
+
+    data: dict[str, Any]
+
+
+class Image(Struct, frozen=True, tag_field="type", tag="image", gc=False):
+    """A picture, as a URL or a data URI."""
+
+    image_url: str
+
+
+class Audio(Struct, frozen=True, tag_field="type", tag="audio", gc=False):
+    """Sound: base64 data (or a URL) and its format, e.g. `wav`."""
+
+    data: str
+    format: str | None = None
+
+
+class Video(Struct, frozen=True, tag_field="type", tag="video", gc=False):
+    """A film, as a URL or a data URI."""
+
+    video_url: str
+
+
+class File(Struct, frozen=True, tag_field="type", tag="file", gc=False):
+    """A file, by URL, by id or inline (base64)."""
+
+    file_url: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class Refusal(Struct, frozen=True, tag_field="type", tag="refusal", gc=False):
+    """The model's words for declining."""
+
+    refusal: str
+
+
+Content: TypeAlias = Text | Data | Image | Audio | Video | File | Refusal
+
+
+class ToolCall(Struct, frozen=True, tag_field="type", tag="tool_call", gc=False):
+    """A call of a tool: `arguments` is the JSON text the model wrote, whole or so far."""
+
+    call_id: str
+    name: str
+    arguments: str = ""
+    server_label: str | None = None
+
+
+class ToolOutput(Struct, frozen=True, tag_field="type", tag="tool_output"):
+    """What a tool gave back."""
+
+    call_id: str
+    name: str
+    output: tuple[Content, ...] = ()
+    server_label: str | None = None
+
+
+class Message(Struct, frozen=True):
+    """One message of a turn's input."""
+
+    content: tuple[Content, ...] = ()
+    role: Role = "user"
+    type: MessageType = "message"
+    id: str | None = None
+    metadata: dict[str, Any] | None = None
+    name: str | None = None
+
+
+class AgentRequest(Struct, kw_only=True):
+    """What a handler gets as `request`.
+
+    Unknown fields of the request body are kept in `extra` and readable as attributes:
+    `request.my_field` is `request.extra["my_field"]`.
+    """
+
+    input: tuple[Message, ...]
+    session_id: str | None = None
+    user_id: str | None = None
+    id: str | None = None
+    stream: bool = True
+    model: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    seed: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            value = self.extra.get(name, UNSET)
+            if not isinstance(value, UnsetType):
+                return value
+        raise AttributeError(
+            f"the request has no field {name!r}; it carries {sorted(self.extra) or 'no extra fields'} besides the usual"
+        )
+
+
+class Disconnect(Struct, frozen=True, gc=False):
+    """What happens to a turn when the client that asked for it goes away.
+
+    `continue`: the turn runs on. `cancel`: it is cancelled. `grace`: it is cancelled unless somebody follows it
+    again within `grace_seconds`.
+    """
+
+    policy: Literal["continue", "cancel", "grace"] = "continue"
+    grace_seconds: float = 30.0
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """One request to a session, as its actor receives it."""
+
+    id: str
+    key: SessionKey
+    request: AgentRequest
+    principal: str | None = None
+    overlap: Overlap | None = None
+    disconnect: Disconnect = Disconnect()
+    created_at: float
+
+
+class Usage(Struct, frozen=True, gc=False):
+    """Tokens, as the model reported them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class ErrorInfo(Struct, frozen=True, gc=False):
+    """What of an error goes on the wire: its class as `code`, a sentence, and the id it is logged under."""
+
+    code: str
+    message: str
+    id: str | None = None

@@ -1,0 +1,67 @@
+"""Calling the user's functions: synchronous code runs off the loop, with its context variables (law 5)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+
+T = TypeVar("T")
+
+worker_threads: ContextVar[CapacityLimiter | None] = ContextVar("greenroom_worker_threads", default=None)
+"""The threads of the application whose turn this is; none: anyio's own."""
+
+_END = object()
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `function` in a worker thread.
+
+    Context variables are copied in (anyio does it). When the awaiting task is cancelled it goes on at once; the thread
+    runs to its end unheard.
+    """
+    return await anyio.to_thread.run_sync(
+        lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=worker_threads.get()
+    )
+
+
+async def iterate_in_thread(generator: Generator[T, None, object]) -> AsyncGenerator[T, None]:
+    """Iterate a synchronous generator with each step in a worker thread.
+
+    Each step sees the caller's context. When the iteration is cancelled the generator's running step ends unheard and
+    the generator is closed after it.
+    """
+
+    def step() -> Any:
+        return next(generator, _END)
+
+    while (item := await in_thread(step)) is not _END:
+        yield item
+
+
+async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of the user's: asynchronous ones are awaited, synchronous ones run in a worker thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return function(*args, **kwargs)
+    result = await in_thread(function, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+def as_stream(result: object) -> AsyncIterator[object]:
+    """What a handler returned, as something to iterate: a stream as it is, a single thing once, `None` as nothing."""
+    if isinstance(result, AsyncIterator):
+        return result
+    if isinstance(result, Generator):
+        return iterate_in_thread(result)
+    return _each(result if isinstance(result, Iterator) else (() if result is None else (result,)))
+
+
+async def _each(items: Any) -> AsyncIterator[object]:
+    for item in items:
+        yield item

@@ -1,0 +1,73 @@
+"""The sessions that are active in this process: found by key, bounded, let go when idle."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from greenroom.actors.actor import SessionActor
+from greenroom.actors.errors import Overloaded
+from greenroom.actors.messages import SessionKey
+
+
+class Roster:
+    """Active session actors, busy and idle. Idle ones are in the order in which they became so."""
+
+    __slots__ = ("_bound", "_busy", "_idle", "_new", "passivated")
+
+    def __init__(self, bound: int, new: Callable[[SessionKey], SessionActor]) -> None:
+        self._bound = bound
+        self._new = new
+        self._busy: dict[SessionKey, SessionActor] = {}
+        self._idle: OrderedDict[SessionKey, SessionActor] = OrderedDict()
+        self.passivated = 0
+
+    def __len__(self) -> int:
+        return len(self._busy) + len(self._idle)
+
+    @property
+    def idle(self) -> int:
+        """How many are idle."""
+        return len(self._idle)
+
+    def get(self, key: SessionKey) -> SessionActor:
+        """The session's actor, activated if it was not. Raises `Overloaded` when all there may be are busy."""
+        actor = self._busy.get(key) or self._idle.get(key)
+        return actor if actor is not None else self._activate(key)
+
+    def working(self, actor: SessionActor) -> None:
+        """The actor has taken a turn."""
+        self._idle.pop(actor.key, None)
+        self._busy[actor.key] = actor
+
+    def resting(self, actor: SessionActor, now: float) -> None:
+        """The actor is idle since `now` (seconds of the loop's clock)."""
+        actor.idle_since = now
+        self._busy.pop(actor.key, None)
+        self._idle[actor.key] = actor
+
+    def passivate_idle(self, before: float) -> None:
+        """Let go of actors idle since before that time. Their state was saved when their last turn was committed."""
+        while self._idle:
+            key, actor = next(iter(self._idle.items()))
+            if actor.idle_since > before:
+                return
+            self._passivate(key)
+
+    def passivate_all(self) -> None:
+        """Let go of all that are idle."""
+        while self._idle:
+            self._passivate(next(iter(self._idle)))
+
+    def _activate(self, key: SessionKey) -> SessionActor:
+        if len(self) >= self._bound:
+            if not self._idle:
+                raise Overloaded(
+                    f"all {self._bound} sessions that may be active (Limits.active_sessions) are at work; try again later"
+                )
+            self._passivate(next(iter(self._idle)))
+        return self._new(key)
+
+    def _passivate(self, key: SessionKey) -> None:
+        del self._idle[key]
+        self.passivated += 1

@@ -1,0 +1,34 @@
+"""The turn that code runs in, for adapters and tools far down the call stack.
+
+A context variable, so that every task and worker thread that a handler starts knows its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+from greenroom.actors.messages import SessionKey
+
+
+class TurnScope:
+    """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn."""
+
+    __slots__ = ("closed", "key", "tasks", "turn_id")
+
+    def __init__(self, key: SessionKey, turn_id: str) -> None:
+        self.key = key
+        self.turn_id = turn_id
+        self.tasks: set[asyncio.Task[object]] = set()
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<TurnScope {self.turn_id} of session {self.key.session_id!r}>"
+
+    def adopt(self, task: asyncio.Task[object]) -> None:
+        """Make a task end with the turn: it is cancelled and awaited when the turn's handler is done with."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+current_turn: ContextVar[TurnScope | None] = ContextVar("greenroom_turn", default=None)

@@ -1,0 +1,203 @@
+"""The actor system of one process: activate, find, passivate, drain.
+
+This is local placement: a session's actor lives here. Nothing outside this room assumes so; what others see of it is
+`submit`, `find` and `cancel`, and they are answered with turn logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Literal, TypeAlias
+
+import anyio
+from anyio import CapacityLimiter
+from msgspec import Struct
+
+from greenroom.actors.actor import SessionActor
+from greenroom.actors.archive import Archive, TurnKey
+from greenroom.actors.errors import NotServing, Overloaded
+from greenroom.actors.handler import Handler
+from greenroom.actors.ids import Sources
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Overlap, SessionKey, Turn
+from greenroom.actors.roster import Roster
+from greenroom.actors.turn import TurnRun
+from greenroom.services.store import SessionStore
+
+logger = logging.getLogger("greenroom.actors")
+
+SystemState: TypeAlias = Literal["new", "serving", "draining", "stopped"]
+
+
+class Statistics(Struct, frozen=True):
+    """What is in memory now, and counts since the start."""
+
+    state: SystemState
+    active_sessions: int
+    idle_sessions: int
+    passivated_sessions: int
+    open_turns: int
+    kept_turns: int
+    accepted_turns: int
+
+
+class ActorSystem:
+    """Runs the sessions of one application in one event loop.
+
+    `start` and `stop` may be called from different tasks. What recurs (letting idle sessions go, forgetting old turns)
+    is one task of its own.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        store: SessionStore,
+        *,
+        limits: Limits | None = None,
+        sources: Sources | None = None,
+        overlap: Overlap = "queue",
+        debug: bool = False,
+    ) -> None:
+        self.handler = handler
+        self.store = store
+        self.limits = limits or Limits()
+        self.sources = sources or Sources()
+        self.overlap: Overlap = overlap
+        self.debug = debug
+        self.state: SystemState = "new"
+        self._roster = Roster(self.limits.active_sessions, self._new_actor)
+        self._archive = Archive(self.limits)
+        self._accepted = 0
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._all_ended = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<ActorSystem {self.state}, {len(self._roster)} sessions, {self._archive.open} turns>"
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to take turns."""
+        self.loop = asyncio.get_running_loop()
+        self.worker_threads = CapacityLimiter(self.limits.worker_threads)
+        await self.store.start()
+        self._housekeeping = self.loop.create_task(self._keep_house(), name="greenroom housekeeping")
+        self.state = "serving"
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more turns; let those accepted end until the deadline, then cancel the rest and see them end."""
+        if self.state != "serving":
+            return
+        self.state = "draining"
+        with anyio.move_on_after(seconds):
+            await self._no_turns()
+        for run in self._archive.runs():
+            self._actor_of(run).cancel(run, "the server is stopping")
+        # Every cancelled turn ends within its bound, with its handler or without it.
+        await self._no_turns()
+
+    async def stop(self) -> None:
+        """Let everything go. Turns that still run are cancelled. Stopping what was not started does nothing."""
+        if self.state in ("new", "stopped"):
+            return
+        await self.drain(0)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.wait([self._housekeeping])
+            self._housekeeping = None
+        self._roster.passivate_all()
+        self.state = "stopped"
+        await self.store.stop()
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, turn: Turn) -> TurnLog:
+        """Accept a turn. Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull` or `TurnExists`."""
+        if self.state != "serving":
+            raise NotServing(f"no turns are taken: the application is {self.state}; try again, or another process")
+        if self._archive.open >= self.limits.turns:
+            raise Overloaded(
+                f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
+            )
+        key = TurnKey(turn.principal, turn.id)
+        self._archive.check_new(key)
+        actor = self._roster.get(turn.key)
+        run = actor.deliver(turn)
+        self._roster.working(actor)
+        self._archive.add(key, run)
+        self._accepted += 1
+        return run.log
+
+    def find(self, turn_id: str, principal: str | None = None) -> TurnLog:
+        """The log of a turn. Raises `TurnNotFound`."""
+        return self._archive.get(TurnKey(principal, turn_id)).log
+
+    async def cancel(self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request") -> TurnLog:
+        """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
+        run = self._archive.get(TurnKey(principal, turn_id))
+        if run.phase != "ended":
+            self._actor_of(run).cancel(run, reason)
+        return run.log
+
+    def client_left(self, log: TurnLog) -> None:
+        """Somebody who followed a turn has gone before its end: the turn's own policy says what now (law 4)."""
+        policy = log.turn.disconnect
+        if log.terminal is not None or log.watched or policy.policy == "continue":
+            return
+        if policy.policy == "cancel":
+            self._cancel_deserted(log, "the client disconnected")
+        else:
+            reason = f"the client disconnected and did not come back within {policy.grace_seconds:g} s"
+            self.loop.call_later(policy.grace_seconds, self._cancel_deserted, log, reason)
+
+    def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
+        if log.terminal is None and not log.watched:
+            run = self._archive.get(TurnKey(log.turn.principal, log.id))
+            self._actor_of(run).cancel(run, reason)
+
+    def statistics(self) -> Statistics:
+        """How things stand."""
+        return Statistics(
+            state=self.state,
+            active_sessions=len(self._roster),
+            idle_sessions=self._roster.idle,
+            passivated_sessions=self._roster.passivated,
+            open_turns=self._archive.open,
+            kept_turns=len(self._archive) - self._archive.open,
+            accepted_turns=self._accepted,
+        )
+
+    # -- for actors ------------------------------------------------------------------------------------------------
+
+    def turn_ended(self, run: TurnRun) -> None:
+        """A turn has its ending."""
+        turn = run.log.turn
+        self._archive.ended(TurnKey(turn.principal, turn.id), self.loop.time())
+        if not self._archive.open:
+            self._all_ended.set()
+
+    def actor_idle(self, actor: SessionActor) -> None:
+        """The actor has nothing to do."""
+        self._roster.resting(actor, self.loop.time())
+
+    def _new_actor(self, key: SessionKey) -> SessionActor:
+        return SessionActor(key, self)
+
+    def _actor_of(self, run: TurnRun) -> SessionActor:
+        return self._roster.get(run.log.turn.key)
+
+    async def _no_turns(self) -> None:
+        while self._archive.open:
+            self._all_ended.clear()
+            await self._all_ended.wait()
+
+    async def _keep_house(self) -> None:
+        limits = self.limits
+        interval = max(0.05, min(limits.idle_seconds, limits.kept_seconds) / 4)
+        while True:
+            await anyio.sleep(interval)
+            now = self.loop.time()
+            self._roster.passivate_idle(now - limits.idle_seconds)
+            self._archive.expire(now)

@@ -1,0 +1,67 @@
+"""One turn on its way through an actor: queued, running, committing, ended."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import Literal, TypeAlias
+
+from greenroom.actors.composer import Composer
+from greenroom.actors.errors import GreenroomError
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import ErrorInfo
+from greenroom.actors.scope import TurnScope
+
+Phase: TypeAlias = Literal["queued", "running", "committing", "ended"]
+
+
+class TurnRun:
+    """The mutable side of a turn, touched by its actor alone."""
+
+    __slots__ = ("composer", "context", "failure", "log", "phase", "reason", "scope", "size", "task", "timers")
+
+    def __init__(self, log: TurnLog) -> None:
+        self.log = log
+        self.scope = TurnScope(log.turn.key, log.id)
+        self.context = copy_context()
+        self.phase: Phase = "queued"
+        self.task: asyncio.Task[None] | None = None
+        self.composer: Composer | None = None
+        self.reason: str | None = None
+        """Why the turn is being cancelled; none: it is not."""
+        self.failure: ErrorInfo | None = None
+        """Why the turn is being failed from outside (it ran out of time)."""
+        self.timers: list[asyncio.TimerHandle] = []
+        self.size = 0
+
+    def __repr__(self) -> str:
+        return f"<TurnRun {self.log.id} {self.phase}>"
+
+    @property
+    def name(self) -> str:
+        """What the turn's task is called: the watchdog names it."""
+        return f"turn {self.log.id} of session {self.log.turn.key.session_id!r}"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked the running handler to stop."""
+        return self.reason is not None or self.failure is not None
+
+    def stop_timers(self) -> None:
+        """No timer fires on a turn that has moved on."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+def error_info(error: BaseException, error_id: str, debug: bool) -> ErrorInfo:
+    """What goes on the wire of an error that ended a turn.
+
+    Our own errors are written for callers and go out whole. Of others only the class goes out, unless `debug`.
+    """
+    if isinstance(error, GreenroomError):
+        return ErrorInfo(error.code, error.message, error_id)
+    name = type(error).__name__
+    if debug:
+        return ErrorInfo(name, f"{name}: {error}", error_id)
+    return ErrorInfo(name, f"the agent failed ({name}); the server's log has the details under {error_id}", error_id)

@@ -1,0 +1,85 @@
+"""The watchdog: measures how long the loop was blocked, and names what blocked it (law 5).
+
+A thread of its own looks every so often whether the loop has answered. When it has not, the thread sees the stack the
+loop is stuck in and the turn it belongs to, which nothing on the loop could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from msgspec import Struct
+
+logger = logging.getLogger("greenroom.watchdog")
+
+DEEPEST = 12
+"""Frames of the blocking stack that are logged: the innermost say what blocks."""
+
+
+class LoopLag(Struct, frozen=True):
+    """One time the loop was blocked. `seconds`: how long it had been when it was seen. `task`: the name of the task
+    that ran; turns' tasks are named after their session and turn."""
+
+    seconds: float
+    task: str
+    stack: str
+
+
+class Watchdog:
+    """Watches one loop. `report` is called from the watching thread, once each time the loop is blocked."""
+
+    def __init__(self, threshold: float = 0.25, report: Callable[[LoopLag], None] | None = None) -> None:
+        self.threshold = threshold
+        self.worst = 0.0
+        self._report = report or log_lag
+        self._stop = threading.Event()
+        self._answered = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to watch the running loop."""
+        loop = asyncio.get_running_loop()
+        ident = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, args=(loop, ident), name="greenroom watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching. Returns at once; the thread ends by itself."""
+        self._stop.set()
+        self._answered.set()
+        self._thread = None
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, ident: int) -> None:
+        while not self._stop.wait(self.threshold):
+            self._answered.clear()
+            try:
+                loop.call_soon_threadsafe(self._answered.set)
+            except RuntimeError:  # the loop is closed: nothing is left to watch
+                return
+            if not self._answered.wait(self.threshold) and not self._stop.is_set():
+                self._blocked(loop, ident)
+
+    def _blocked(self, loop: asyncio.AbstractEventLoop, ident: int) -> None:
+        frame = sys._current_frames().get(ident)
+        stack = "".join(traceback.format_stack(frame)[-DEEPEST:]) if frame is not None else "(no stack)"
+        task = asyncio.current_task(loop)
+        name = task.get_name() if task is not None else "(a callback, no task)"
+        self._report(LoopLag(self.threshold, name, stack))
+        while not self._answered.wait(self.threshold) and not self._stop.is_set():
+            pass
+
+
+def log_lag(lag: LoopLag) -> None:
+    """Log it: who blocked the loop, and where."""
+    logger.warning(
+        "the event loop has been blocked for %.2f s by %s; blocking calls belong in a worker thread "
+        "(anyio.to_thread.run_sync) or in a synchronous handler or tool. It is here:\n%s",
+        lag.seconds,
+        lag.task,
+        lag.stack,
+    )

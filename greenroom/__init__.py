@@ -1,0 +1,145 @@
+"""Greenroom serves LLM agents: every conversation is a session actor.
+
+The names below are the public API. They are loaded when first used, so `import greenroom` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from greenroom.actors.errors import (
+        ConfigurationError,
+        GreenroomError,
+        HandlerError,
+        InvalidRequest,
+        MailboxFull,
+        MissingDependency,
+        NotServing,
+        Overloaded,
+        SessionBusy,
+        TurnNotFound,
+        Unauthenticated,
+    )
+    from greenroom.actors.events import (
+        ArgumentsDelta,
+        ItemDone,
+        ItemStarted,
+        PartDone,
+        TextDelta,
+        ToolProgress,
+        TurnCancelled,
+        TurnCompleted,
+        TurnFailed,
+        UsageReported,
+    )
+    from greenroom.actors.frameworks.adapter import AgentDriver, FrameworkAdapter, Translator
+    from greenroom.actors.frameworks.agentscope1_memory import AgentScopeSessionHistoryMemory
+    from greenroom.actors.frameworks.agentscope2_history import AgentScopeSessionHistoryMiddleware
+    from greenroom.actors.ids import Sources
+    from greenroom.actors.limits import Limits
+    from greenroom.actors.messages import (
+        AgentRequest,
+        Audio,
+        Content,
+        Data,
+        Disconnect,
+        File,
+        Image,
+        Message,
+        Refusal,
+        SessionKey,
+        Text,
+        ToolCall,
+        ToolOutput,
+        Usage,
+        Video,
+    )
+    from greenroom.actors.session import Session
+    from greenroom.app import AgentApp
+    from greenroom.services.agent_state import InMemoryStateService
+    from greenroom.services.local_model import LocalModel
+    from greenroom.services.memory_store import InMemoryStore
+    from greenroom.services.session_history import InMemorySessionHistoryService
+    from greenroom.transports.aiohttp_server import AiohttpServer
+    from greenroom.transports.transport import Host, Transport
+
+_HOME = {
+    "greenroom.actors.errors": (
+        "ConfigurationError",
+        "GreenroomError",
+        "HandlerError",
+        "InvalidRequest",
+        "MailboxFull",
+        "MissingDependency",
+        "NotServing",
+        "Overloaded",
+        "SessionBusy",
+        "TurnNotFound",
+        "Unauthenticated",
+    ),
+    "greenroom.actors.events": (
+        "ArgumentsDelta",
+        "ItemDone",
+        "ItemStarted",
+        "PartDone",
+        "TextDelta",
+        "ToolProgress",
+        "TurnCancelled",
+        "TurnCompleted",
+        "TurnFailed",
+        "UsageReported",
+    ),
+    "greenroom.actors.frameworks.adapter": ("AgentDriver", "FrameworkAdapter", "Translator"),
+    "greenroom.actors.frameworks.agentscope1_memory": ("AgentScopeSessionHistoryMemory",),
+    "greenroom.actors.frameworks.agentscope2_history": ("AgentScopeSessionHistoryMiddleware",),
+    "greenroom.actors.ids": ("Sources",),
+    "greenroom.actors.limits": ("Limits",),
+    "greenroom.actors.messages": (
+        "AgentRequest",
+        "Audio",
+        "Content",
+        "Data",
+        "Disconnect",
+        "File",
+        "Image",
+        "Message",
+        "Refusal",
+        "SessionKey",
+        "Text",
+        "ToolCall",
+        "ToolOutput",
+        "Usage",
+        "Video",
+    ),
+    "greenroom.actors.session": ("Session",),
+    "greenroom.app": ("AgentApp",),
+    "greenroom.services.agent_state": ("InMemoryStateService",),
+    "greenroom.services.local_model": ("LocalModel",),
+    "greenroom.services.memory_store": ("InMemoryStore",),
+    "greenroom.services.session_history": ("InMemorySessionHistoryService",),
+    "greenroom.transports.aiohttp_server": ("AiohttpServer",),
+    "greenroom.transports.transport": ("Host", "Transport"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - computed from the table above, which a test holds against the imports
+    *_MODULE_OF,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("greenroom")
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    else:
+        raise AttributeError(f"module 'greenroom' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,252 @@
+"""`AgentApp`: the application, as its author writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.frameworks.adapter import FrameworkAdapter
+from greenroom.actors.frameworks.resolve import resolve_framework
+from greenroom.actors.handler import AgentHandler, Handler, QueryHandler
+from greenroom.actors.ids import Sources
+from greenroom.actors.limits import Limits
+from greenroom.actors.messages import AgentRequest, Disconnect, Overlap
+from greenroom.actors.system import Statistics
+from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
+from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.store import SessionStore
+from greenroom.transports.inprocess import InProcess, TurnStream
+from greenroom.transports.transport import Endpoint, Transport
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AgentApp:
+    """An application: one handler, its services' hooks, its own routes.
+
+    Use it as a server (`app.run()`), or inside your own program: `async with app:` starts it in the running loop, with no
+    signal handlers and nothing global, and `app.process(...)` talks to it. Several applications may share a loop.
+
+    Parameters:
+        app_name, app_description: what `GET /` tells.
+        overlap: what a turn does that finds its session at work: `queue`, `reject` or `interrupt`. A request may choose.
+        transports: carriers besides the in-process one; `run` adds an aiohttp server if there is none.
+        state: where sessions are kept: nothing or `"memory"`, or a `SessionStore`.
+        limits: the bounds of the process.
+        authenticate: gets the request's headers, returns the caller's user id, or `None` to turn him away. Without it
+            callers are anonymous and name their `user_id` themselves.
+        debug: puts the text of exceptions on the wire.
+        drain_seconds: how long turns may run on when the application stops.
+        watchdog_seconds: how long the loop may be blocked before it is logged by whom; `None` turns the watchdog off.
+        sources: time and ids, for tests.
+    """
+
+    def __init__(
+        self,
+        app_name: str = "Agent",
+        app_description: str = "",
+        *,
+        overlap: Overlap = "queue",
+        transports: Sequence[Transport] = (),
+        state: str | SessionStore | None = None,
+        limits: Limits | None = None,
+        authenticate: Authenticate | None = None,
+        debug: bool = False,
+        drain_seconds: float = 30.0,
+        watchdog_seconds: float | None = 0.25,
+        sources: Sources | None = None,
+    ) -> None:
+        if overlap not in ("queue", "reject", "interrupt"):
+            raise ConfigurationError(f'overlap={overlap!r} is none of "queue", "reject", "interrupt"')
+        self.app_name = app_name
+        self.app_description = app_description
+        self._settings = Settings(
+            limits=limits or Limits(),
+            sources=sources or Sources(),
+            overlap=overlap,
+            authenticate=authenticate,
+            debug=debug,
+            drain_seconds=drain_seconds,
+            watchdog_seconds=watchdog_seconds,
+        )
+        self._transports = list(transports)
+        self._state = state
+        self._handler: Handler | None = None
+        self._hooks = Hooks(owner=self, init=[], shutdown=[])
+        self._endpoints: list[Endpoint] = []
+        self._in_process = InProcess()
+        self._prepared: Runtime | None = None
+        self._runtime: Runtime | None = None
+
+    def __repr__(self) -> str:
+        return f"<AgentApp {self.app_name!r}, {self._runtime.state if self._runtime else 'not running'}>"
+
+    # -- what the author writes ------------------------------------------------------------------------------------
+
+    def init(self, function: F) -> F:
+        """Run this when the application starts, before the first turn. If it fails the application does not start."""
+        self._hooks.init.append(function)
+        return function
+
+    def shutdown(self, function: F) -> F:
+        """Run this when the application stops, after the last turn, and also when an init hook failed."""
+        self._hooks.shutdown.append(function)
+        return function
+
+    def query(self, framework: str | FrameworkAdapter = "text") -> Callable[[F], F]:
+        """Answer turns with this function: `async def answer(self, msgs, request): yield ...`.
+
+        What it may yield, and what `msgs` are, is the framework's: `"agentscope"` (the line that is installed),
+        `"agentscope1"`, `"agentscope2"`, `"text"`, `"events"`, or a `FrameworkAdapter`. It may be synchronous (it then
+        runs in a worker thread), and may return instead of yielding.
+
+        Raises `ConfigurationError` for a second handler, a wrong signature or an unknown framework, and
+        `MissingDependency` when the framework is not installed.
+        """
+        return self._handled_by(lambda function, adapter: QueryHandler(function, adapter, self), framework)
+
+    def agent(self, framework: str | FrameworkAdapter = "agentscope") -> Callable[[F], F]:
+        """Answer turns with an agent: this function makes one for a session, `def make_agent(session): ...`.
+
+        The session's actor restores the agent's state, runs it, saves it after each turn, and keeps it warm between
+        turns while the session is active. Raises as `query` does.
+        """
+        return self._handled_by(lambda function, adapter: AgentHandler(function, adapter, self), framework)
+
+    def endpoint(self, path: str, methods: Sequence[str] = ("POST",)) -> Callable[[F], F]:
+        """Serve this function at a path of its own. A generator is sent as an SSE stream."""
+        if not path.startswith("/"):
+            raise ConfigurationError(f"the endpoint path {path!r} does not begin with a slash")
+
+        def register(function: F) -> F:
+            self._endpoints.append(Endpoint(path, tuple(method.upper() for method in methods), function))
+            return function
+
+        return register
+
+    def _handled_by(
+        self, make: Callable[[F, FrameworkAdapter], Handler], framework: str | FrameworkAdapter
+    ) -> Callable[[F], F]:
+        if callable(framework) and not hasattr(framework, "translator"):
+            raise ConfigurationError("write the decorator with its parentheses: @app.query() or @app.agent()")
+
+        def register(function: F) -> F:
+            if self._handler is not None:
+                raise ConfigurationError(f"{self.app_name!r} has a handler already; an application has one")
+            self._handler = make(function, resolve_framework(framework))
+            return function
+
+        return register
+
+    # -- running it ------------------------------------------------------------------------------------------------
+
+    async def start(self, *more: Transport) -> None:
+        """Start in the running event loop. `async with app:` does it, and stops it at the end.
+
+        Raises `ConfigurationError` when it has no handler or runs already, and what an init hook raised.
+        """
+        if self._runtime is not None:
+            raise ConfigurationError(f"{self.app_name!r} is running already")
+        runtime, self._prepared = self._prepared or self._prepare(), None
+        self._runtime = runtime
+        try:
+            await runtime.start([self._in_process, *self._transports, *more])
+        except BaseException:
+            self._runtime = None
+            raise
+
+    async def stop(self) -> None:
+        """Drain and stop. Stopping what does not run does nothing."""
+        runtime = self._runtime
+        if runtime is not None:
+            try:
+                await runtime.stop()
+            finally:
+                self._runtime = None
+
+    async def __aenter__(self) -> AgentApp:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def run(self, host: str = "127.0.0.1", port: int = 8090, **server: Any) -> None:
+        """Serve over HTTP until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`."""
+        from greenroom.serve import run_application
+
+        run_application(self, host, port, **server)
+
+    def process(
+        self,
+        request: str | AgentRequest,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        overlap: Overlap | None = None,
+        disconnect: Disconnect | None = None,
+    ) -> TurnStream:
+        """Send a turn from within the process: `async for event in app.process("Hello", session_id="s1"): ...`.
+
+        `request` is the user's text or a whole `AgentRequest`. The events are those of `greenroom.actors.events`;
+        `await app.process(...).result()` gives the ending alone.
+        """
+        return self._in_process.process(
+            request, session_id=session_id, user_id=user_id, overlap=overlap, disconnect=disconnect
+        )
+
+    def aiohttp_application(self, **options: Any) -> web.Application:
+        """The routes as an aiohttp application, to be mounted in yours: `outer.add_subapp("/agent", ...)`.
+
+        It starts and stops this application with the outer one, unless it is running already. `options` are those of `AiohttpServer` that are not
+        about its socket: `body_bytes`, `read_seconds`, `keepalive_seconds`, `cors_origins`.
+        """
+        from greenroom.transports.aiohttp_server import embedded_application, make_application
+
+        if self._runtime is not None:  # started by somebody else, who stops it too
+            return make_application(self._runtime, **options)
+        self._prepared = self._prepare()
+        return embedded_application(self._prepared, self.start, self.stop, **options)
+
+    def statistics(self) -> Statistics:
+        """How many sessions and turns there are. Raises `ConfigurationError` when the application is not running."""
+        if self._runtime is None:
+            raise ConfigurationError(f"{self.app_name!r} is not running, so it has no statistics")
+        return self._runtime.system.statistics()
+
+    def has_server(self) -> bool:
+        """Whether one of the transports is an HTTP server already."""
+        return any(transport.name == "aiohttp" for transport in self._transports)
+
+    def _prepare(self) -> Runtime:
+        if self._handler is None:
+            raise ConfigurationError(
+                f"{self.app_name!r} has nothing to answer with; give it a handler with @app.query() or @app.agent()"
+            )
+        return Runtime(
+            self.app_name,
+            self.app_description,
+            self._settings,
+            self._hooks,
+            self._handler,
+            self._store(),
+            self._endpoints,
+        )
+
+    def _store(self) -> SessionStore:
+        state = self._state
+        if state is None or state == "memory":
+            return InMemoryStore()
+        if isinstance(state, str):
+            raise ConfigurationError(
+                f'state={state!r}: this version keeps sessions in memory only (state="memory"), '
+                "or in a SessionStore of your own; stores by URL come with durable sessions"
+            )
+        return state

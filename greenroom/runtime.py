@@ -1,0 +1,177 @@
+"""An application at work: the order in which its parts start and stop, and what transports see of it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, TypeAlias
+
+import anyio
+from msgspec import Struct
+
+from greenroom.actors.errors import ConfigurationError, NotServing, Unauthenticated
+from greenroom.actors.handler import Handler, takes_self
+from greenroom.actors.ids import Sources
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Overlap, Turn
+from greenroom.actors.offload import call
+from greenroom.actors.system import ActorSystem
+from greenroom.actors.watchdog import Watchdog
+from greenroom.services.store import SessionStore
+from greenroom.transports.transport import Endpoint, HostState, Transport
+
+logger = logging.getLogger("greenroom")
+
+Authenticate: TypeAlias = Callable[[Mapping[str, str]], Any]
+"""Gets the request's headers (names in any case) and returns who it is, as a user id; `None` turns the caller away."""
+
+
+STREAMS_END_SECONDS = 5.0
+"""How long a stream may take to deliver its ending to a slow reader after all turns have ended."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What an application is made with. Times are in seconds; `watchdog_seconds` none: no watchdog."""
+
+    limits: Limits
+    sources: Sources
+    overlap: Overlap
+    authenticate: Authenticate | None
+    debug: bool
+    drain_seconds: float
+    watchdog_seconds: float | None
+
+
+class Hooks(Struct):
+    """The user's functions around the application's life."""
+
+    owner: object
+    init: list[Callable[..., Any]]
+    shutdown: list[Callable[..., Any]]
+
+    async def run(self, hook: Callable[..., Any]) -> None:
+        """Run one, with the application as `self` where the function has one."""
+        await call(hook, *((self.owner,) if takes_self(hook) else ()))
+
+
+class Runtime:
+    """One life of an application, from start to stop. It is the transports' `Host`."""
+
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        settings: Settings,
+        hooks: Hooks,
+        handler: Handler,
+        store: SessionStore,
+        endpoints: Sequence[Endpoint],
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.endpoints = endpoints
+        self.sources = settings.sources
+        self.debug = settings.debug
+        self.state: HostState = "starting"
+        self.system = ActorSystem(
+            handler,
+            store,
+            limits=settings.limits,
+            sources=settings.sources,
+            overlap=settings.overlap,
+            debug=settings.debug,
+        )
+        self._settings = settings
+        self._hooks = hooks
+        self._exits = AsyncExitStack()
+        self._initialised = False
+
+    def __repr__(self) -> str:
+        return f"<Runtime of {self.name!r}, {self.state}>"
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self, transports: Sequence[Transport]) -> None:
+        """Start everything, or nothing: when a part fails, those before it are stopped and the failure is raised."""
+        try:
+            await self._start_in_order(transports)
+        except BaseException:
+            self.state = "stopped"
+            with anyio.CancelScope(shield=True):
+                await self._exits.aclose()
+            raise
+        self.state = "ready"
+
+    async def _start_in_order(self, transports: Sequence[Transport]) -> None:
+        """What is pushed last is stopped first: streams, then sessions and their store, then the user's services."""
+        if self._settings.watchdog_seconds is not None:
+            watchdog = Watchdog(self._settings.watchdog_seconds)
+            watchdog.start()
+            self._exits.callback(watchdog.stop)
+        self._exits.push_async_callback(self._shut_down)
+        self._exits.push_async_callback(self.system.stop)
+        for transport in transports:
+            await transport.start(self)
+            self._exits.push_async_callback(transport.stop, STREAMS_END_SECONDS)
+        self._initialised = True
+        for hook in self._hooks.init:
+            await self._hooks.run(hook)
+        await self.system.start()
+
+    async def stop(self) -> None:
+        """Drain, then stop: admission, turns, streams, stores, hooks, in this order. Raises what a hook raised."""
+        if self.state != "ready":
+            return
+        self.state = "draining"
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.system.drain(self._settings.drain_seconds)
+                await self._exits.aclose()
+        finally:
+            self.state = "stopped"
+
+    async def _shut_down(self) -> None:
+        """Run the shutdown hooks, each once, also after a failed init: they tidy up what it had begun."""
+        if not self._initialised:
+            return
+        async with AsyncExitStack() as hooks:
+            for hook in reversed(self._hooks.shutdown):
+                hooks.push_async_callback(self._hooks.run, hook)
+
+    # -- Host ------------------------------------------------------------------------------------------------------
+
+    async def authenticate(self, headers: Mapping[str, str]) -> str | None:
+        check = self._settings.authenticate
+        if check is None:
+            return None
+        principal = check(headers)
+        if inspect.isawaitable(principal):
+            principal = await principal
+        if principal is None:
+            raise Unauthenticated(
+                "this application asks who you are, and the request's credentials are missing or wrong"
+            )
+        if not isinstance(principal, str) or not principal:
+            raise ConfigurationError(
+                f"authenticate() returned {principal!r}; it returns the user's id, or None"
+            )
+        return principal
+
+    async def submit(self, turn: Turn) -> TurnLog:
+        if self.state != "ready":
+            raise NotServing(f"the application is {self.state} and takes no turns now; try again in a moment")
+        return await self.system.submit(turn)
+
+    def find(self, turn_id: str, principal: str | None) -> TurnLog:
+        return self.system.find(turn_id, principal)
+
+    async def cancel(
+        self, turn_id: str, principal: str | None, reason: str = "cancelled on request"
+    ) -> TurnLog:
+        return await self.system.cancel(turn_id, principal, reason)
+
+    def client_left(self, log: TurnLog) -> None:
+        self.system.client_left(log)

@@ -1,0 +1,197 @@
+"""Agent states by user, session and round: the tutorial's `save_state` and `export_state`.
+
+A round is one saved state; the latest is the one with the highest number. Inside a turn, what is saved is staged in the
+turn's unit of work (`greenroom.services.work`): the turn reads its own rounds, everybody else reads them after the
+turn's commit, and nobody when the turn fails. Two turns at once that save under one key both count on from the rounds
+they see; the one that commits last is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from greenroom.actors.errors import HandlerError, TurnOver
+from greenroom.actors.messages import SessionKey
+from greenroom.services.plain_json import decode, encode
+from greenroom.services.service import Service, not_started
+from greenroom.services.session_map import Bounds, Resident, SessionMap
+from greenroom.services.work import current_work
+
+DEFAULT_SESSION = "default"
+"""The session of states that are saved for a user alone."""
+
+
+class StateService(Service, Protocol):
+    """States of agents. Its conformance kit is `tests/kits/state_kit.py`."""
+
+    async def save_state(
+        self, user_id: str, state: dict[str, Any], session_id: str | None = None, round_id: int | None = None
+    ) -> int:
+        """Keep a copy of `state` as round `round_id`, or as the round after the latest (from 1). Gives the round.
+
+        Raises `HandlerError` for a state that is not made of JSON's types (`field` is the path to what is not) or is
+        too large, and for a round older than all that are kept; `TurnOver` after the end of the turn it runs in.
+        """
+        ...
+
+    async def export_state(
+        self, user_id: str, session_id: str | None = None, round_id: int | None = None
+    ) -> dict[str, Any] | None:
+        """A copy of the state of a round, or of the latest; none when it is not kept."""
+        ...
+
+
+class _States(Resident, gc=False):
+    """One session's rounds, each as JSON."""
+
+    rounds: dict[int, bytes]
+
+
+class _Staged:
+    """What one turn saved."""
+
+    __slots__ = ("_service", "rounds")
+
+    def __init__(self, service: InMemoryStateService) -> None:
+        self._service = service
+        self.rounds: dict[SessionKey, dict[int, bytes]] = {}
+
+    def apply(self) -> None:
+        for key, rounds in self.rounds.items():
+            self._service._keep(key, rounds)
+
+
+class InMemoryStateService:
+    """A `StateService` in this process's memory: stopping it forgets everything.
+
+    `rounds_kept`: of each session, those with the highest numbers. `bounds`: how many sessions, how large, for how long.
+    """
+
+    def __init__(
+        self,
+        *,
+        rounds_kept: int = 20,
+        bounds: Bounds | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rounds_kept = rounds_kept
+        self._bounds = bounds or Bounds()
+        self._monotonic = monotonic
+        self._sessions: SessionMap[_States] | None = None
+
+    def __repr__(self) -> str:
+        return f"<InMemoryStateService: {self._sessions or 'not started'}>"
+
+    async def __aenter__(self) -> InMemoryStateService:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Be ready for use."""
+        if self._sessions is None:
+            self._sessions = SessionMap(self._bounds, self._monotonic)
+
+    async def stop(self) -> None:
+        """Forget all states."""
+        self._sessions = None
+
+    async def health(self) -> bool:
+        """Whether it is started."""
+        return self._sessions is not None
+
+    async def save_state(
+        self, user_id: str, state: dict[str, Any], session_id: str | None = None, round_id: int | None = None
+    ) -> int:
+        """Keep a copy of `state` and give its round; see `StateService.save_state`."""
+        key = SessionKey(user_id, session_id or DEFAULT_SESSION)
+        raw = self._encoded(state)
+        kept = self._rounds(key)
+        number = max(kept, default=0) + 1 if round_id is None else round_id
+        if number not in kept and len(kept) >= self._rounds_kept and number < min(kept):
+            raise HandlerError(
+                f"round {number} is older than the {self._rounds_kept} rounds that are kept (from {min(kept)}); save it "
+                "without a round_id, or keep more rounds: InMemoryStateService(rounds_kept=…)",
+                field="round_id",
+            )
+        work = current_work.get()
+        if work is None:
+            self._keep(key, {number: raw})
+        else:
+            staged = work.staging(self, _Staged).rounds.setdefault(key, {})
+            _add(staged, {number: raw}, self._rounds_kept)
+        return number
+
+    async def export_state(
+        self, user_id: str, session_id: str | None = None, round_id: int | None = None
+    ) -> dict[str, Any] | None:
+        """A copy of the state of a round, or of the latest; none when it is not kept."""
+        rounds = self._rounds(SessionKey(user_id, session_id or DEFAULT_SESSION))
+        if round_id is None:
+            round_id = max(rounds, default=None)
+        raw = rounds.get(round_id) if round_id is not None else None
+        state: dict[str, Any] | None = decode(raw) if raw is not None else None
+        return state
+
+    def _encoded(self, state: dict[str, Any]) -> bytes:
+        if not isinstance(state, dict):
+            raise HandlerError(f"a state is a dict, not a {type(state).__name__}", field="state")
+        raw = encode(state, "state")
+        if len(raw) > self._bounds.session_bytes:
+            raise HandlerError(
+                f"the state has {len(raw)} bytes as JSON, more than a session may hold ({self._bounds.session_bytes}); "
+                "keep files and pictures elsewhere, or raise Bounds.session_bytes",
+                field="state",
+            )
+        return raw
+
+    def _rounds(self, key: SessionKey) -> dict[int, bytes]:
+        """The rounds as the code that asks sees them. Not to be changed."""
+        if self._sessions is None:
+            raise not_started(self)
+        states = self._sessions.find(key)
+        kept = states.rounds if states is not None else {}
+        staged = self._staged(key)
+        if not staged:
+            return kept
+        seen = dict(kept)
+        _add(seen, staged, self._rounds_kept)
+        return seen
+
+    def _staged(self, key: SessionKey) -> dict[int, bytes] | None:
+        work = current_work.get()
+        if work is None:
+            return None
+        try:
+            return work.staging(self, _Staged).rounds.get(key)
+        except TurnOver:
+            return None  # reading after the turn's end is fine, and finds what is committed
+
+    def _keep(self, key: SessionKey, rounds: dict[int, bytes]) -> None:
+        if self._sessions is None:
+            return  # stopped before the turn's end: everything is forgotten anyway
+        states = self._sessions.find(key) or _States(rounds={})
+        size = states.size + _add(states.rounds, rounds, self._rounds_kept)
+        while size > self._bounds.session_bytes and len(states.rounds) > 1:
+            size -= len(states.rounds.pop(min(states.rounds)))
+        self._sessions.keep(key, states, size)
+
+
+def _add(rounds: dict[int, bytes], new: dict[int, bytes], most: int) -> int:
+    """Add rounds and drop the oldest over `most`. Gives by how many bytes it grew."""
+    grown = 0
+    for number, raw in new.items():
+        grown += len(raw) - len(rounds.get(number, b""))
+        rounds[number] = raw
+    while len(rounds) > most:
+        grown -= len(rounds.pop(min(rounds)))
+    return grown

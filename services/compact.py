@@ -1,0 +1,72 @@
+"""Messages and turns as the few bytes they are kept in.
+
+Fields go by position instead of by name, which saves a third of a short message. The format is private to a process:
+what is written to disk keeps its names.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, json, msgpack
+from msgspec.structs import astuple
+
+from greenroom.actors.events import Item, TurnStatus
+from greenroom.actors.messages import Message
+from greenroom.services.store import TurnRecord
+
+
+class CompactMessage(Message, frozen=True, array_like=True):
+    """A message whose fields go by position."""
+
+
+class CompactItem(Item, frozen=True, array_like=True):
+    """An item whose fields go by position."""
+
+
+class CompactTurn(Struct, frozen=True, array_like=True):
+    """A turn's record, all fields by position."""
+
+    turn_id: str
+    status: TurnStatus
+    at: float
+    input: tuple[CompactMessage, ...]
+    output: tuple[CompactItem, ...]
+
+
+_message_decoder = json.Decoder(CompactMessage)
+_turn_decoder = msgpack.Decoder(CompactTurn)
+_turn_encoder = msgpack.Encoder()
+
+
+def decode_message(raw: bytes) -> Message:
+    """A message from JSON of its fields by position. Raises `msgspec.ValidationError` for what is no message."""
+    return Message(*astuple(_message_decoder.decode(raw)))
+
+
+def encode_turn(record: TurnRecord) -> bytes:
+    """A turn's record as bytes, which were read once: what cannot be read again would lock its session for good.
+
+    Raises `TypeError`, `ValueError`, `OverflowError` or `RecursionError` for a record that is none, or whose metadata
+    cannot be written.
+    """
+    fields = (
+        record.turn_id,
+        record.status,
+        record.at,
+        [astuple(message) for message in record.input],
+        [astuple(item) for item in record.output],
+    )
+    raw = _turn_encoder.encode(fields)
+    _turn_decoder.decode(raw)
+    return raw
+
+
+def decode_turn(raw: bytes) -> TurnRecord:
+    """A turn from the bytes of `encode_turn`."""
+    turn = _turn_decoder.decode(raw)
+    return TurnRecord(
+        turn.turn_id,
+        turn.status,
+        turn.at,
+        tuple(Message(*astuple(message)) for message in turn.input),
+        tuple(Item(*astuple(item)) for item in turn.output),
+    )

@@ -1,0 +1,141 @@
+"""Sessions held in memory, within bounds: a count, a number of bytes, and a time of idleness (law 6).
+
+Over a bound the session used longest ago goes. Time is looked at when the map is used: there is no task and no timer.
+An idle session costs two objects more than what is kept of it, and none that the garbage collector walks through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from greenroom.actors.messages import SessionKey
+
+GRAINS = 64
+"""Time goes in this many steps an idle period, so that sessions share their time stamps and most uses sweep nothing."""
+SWEPT_AT_ONCE = 512
+"""Sessions forgotten by one use, at most: a crowd that went idle together must not block the loop."""
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """How much is held in memory. Sizes are those of the encoded messages and states."""
+
+    max_sessions: int = 100_000
+    """Sessions held; over it the one used longest ago is forgotten."""
+    max_bytes: int = 1024 * 1024 * 1024
+    """Bytes of all sessions; over it the one used longest ago is forgotten."""
+    session_bytes: int = 16 * 1024 * 1024
+    """Bytes of one session; over it the oldest of what it has is forgotten."""
+    idle_seconds: float = 6 * 3600.0
+    """A session not used for so long is forgotten."""
+
+
+class Resident(Struct, gc=False):
+    """A session in memory. Subclasses add what is kept of it. `used`: by the map's clock."""
+
+    size: int = 0
+    used: float = 0.0
+
+
+R = TypeVar("R", bound=Resident)
+
+
+class SessionMap(Generic[R]):
+    """Residents by session key. `forgotten` hears of each session that leaves, for whatever reason."""
+
+    __slots__ = ("_behind", "_bounds", "_forgotten", "_grain", "_monotonic", "_now", "_residents", "size")
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        monotonic: Callable[[], float] = time.monotonic,
+        forgotten: Callable[[SessionKey], None] | None = None,
+    ) -> None:
+        self._bounds = bounds
+        self._grain = bounds.idle_seconds / GRAINS
+        self._monotonic = monotonic
+        self._forgotten = forgotten
+        self._residents: OrderedDict[bytes, R] = OrderedDict()
+        self._now = monotonic()
+        self._behind = False
+        self.size = 0
+
+    def __repr__(self) -> str:
+        return f"<SessionMap: {len(self)} sessions, {self.size} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._residents)
+
+    def find(self, key: SessionKey) -> R | None:
+        """The session, which counts as a use of it; none when it is not held."""
+        self._sweep()
+        flat = flatten(key)
+        resident = self._residents.get(flat)
+        if resident is None:
+            return None
+        if self._is_idle(resident):
+            self._forget(flat)
+            return None
+        resident.used = self._now
+        self._residents.move_to_end(flat)
+        return resident
+
+    def keep(self, key: SessionKey, resident: R, size: int) -> None:
+        """Hold a session, new or changed, whose content is now `size` bytes. Others may have to go for it."""
+        self._sweep()
+        flat = flatten(key)
+        before = self._residents.get(flat)
+        self.size += size - (before.size if before is not None else 0)
+        resident.size = size
+        resident.used = self._now
+        self._residents[flat] = resident
+        self._residents.move_to_end(flat)
+        while self._over() and len(self._residents) > 1:
+            self._forget(next(iter(self._residents)))
+
+    def drop(self, key: SessionKey) -> None:
+        """Hold the session no longer. One that is not held is fine."""
+        flat = flatten(key)
+        if flat in self._residents:
+            self._forget(flat)
+
+    def _over(self) -> bool:
+        return len(self._residents) > self._bounds.max_sessions or self.size > self._bounds.max_bytes
+
+    def _is_idle(self, resident: R) -> bool:
+        # A time stamp may be one grain older than the use it stands for.
+        return self._now - resident.used >= self._bounds.idle_seconds + self._grain
+
+    def _forget(self, flat: bytes) -> None:
+        self.size -= self._residents.pop(flat).size
+        if self._forgotten is not None:
+            self._forgotten(unflatten(flat))
+
+    def _sweep(self) -> None:
+        now = self._monotonic()
+        if now - self._now < self._grain and not self._behind:
+            return
+        self._now = now
+        for _ in range(SWEPT_AT_ONCE):
+            oldest = next(iter(self._residents), None)
+            if oldest is None or not self._is_idle(self._residents[oldest]):
+                self._behind = False
+                return
+            self._forget(oldest)
+        self._behind = True
+
+
+def flatten(key: SessionKey) -> bytes:
+    """A key as one object, which takes a third of the tuple's memory. The length in front keeps keys apart."""
+    user_id, session_id = key
+    return f"{len(user_id)}:{user_id}{session_id}".encode("utf-8", "surrogatepass")
+
+
+def unflatten(flat: bytes) -> SessionKey:
+    """The key that was flattened."""
+    length, _, ids = flat.decode("utf-8", "surrogatepass").partition(":")
+    return SessionKey(ids[: int(length)], ids[int(length) :])

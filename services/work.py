@@ -1,0 +1,68 @@
+"""The unit of work: what a turn changes in services, kept aside until the turn's commit (law 3).
+
+A service that takes part looks at `current_work`. Inside a turn it writes to its own staging area of the work and reads
+through it; the turn's end applies all areas, or none. Outside a turn it writes at once.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from greenroom.actors.errors import TurnOver
+
+
+class Staging(Protocol):
+    """What one service has staged in one turn."""
+
+    def apply(self) -> None:
+        """Make the changes real. Must not fail: what can fail is checked when staging."""
+        ...
+
+
+S = TypeVar("S", bound=Staging)
+
+
+class Work:
+    """The changes of one turn."""
+
+    __slots__ = ("_closed", "_stagings", "turn_id")
+
+    def __init__(self, turn_id: str) -> None:
+        self.turn_id = turn_id
+        self._stagings: dict[object, Staging] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Work of {self.turn_id}: {len(self._stagings)} services{', closed' if self._closed else ''}>"
+
+    def staging(self, service: object, new: type[S]) -> S:
+        """The service's staging area, made with `new(service)` at first use.
+
+        Raises `TurnOver` when the turn has ended: late code of a cancelled turn changes nothing.
+        """
+        if self._closed:
+            raise TurnOver(
+                f"turn {self.turn_id} has ended, so {type(service).__name__} refused a change that came after it; "
+                "code that outlives a turn must run outside of it (start it in @app.init)"
+            )
+        area = self._stagings.get(service)
+        if area is None:
+            area = self._stagings[service] = new(service)  # type: ignore[call-arg]
+        assert isinstance(area, new)
+        return area
+
+    def commit(self) -> None:
+        """Apply all that was staged, and close."""
+        self._closed = True
+        for area in self._stagings.values():
+            area.apply()
+        self._stagings.clear()
+
+    def roll_back(self) -> None:
+        """Forget all that was staged, and close."""
+        self._closed = True
+        self._stagings.clear()
+
+
+current_work: ContextVar[Work | None] = ContextVar("greenroom_work", default=None)

@@ -1,0 +1,67 @@
+"""Rules of the whole suite: what runs with which AgentScope, no skip unnoticed, nothing of ours blocks the loop."""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+import hypothesis
+import pytest
+from blockbuster import blockbuster_ctx
+
+from kits.agentscope_line import LINES, installed_line, why_not
+
+STRICT = os.environ.get("GREENROOM_CI") == "1"
+
+# The only reasons for which a strict run may skip: what the run in the other environment covers.
+ALLOWED_SKIPS = tuple(why_not(line) for line in LINES)
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("default"), derandomize=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if STRICT else "default"))
+
+
+def pytest_configure() -> None:
+    if STRICT and installed_line() not in LINES:
+        raise pytest.UsageError("GREENROOM_CI=1 wants AgentScope 1.x or 2.x installed, or its tests would be skipped")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    installed = installed_line()
+    for item in items:
+        for line in LINES:
+            if installed != line and item.get_closest_marker(f"agentscope{line}"):
+                item.add_marker(pytest.mark.skip(reason=why_not(line)))
+
+
+@pytest.fixture(autouse=True)
+def free_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Raise `BlockingError` where code of the library, or what it calls, blocks the event loop."""
+    if request.node.get_closest_marker("blocks_loop"):
+        yield
+        return
+    with blockbuster_ctx("greenroom"):
+        yield
+
+
+AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _refuse_holes((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _refuse_holes((yield))
+
+
+def _refuse_holes(report: AnyReport) -> AnyReport:
+    """In a strict run, turn a skip for any other reason than an allowed one into a failure."""
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped where nothing may be: {reason}"
+    return report

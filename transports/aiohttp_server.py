@@ -1,0 +1,146 @@
+"""The aiohttp transport: HTTP for an application, on a socket of its own or inside another aiohttp application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from greenroom.actors.errors import ConfigurationError
+from greenroom.transports.about_routes import about_routes
+from greenroom.transports.cors import Cors
+from greenroom.transports.endpoints import EndpointCaller, respond
+from greenroom.transports.http_errors import errors_as_json
+from greenroom.transports.process_routes import ProcessRoutes
+from greenroom.transports.transport import Endpoint, Host
+
+BODY_BYTES = 32 * 1024 * 1024
+READ_SECONDS = 30.0
+KEEPALIVE_SECONDS = 15.0
+IDLE_SECONDS = 75.0
+"""How long a connection may be open without a request, as nginx has it; also bounds how slowly headers may come."""
+
+
+class AiohttpServer:
+    """Serves an application over HTTP.
+
+    Parameters:
+        host, port: where to listen; port 0 takes a free one, see `port` after the start.
+        body_bytes: the largest request body.
+        read_seconds: how long a request's body may take to arrive.
+        keepalive_seconds: after so much silence a stream gets a comment, so that proxies keep it.
+        idle_seconds: how long a connection may be open without a request.
+        cors_origins: the origins whose pages may call; none: no page may. `["*"]`: any.
+    """
+
+    name = "aiohttp"
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8090,
+        *,
+        body_bytes: int = BODY_BYTES,
+        read_seconds: float = READ_SECONDS,
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        cors_origins: Sequence[str] = (),
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._idle_seconds = idle_seconds
+        self._options = {
+            "body_bytes": body_bytes,
+            "read_seconds": read_seconds,
+            "keepalive_seconds": keepalive_seconds,
+            "cors_origins": cors_origins,
+        }
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"<AiohttpServer {self.host}:{self.port}{'' if self._runner else ', stopped'}>"
+
+    async def start(self, host: Host) -> None:
+        self._runner = web.AppRunner(
+            make_application(host, **self._options),
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=self._idle_seconds,
+            shutdown_timeout=0,
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            self._runner = None
+            raise ConfigurationError(
+                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
+                "is another server running there? Choose another port with --port"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self, deadline: float) -> None:
+        """Stop listening, give open streams `deadline` seconds to deliver what is left, and close."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.shutdown_timeout = deadline
+            await runner.cleanup()
+
+
+def make_application(
+    host: Host,
+    *,
+    body_bytes: int = BODY_BYTES,
+    read_seconds: float = READ_SECONDS,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+    cors_origins: Sequence[str] = (),
+) -> web.Application:
+    """The routes of an application at work."""
+    middlewares = [errors_as_json(host.sources)]
+    cors = Cors(cors_origins) if cors_origins else None
+    if cors is not None:
+        middlewares.insert(0, cors.middleware())
+    app = web.Application(middlewares=middlewares, client_max_size=body_bytes)
+    if cors is not None:
+        app.on_response_prepare.append(cors.mark)
+    process = ProcessRoutes(
+        host, body_bytes=body_bytes, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds
+    )
+    app.add_routes(process.routes())
+    app.add_routes(about_routes(host, app))
+    for endpoint in host.endpoints:
+        _endpoint_route(host, app, endpoint)
+    return app
+
+
+def embedded_application(
+    host: Host, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]], **options: Any
+) -> web.Application:
+    """The routes as an application that starts and stops ours with the outer one it is mounted in."""
+    app = make_application(host, **options)
+
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        await start()
+        yield
+        await stop()
+
+    async def drain(_: web.Application) -> None:
+        await stop()
+
+    app.cleanup_ctx.append(life)
+    app.on_shutdown.append(drain)  # comes before aiohttp waits for open streams, which end with their turns
+    return app
+
+
+def _endpoint_route(host: Host, app: web.Application, endpoint: Endpoint) -> None:
+    caller = EndpointCaller(endpoint)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await respond(caller, request, host)
+
+    for method in endpoint.methods:
+        app.router.add_route(method, endpoint.path, answer)

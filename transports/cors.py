@@ -1,0 +1,61 @@
+"""Cross-origin requests (the Fetch standard's CORS protocol): which pages of other sites may call. None, unless said."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from greenroom.actors.errors import ConfigurationError
+
+PREFLIGHT_SECONDS = 600
+EXPOSED = "Retry-After"
+
+
+class Cors:
+    """Answers preflights and marks responses for the origins that are allowed; `*` is any, without credentials."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        if isinstance(origins, str):
+            raise ConfigurationError(f"cors_origins is a list of origins; write [{origins!r}]")
+        self._origins = frozenset(origins)
+        self._any = "*" in self._origins
+
+    def middleware(self) -> Any:
+        """An aiohttp middleware. Streams get the headers too: they are set before a response is prepared."""
+
+        @web.middleware
+        async def middleware(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            origin = request.headers.get("Origin")
+            if origin is None or not (self._any or origin in self._origins):
+                return await handler(request)
+            if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+                return self._preflight(request, origin)
+            request["cors_origin"] = "*" if self._any else origin
+            return await handler(request)
+
+        return middleware
+
+    async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """A signal for `on_response_prepare`."""
+        origin = request.get("cors_origin")
+        if origin is not None:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+        if not self._any:
+            response.headers["Vary"] = "Origin"
+
+    def _preflight(self, request: web.Request, origin: str) -> web.StreamResponse:
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Origin": "*" if self._any else origin,
+                "Access-Control-Allow-Methods": request.headers["Access-Control-Request-Method"],
+                "Access-Control-Allow-Headers": asked,
+                "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+            },
+        )

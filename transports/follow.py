@@ -1,0 +1,174 @@
+"""Following a turn log over one HTTP connection.
+
+Every event is a chunk of its own, since clients parse chunk by chunk; all chunks that are ready leave in one socket
+write. aiohttp's writer makes one write a chunk, so the chunked framing is done here and its writer is told that the
+body is plain. After the headers no task runs for an event: the log calls back, and the callback writes.
+
+A reader that is slow stops being written to when the socket's buffer is full, and goes on from its position in the log
+when it has drained. Nothing is queued for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from aiohttp import HttpVersion11, web
+
+from greenroom.actors.log import TurnLog
+from greenroom.transports.sse import KEEPALIVE
+
+SLICE = 64 * 1024
+"""Bytes a write is made of at the most, as long as single frames are smaller: what a socket's buffer holds by default."""
+LOOK_SECONDS = 1.0
+"""How often a silent connection is looked at when its turn must know soon that the client is gone."""
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+class Frames(Protocol):
+    """One reader's way through the frames of a log."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been taken."""
+        ...
+
+    def take(self, size: int) -> list[bytes]:
+        """The next frames there are, up to `size` bytes or a single larger one."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...
+
+
+class EventStreamResponse(web.StreamResponse):
+    """A response whose body comes framed."""
+
+    _length_check = False  # as aiohttp's own WebSocketResponse says that the body is not its writer's business
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(headers=HEADERS)
+        self.framed = request.version >= HttpVersion11
+        if self.framed:
+            self.headers["Transfer-Encoding"] = "chunked"
+            if request.keep_alive:
+                self.headers["Connection"] = "keep-alive"
+        else:
+            self.force_close()
+
+    def body(self, frames: list[bytes], last: bool) -> bytes:
+        """Frames as they go on the wire; after the last the body's end."""
+        if not self.framed:
+            return b"".join(frames)
+        chunks = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames]
+        if last:
+            chunks.append(b"0\r\n\r\n")
+        return b"".join(chunks)
+
+
+class Follower:
+    """One connection that follows one turn."""
+
+    __slots__ = (
+        "_frames",
+        "_gone",
+        "_keepalive",
+        "_log",
+        "_loop",
+        "_quiet_since",
+        "_request",
+        "_response",
+        "_timer",
+        "_wake",
+    )
+
+    def __init__(self, request: web.Request, log: TurnLog, frames: Frames, keepalive: float) -> None:
+        self._request = request
+        self._log = log
+        self._frames = frames
+        self._keepalive = keepalive
+        self._loop = asyncio.get_running_loop()
+        self._response = EventStreamResponse(request)
+        self._wake: asyncio.Future[None] | None = None
+        self._gone = False
+        self._quiet_since = 0.0
+
+    async def run(self) -> web.StreamResponse:
+        """Write the log's frames until its end. Raises `ConnectionError` when the client goes before."""
+        # The actor's first step is scheduled already: after it, what a quick handler says leaves with the headers.
+        await asyncio.sleep(0)
+        try:
+            response = self._response
+            await response.prepare(self._request)
+            frames = self._frames.take(SLICE)
+            await response.write(response.body(frames, self._frames.ended))
+            if not self._frames.ended:
+                await self._follow()
+            return response
+        finally:
+            self._frames.close()
+
+    async def _follow(self) -> None:
+        self._log.watch(self._flush)
+        self._quiet_since = self._loop.time()
+        self._look_later()
+        try:
+            self._flush()
+            while not self._frames.ended:
+                if self._gone:
+                    raise ConnectionResetError("the client has gone")
+                if self._request.protocol.writing_paused:
+                    await self._request.writer.drain()
+                    self._flush()
+                else:
+                    self._wake = self._loop.create_future()
+                    await self._wake
+        finally:
+            self._timer.cancel()
+            self._log.unwatch(self._flush)
+
+    def _flush(self) -> None:
+        """Write all that is ready, as long as the socket takes it. Called by the log, from the loop."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self._gone = True
+            self._wake_up()
+            return
+        protocol = self._request.protocol
+        while not protocol.writing_paused:
+            frames = self._frames.take(SLICE)
+            if not frames:
+                break
+            transport.write(self._response.body(frames, self._frames.ended))
+            self._quiet_since = self._loop.time()
+        if self._frames.ended or protocol.writing_paused:
+            self._wake_up()
+
+    def _look(self) -> None:
+        """Nothing may have been said for a while: is the client there, and does the connection need a sign of life?"""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self._gone = True
+            self._wake_up()
+            return
+        now = self._loop.time()
+        if now - self._quiet_since >= self._keepalive and not self._request.protocol.writing_paused:
+            transport.write(self._response.body([KEEPALIVE], last=False))
+            self._quiet_since = now
+        self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = self._quiet_since + self._keepalive - self._loop.time()
+        if self._log.turn.disconnect.policy != "continue":
+            seconds = min(seconds, LOOK_SECONDS)
+        self._timer = self._loop.call_later(max(seconds, 0.01), self._look)
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)

@@ -1,0 +1,75 @@
+"""Errors over HTTP: JSON for all of them, aiohttp's own included, and never an exception's text by accident."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from greenroom.actors.errors import GreenroomError
+from greenroom.actors.ids import Sources
+
+logger = logging.getLogger("greenroom.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ADVICE = {
+    404: "there is nothing at {method} {path}; GET / names the routes",
+    405: "{path} does not take {method}",
+    413: "the request's body is larger than this server takes",
+}
+
+
+def error_response(status: int, code: str, message: str, **more: Any) -> web.Response:
+    """An error as JSON: `{"error": {"code", "message", ...}}`."""
+    error = {"code": code, "message": message} | {name: value for name, value in more.items() if value is not None}
+    return web.Response(status=status, body=msgspec.json.encode({"error": error}), content_type="application/json")
+
+
+def refusal(error: GreenroomError) -> web.Response:
+    """One of our own errors, with `Retry-After` where waiting helps."""
+    response = error_response(error.status, error.code, error.message, field=error.field)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return response
+
+
+def errors_as_json(sources: Sources) -> Any:
+    """A middleware under which no error leaves the server in another form."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except GreenroomError as error:
+            return refusal(error)
+        except web.HTTPException as error:
+            return _from_aiohttp(request, error)
+        except ConnectionError:
+            raise
+        except Exception:
+            error_id = f"err_{sources.uuid()}"
+            logger.exception("%s %s failed [%s]", request.method, request.path, error_id)
+            return error_response(500, "internal_error", "the server failed; its log has the details", id=error_id)
+
+    return middleware
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    advice = ADVICE.get(error.status, error.reason or "the request was refused")
+    message = advice.format(method=request.method, path=request.path)
+    response = error_response(error.status, _code(error), message)
+    for name in ("Allow", "Retry-After"):
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
+    return response
+
+
+def _code(error: web.HTTPException) -> str:
+    return (error.reason or "error").lower().replace(" ", "_")

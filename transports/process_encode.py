@@ -1,0 +1,348 @@
+"""Writing `/process`: a turn's canonical events become frames of the stream.
+
+Rule 1: no I/O, and nothing but the turn and its events decides the bytes: encoding them again gives the same ones.
+Rule 2: sequence numbers start at 0 and have no gaps; nested objects keep the number of the event that completed them.
+Rule 3: text is escaped once. A completed content's bytes are reused in its message's, and those in the response's.
+
+Deltas are the path every token takes, so they are not encoded as structs: what stays the same of a part's deltas is
+cut out of a struct's own encoding, once, and the number and the text are put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Raw
+from msgspec.structs import asdict, astuple
+
+from greenroom.actors.events import (
+    ArgumentsDelta,
+    Event,
+    Item,
+    ItemDone,
+    ItemKind,
+    ItemStarted,
+    Part,
+    PartDone,
+    Terminal,
+    TextDelta,
+    ToolProgress,
+    TurnAccepted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+)
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Turn, Usage
+from greenroom.transports import process_wire as wire
+from greenroom.transports.json_text import encode
+from greenroom.transports.sse import DONE, data_frame
+from greenroom.transports.tool_blocks import blocks
+
+SNAPSHOT_BYTES = 1024
+"""Snapshots of a call's arguments go out with every delta up to this size. Later each must have grown by a sixteenth, so
+that the snapshots of long arguments come to a multiple of their size and not to its square."""
+
+_NUMBER = len(b'{"sequence_number":0')
+
+
+class OpenItem:
+    """What the encoder keeps of an item that is being written."""
+
+    __slots__ = ("arguments", "call", "head", "parts", "role", "sent", "type")
+
+    def __init__(self, type: str, role: str, call: ToolCall) -> None:  # noqa: A002 - the wire's word
+        self.type = type
+        self.role = role
+        self.call = call
+        self.parts: list[Raw] = []
+        self.head = b""
+        self.arguments = bytearray()
+        self.sent = 0
+
+
+class ProcessEncoder:
+    """Encodes one turn. `number`: the next frame's, which is the count of frames so far, `[DONE]` included."""
+
+    __slots__ = ("_done", "_head", "_item", "_items", "_part", "_turn", "number")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._items: dict[str, OpenItem] = {}
+        self._done: dict[str, Raw] = {}
+        self._item = ""
+        self._part = -1
+        self._head = b""
+        self.number = 0
+
+    def __repr__(self) -> str:
+        return f"<ProcessEncoder {self._turn.id} at {self.number}, {len(self._items)} items open>"
+
+    def feed(self, event: Event, frames: list[bytes]) -> None:
+        """Append the frames that the event makes: most make one, some two, a delta of long arguments perhaps none."""
+        if type(event) is not TextDelta:
+            _WRITERS[type(event)](self, event, frames)
+            return
+        if event.item != self._item or event.part != self._part:
+            self._turn_to(event.item, event.part)
+        frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (self.number, self._head, encode(event.text)))
+        self.number += 1
+
+    def skip(self, event: Event) -> None:
+        """Go past an event whose frames nobody wants."""
+        if type(event) is TextDelta:
+            self.number += 1
+        else:
+            self.feed(event, [])
+
+    def ending(self, event: Terminal) -> bytes:
+        """The response with which the turn ends, as JSON."""
+        output = [
+            self._done.get(item.id) or self._held(item, "completed" if item.complete else "incomplete", self.number)
+            for item in event.output
+        ]
+        return encode(
+            self._response(
+                self.number,
+                _STATUSES[type(event)],
+                error=wire.WireError(*astuple(event.error)) if isinstance(event, TurnFailed) else None,
+                completed_at=int(event.at),
+                output=output,
+                usage=_usage(event.usage),
+            )
+        )
+
+    def snapshot(self, open_items: Iterable[Item]) -> bytes:
+        """The response of a turn that runs, as JSON. Its number is the last frame's. `open_items`: what they hold by now."""
+        last = self.number - 1
+        output = [*self._done.values(), *(self._held(item, "in_progress", last) for item in open_items)]
+        return encode(self._response(last if self.number else None, "in_progress", output=output))
+
+    # -- the turn ------------------------------------------------------------------------------------------------------
+
+    def _response(self, number: int | None, status: wire.Status, **ended: Any) -> wire.Response:
+        return wire.Response(
+            sequence_number=number,
+            status=status,
+            id=self._turn.id,
+            created_at=int(self._turn.created_at),
+            session_id=self._turn.key.session_id,
+            **ended,
+        )
+
+    def _accepted(self, _: TurnAccepted, frames: list[bytes]) -> None:
+        self._add(encode(self._response(self.number, "created")), frames)
+
+    def _started(self, _: TurnStarted, frames: list[bytes]) -> None:
+        self._add(encode(self._response(self.number, "in_progress")), frames)
+
+    def _ended(self, event: Terminal, frames: list[bytes]) -> None:
+        self._add(self.ending(event), frames)
+        frames.append(DONE)
+        self.number += 1
+        self._items.clear()
+        self._done.clear()
+
+    def _add(self, line: bytes, frames: list[bytes]) -> None:
+        frames.append(data_frame(line))
+        self.number += 1
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def _open(self, event: ItemStarted, frames: list[bytes]) -> None:
+        call = ToolCall(event.call_id or "", event.name or "", "", event.server_label)
+        item = OpenItem(message_type(event.kind, event.server_label), event.role, call)
+        self._items[event.item] = item
+        self._add(encode(_message(self.number, "in_progress", event.item, item)), frames)
+        if event.kind == "tool_call":
+            empty = encode(_content(0, "in_progress", event.item, 0, call))
+            item.head = empty[_NUMBER : -len(b'"}}')]
+            self._add_arguments(item, frames)
+
+    def _close(self, event: ItemDone, frames: list[bytes]) -> None:
+        item = self._items.pop(event.item)
+        line = encode(_message(self.number, "completed", event.item, item, item.parts, event.done))
+        self._done[event.item] = Raw(line)
+        self._add(line, frames)
+
+    def _held(self, item: Item, status: wire.Status, number: int) -> Raw:
+        """An item that is not done, as a message: its done parts as they went out, and what there is of the next."""
+        opened = self._items.get(item.id) or _opened(item)
+        parts = opened.parts.copy()
+        for index in range(len(parts), len(item.parts)):
+            parts.append(Raw(encode(_content(number, status, item.id, index, item.parts[index]))))
+        return Raw(encode(_message(number, status, item.id, opened, parts, item)))
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _turn_to(self, item: str, part: int) -> None:
+        self._item, self._part = item, part
+        empty = encode(_content(0, "in_progress", item, part, Text(""), delta=True))
+        self._head = empty[_NUMBER : -len(b'""}')]
+
+    def _arguments(self, event: ArgumentsDelta, frames: list[bytes]) -> None:
+        item = self._items[event.item]
+        item.arguments += encode(event.text)[1:-1]
+        grown = len(item.arguments) - item.sent
+        if len(item.arguments) <= SNAPSHOT_BYTES or grown >= item.sent >> 4:
+            self._add_arguments(item, frames)
+
+    def _add_arguments(self, item: OpenItem, frames: list[bytes]) -> None:
+        item.sent = len(item.arguments)
+        frames.append(b'data: {"sequence_number":%d%b%b"}}\n\n' % (self.number, item.head, item.arguments))
+        self.number += 1
+
+    def _progress(self, event: ToolProgress, frames: list[bytes]) -> None:
+        call = self._items[event.item].call
+        so_far = ToolOutput(call.call_id, call.name, event.output, call.server_label)
+        self._add(encode(_content(self.number, "in_progress", event.item, 0, so_far)), frames)
+
+    def _part_done(self, event: PartDone, frames: list[bytes]) -> None:
+        line = encode(_content(self.number, "completed", event.item, event.part, event.content))
+        self._items[event.item].parts.append(Raw(line))
+        self._add(line, frames)
+
+
+_WRITERS: dict[type, Callable[[ProcessEncoder, Any, list[bytes]], None]] = {
+    TurnAccepted: ProcessEncoder._accepted,
+    TurnStarted: ProcessEncoder._started,
+    ItemStarted: ProcessEncoder._open,
+    ArgumentsDelta: ProcessEncoder._arguments,
+    ToolProgress: ProcessEncoder._progress,
+    PartDone: ProcessEncoder._part_done,
+    ItemDone: ProcessEncoder._close,
+    TurnCompleted: ProcessEncoder._ended,
+    TurnFailed: ProcessEncoder._ended,
+    TurnCancelled: ProcessEncoder._ended,
+}
+_STATUSES: dict[type, wire.Status] = {TurnCompleted: "completed", TurnFailed: "failed", TurnCancelled: "canceled"}
+
+
+# -- the wire's objects from ours ----------------------------------------------------------------------------------------
+
+
+def message_type(kind: ItemKind, server_label: str | None) -> str:
+    """The wire's word for an item: a tool is a plugin, unless an MCP server has it."""
+    owner = "plugin" if server_label is None else "mcp"
+    return {"tool_call": f"{owner}_call", "tool_output": f"{owner}_call_output"}.get(kind, kind)
+
+
+def _opened(item: Item) -> OpenItem:
+    call = next((part for part in item.parts if isinstance(part, ToolCall | ToolOutput)), None)
+    label = call.server_label if call else None
+    return OpenItem(message_type(item.kind, label), item.role, ToolCall("", "", "", label))
+
+
+def _message(
+    number: int,
+    status: wire.Status,
+    item_id: str,
+    item: OpenItem,
+    parts: list[Raw] | None = None,
+    said: Item | None = None,
+) -> wire.Message:
+    return wire.Message(
+        sequence_number=number,
+        status=status,
+        id=item_id,
+        type=item.type,
+        role=item.role,
+        content=parts,
+        usage=_usage(said.usage) if said else None,
+        metadata=said.metadata if said else None,
+    )
+
+
+def _content(
+    number: int, status: wire.Status, item: str, index: int, part: Part, delta: bool | None = None
+) -> wire.Content:
+    if isinstance(part, ToolCall | ToolOutput):
+        kind, fields, delta = "data", {"data": _tool_data(part)}, False
+    else:
+        kind, fields = str(part.__struct_config__.tag), asdict(part)
+    return wire.CONTENTS[kind](
+        sequence_number=number, status=status, type=kind, index=index, delta=delta, msg_id=item, **fields
+    )
+
+
+def _tool_data(part: ToolCall | ToolOutput) -> dict[str, str]:
+    data = {"call_id": part.call_id, "name": part.name}
+    if part.server_label is not None:
+        data["server_label"] = part.server_label
+    if isinstance(part, ToolCall):
+        data["arguments"] = part.arguments  # last: snapshots of growing arguments are cut to end here
+    else:
+        data["output"] = encode(blocks(part.output)).decode()
+    return data
+
+
+def _usage(usage: Usage | None) -> wire.WireUsage | None:
+    if usage is None:
+        return None
+    return wire.WireUsage(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.input_tokens + usage.output_tokens,
+        wire.InputTokens(usage.cached_tokens),
+        wire.OutputTokens(usage.reasoning_tokens),
+    )
+
+
+# -- one object instead of a stream --------------------------------------------------------------------------------------
+
+
+def response_object(log: TurnLog) -> bytes:
+    """The turn so far as one JSON `response`: the last one of its stream if it has ended, else one in progress.
+
+    It holds what the stream's frames say up to its `sequence_number`. Raises `CursorExpired`.
+    """
+    events = log.events()
+    encoder = ProcessEncoder(log.turn)
+    for event in events:
+        if event is log.terminal:
+            return encoder.ending(log.terminal)
+        encoder.skip(event)
+    return encoder.snapshot(_open_items(events))
+
+
+class _OpenText:
+    """What an item that is not done has said: its start, its done parts, and the pieces and progress since."""
+
+    __slots__ = ("output", "parts", "pieces", "start")
+
+    def __init__(self, start: ItemStarted) -> None:
+        self.start = start
+        self.parts: list[Part] = []
+        self.pieces: list[str] = []
+        self.output: tuple[Content, ...] | None = None
+
+    def item(self) -> Item:
+        start, parts, text = self.start, self.parts, "".join(self.pieces)
+        name = (start.call_id or "", start.name or "")
+        if start.kind == "tool_call" and not parts:
+            parts = [ToolCall(*name, text, start.server_label)]
+        elif start.kind == "tool_output" and not parts and self.output is not None:
+            parts = [ToolOutput(*name, self.output, start.server_label)]
+        elif text:
+            parts = [*parts, Text(text)]
+        return Item(start.item, start.kind, start.role, tuple(parts), complete=False)
+
+
+def _open_items(events: Iterable[Event]) -> list[Item]:
+    texts: dict[str, _OpenText] = {}
+    for event in events:
+        match event:
+            case TextDelta() | ArgumentsDelta():
+                texts[event.item].pieces.append(event.text)
+            case ItemStarted():
+                texts[event.item] = _OpenText(event)
+            case ToolProgress():
+                texts[event.item].output = event.output
+            case PartDone():
+                texts[event.item].parts.append(event.content)
+                texts[event.item].pieces.clear()
+            case ItemDone():
+                del texts[event.item]
+    return [text.item() for text in texts.values()]

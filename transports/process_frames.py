@@ -1,0 +1,213 @@
+"""Following a turn on `/process`: each event is encoded once, however many readers there are.
+
+Rule 1: no I/O. A reader takes what there is when its connection has room; nothing is encoded before somebody takes it.
+Rule 2: nothing is kept for readers that lag. Frames stay until all readers have passed them, up to `KEPT_FRAMES`; a
+reader further back, one that comes late or rejoins, encodes its own from the log until it has caught up. The bytes are
+the same (`process_encode`, rule 1).
+
+A position is the number of the next frame a reader wants: the sequence number, and one more for `[DONE]`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from greenroom.actors.errors import InvalidRequest
+from greenroom.actors.events import TextDelta
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
+from greenroom.transports.process_encode import ProcessEncoder
+from greenroom.transports.sse import DONE, with_id
+
+KEPT_FRAMES = 1024
+"""A reader further behind the others is not waited for."""
+
+_VIEW = "process"
+_ID_LINE_BYTES = len("id: 18446744073709551615\n")
+_LEAST_BYTES = 128  # no numbered frame is shorter
+_POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class SharedFrames:
+    """The frames of one turn that its readers share: those from `base` up to `tip` are held."""
+
+    __slots__ = ("_encoder", "_frames", "fed", "readers")
+
+    def __init__(self, turn: Turn) -> None:
+        self._encoder = ProcessEncoder(turn)
+        self._frames: list[bytes] = []
+        self.fed = 0
+        """Events of the log that are encoded."""
+        self.readers: set[FrameReader] = set()
+
+    def __repr__(self) -> str:
+        return f"<SharedFrames {self.base} to {self.tip}, {len(self.readers)} readers>"
+
+    @staticmethod
+    def of(log: TurnLog) -> SharedFrames:
+        """Those of a log, made when first asked for."""
+        shared = log.views.get(_VIEW)
+        if not isinstance(shared, SharedFrames):
+            shared = log.views[_VIEW] = SharedFrames(log.turn)
+        return shared
+
+    @property
+    def base(self) -> int:
+        """The number of the first frame that is held."""
+        return self._encoder.number - len(self._frames)
+
+    @property
+    def tip(self) -> int:
+        """The number the next frame will have."""
+        return self._encoder.number
+
+    def cut(self, log: TurnLog, first: int, size: int, stop: int | None = None) -> list[bytes]:
+        """The frames from number `first` on, `size` bytes of them or a single larger one.
+
+        Events are encoded as needed, up to the `stop`th if given. Raises `CursorExpired`.
+        """
+        events = log.events()
+        stop = len(events) if stop is None else stop
+        frames = self._frames
+        start = end = first - self.base
+        while True:
+            while end < len(frames):
+                size -= len(frames[end])
+                if size < 0 and end > start:
+                    return frames[start:end]
+                end += 1
+            if self.fed >= stop:
+                return frames[start:end]
+            self._encoder.feed(events[self.fed], frames)
+            self.fed += 1
+
+    def skip_to(self, log: TurnLog, first: int) -> None:
+        """Go on to frame `first`, or to the last there is, without keeping those before it."""
+        encoder = self._encoder
+        for event in log.events()[self.fed :]:
+            if encoder.number >= first:
+                break
+            self.fed += 1
+            if type(event) is TextDelta:
+                encoder.skip(event)
+            else:
+                encoder.feed(event, self._frames)
+                self.forget(first)
+
+    def forget(self, first: int) -> None:
+        """Let the frames before number `first` go."""
+        if (passed := first - self.base) > 0:
+            del self._frames[:passed]
+
+    def passed(self) -> None:
+        """Let go what all readers have passed, and what those that lag too far would have the others keep."""
+        if self.readers:
+            slowest = min([reader.position for reader in self.readers])
+            self.forget(max(slowest, self.tip - KEPT_FRAMES))
+        else:
+            self._frames.clear()
+
+
+class FrameReader:
+    """One reader's way through the frames of a turn. Close it when done, or it holds the others' frames back."""
+
+    __slots__ = ("_log", "_own", "_shared", "_with_ids", "ended", "position")
+
+    def __init__(self, log: TurnLog, position: int, with_ids: bool) -> None:
+        self._log = log
+        self._with_ids = with_ids
+        self._shared = SharedFrames.of(log)
+        self._own: SharedFrames | None = None
+        self.position = position
+        self.ended = False
+        """Whether `[DONE]` has been taken."""
+        if position > self._shared.tip and not self._shared.readers:
+            self._shared.skip_to(log, position)
+        self._shared.readers.add(self)
+
+    def __repr__(self) -> str:
+        return f"<FrameReader of {self._log.id} at {self.position}{' (done)' if self.ended else ''}>"
+
+    def take(self, size: int) -> list[bytes]:
+        """The next frames, up to `size` bytes or a single larger one; none when there are no more by now.
+
+        Raises `CursorExpired` when the log is no longer kept.
+        """
+        shared = self._shared
+        room = size if not self._with_ids else size - _ID_LINE_BYTES * (size // _LEAST_BYTES + 1)
+        if self.position < shared.base:
+            frames = self._catch_up(room)
+        else:
+            if self._own is not None:
+                self._own = None
+                shared.readers.add(self)
+            frames = shared.cut(self._log, self.position, room)
+            self.position += len(frames)
+            shared.passed()
+        if frames and frames[-1] is DONE:
+            self.ended = True
+        return self._numbered(frames) if self._with_ids else frames
+
+    def _catch_up(self, size: int) -> list[bytes]:
+        if self._own is None:
+            self._shared.readers.discard(self)
+            self._own = SharedFrames(self._log.turn)
+            self._own.skip_to(self._log, self.position)
+        frames = self._own.cut(self._log, self.position, size, self._shared.fed)
+        self.position += len(frames)
+        self._own.forget(self.position)
+        return frames
+
+    def _numbered(self, frames: list[bytes]) -> list[bytes]:
+        first = self.position - len(frames)
+        return [frame if frame is DONE else with_id(number, frame) for number, frame in enumerate(frames, first)]
+
+    def close(self) -> None:
+        """Read no more. Doing it twice is fine."""
+        shared = self._shared
+        shared.readers.discard(self)
+        shared.passed()
+        self._own = None
+        if self._log.terminal is not None and not shared.readers:
+            self._log.views.pop(_VIEW, None)
+
+
+def follow(log: TurnLog, position: int = 0, *, with_ids: bool = False) -> FrameReader:
+    """Read a turn's frames from `position` on. `with_ids`: each is preceded by its `id:` line.
+
+    Without, a frame begins with `data: `, as clients that look at each chunk's beginning expect.
+    Raises `CursorExpired` when the log is no longer kept.
+    """
+    return FrameReader(log, position, with_ids)
+
+
+def resume_position(log: TurnLog, last_event_id: str) -> int:
+    """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
+
+    Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone.
+    """
+    if not last_event_id:
+        return 0
+    if not _POSITION.fullmatch(last_event_id):
+        raise InvalidRequest(
+            "Last-Event-ID must be the sequence_number of the last event received, such as 17", field="Last-Event-ID"
+        )
+    position = int(last_event_id) + 1
+    tip = _events_out(log, position)
+    if position > tip:
+        raise InvalidRequest(
+            f"Last-Event-ID is {last_event_id}, but the last event of turn {log.id} is {tip - 1}; "
+            "leave it out to read from the beginning",
+            field="Last-Event-ID",
+        )
+    return position
+
+
+def _events_out(log: TurnLog, enough: int) -> int:
+    """How many numbered frames the turn has by now; counting may stop at `enough`."""
+    shared = log.views.get(_VIEW)
+    if isinstance(shared, SharedFrames) and enough < shared.tip:
+        return enough
+    counted = SharedFrames(log.turn)
+    counted.skip_to(log, 1 << 62)
+    return counted.tip - (1 if log.terminal is not None else 0)

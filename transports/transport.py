@@ -1,0 +1,77 @@
+"""The plug for transports: what carries a protocol to the session actors.
+
+A `Transport` turns what it receives into `Turn` messages for the `Host` and follows turn logs to answer. It knows no
+handler, no framework and no store. Its conformance kit is `tests/kits/transport_kit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from greenroom.actors.ids import Sources
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
+
+HostState: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
+
+
+class Endpoint(Struct, frozen=True):
+    """A route of the user's own: `function` takes the decoded JSON body's fields, the query's, or `request`."""
+
+    path: str
+    methods: tuple[str, ...]
+    function: Any
+
+
+class Host(Protocol):
+    """The application, as a transport sees it."""
+
+    name: str
+    description: str
+    sources: Sources
+    endpoints: Sequence[Endpoint]
+    debug: bool
+
+    @property
+    def state(self) -> HostState:
+        """Whether turns are taken."""
+        ...
+
+    async def authenticate(self, headers: Mapping[str, str]) -> str | None:
+        """Who calls (`None`: anybody, as no authentication is configured). Raises `Unauthenticated`."""
+        ...
+
+    async def submit(self, turn: Turn) -> TurnLog:
+        """Accept a turn and give its log. Raises a `GreenroomError` that says why not: nothing of it is kept."""
+        ...
+
+    def find(self, turn_id: str, principal: str | None) -> TurnLog:
+        """The log of a turn that runs or is kept. Raises `TurnNotFound`."""
+        ...
+
+    async def cancel(self, turn_id: str, principal: str | None, reason: str = "asked") -> TurnLog:
+        """Stop that turn and no other. Doing it twice, or late, changes nothing. Raises `TurnNotFound`."""
+        ...
+
+    def client_left(self, log: TurnLog) -> None:
+        """A client that followed this turn has gone before its end; what happens now is the turn's own policy."""
+        ...
+
+
+class Transport(Protocol):
+    """One carrier. It starts before the application's init hooks, so that it can say "starting", and stops after all
+    turns have ended, before the shutdown hooks."""
+
+    name: str
+
+    async def start(self, host: Host) -> None:
+        """Begin to listen. Raises when it cannot (the port is taken): the application then does not start. Until
+        `host.state` is "ready", `host.submit` refuses with `NotServing`."""
+        ...
+
+    async def stop(self, deadline: float) -> None:
+        """Take no more requests, let open streams end, be gone within `deadline` seconds."""
+        ...
