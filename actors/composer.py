@@ -77,12 +77,11 @@ class Draft:
 class MessageDraft(Draft):
     """A message (or reasoning): text that grows, and whole parts between."""
 
-    __slots__ = ("_length", "_pieces", "_rewritten")
+    __slots__ = ("_pieces", "_rewritten")
 
     def __init__(self, composer: Composer, item: str, kind: ItemKind, role: str) -> None:
         super().__init__(composer, item, kind, role)
         self._pieces: list[str] = []
-        self._length = 0
         self._rewritten: str | None = None
 
     def text(self, delta: str) -> None:
@@ -90,9 +89,8 @@ class MessageDraft(Draft):
         if not self.open:
             self._check_open()
         if delta:
-            self._pieces.append(delta)
-            self._length += len(delta)
             self._composer.emit(TextDelta(delta, self.id, len(self._parts)))
+            self._pieces.append(delta)
 
     def text_so_far(self, whole: str) -> None:
         """The part's text, whole. What it adds to the last goes out as a delta.
@@ -119,7 +117,6 @@ class MessageDraft(Draft):
         if self._pieces or self._rewritten is not None:
             self._part_done(Text(self._whole()))
             self._pieces = []
-            self._length = 0
             self._rewritten = None
 
     def _said(self) -> str:
@@ -155,8 +152,8 @@ class CallDraft(Draft):
         """More of the arguments' JSON text."""
         self._check_open()
         if delta:
-            self._pieces.append(delta)
             self._composer.emit(ArgumentsDelta(delta, self.id))
+            self._pieces.append(delta)
 
     def arguments_so_far(self, whole: str) -> None:
         """The arguments' text, whole; sent as a delta where it extends what went before, else with `done`."""

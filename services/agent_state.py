@@ -19,7 +19,7 @@ from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import SessionKey
 from greenroom.services.plain_json import decode, encode
 from greenroom.services.service import Service, not_started
-from greenroom.services.session_map import Bounds, Resident, SessionMap
+from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
 from greenroom.services.work import current_work
 
 DEFAULT_SESSION = "default"
@@ -69,18 +69,23 @@ class _Staged:
 class InMemoryStateService:
     """A `StateService` in this process's memory: stopping it forgets everything.
 
-    `rounds_kept`: of each session, those with the highest numbers. `bounds`: how many sessions, how large, for how long.
+    `rounds_kept`: of each session, those with the highest numbers. The other bounds are those of `session_map.Bounds`.
     """
 
     def __init__(
         self,
         *,
         rounds_kept: int = 20,
-        bounds: Bounds | None = None,
+        max_sessions: int = DEFAULT_BOUNDS.max_sessions,
+        max_bytes: int = DEFAULT_BOUNDS.max_bytes,
+        session_bytes: int = DEFAULT_BOUNDS.session_bytes,
+        idle_seconds: float = DEFAULT_BOUNDS.idle_seconds,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rounds_kept = rounds_kept
-        self._bounds = bounds or Bounds()
+        self._bounds = Bounds(
+            max_sessions=max_sessions, max_bytes=max_bytes, session_bytes=session_bytes, idle_seconds=idle_seconds
+        )
         self._monotonic = monotonic
         self._sessions: SessionMap[_States] | None = None
 
@@ -149,7 +154,7 @@ class InMemoryStateService:
         if len(raw) > self._bounds.session_bytes:
             raise HandlerError(
                 f"the state has {len(raw)} bytes as JSON, more than a session may hold ({self._bounds.session_bytes}); "
-                "keep files and pictures elsewhere, or raise Bounds.session_bytes",
+                "keep files and pictures elsewhere, or raise session_bytes",
                 field="state",
             )
         return raw

@@ -37,8 +37,13 @@ _turn_decoder = msgpack.Decoder(CompactTurn)
 _turn_encoder = msgpack.Encoder()
 
 
-def decode_message(raw: bytes) -> Message:
+def read_message(raw: bytes) -> CompactMessage:
     """A message from JSON of its fields by position. Raises `msgspec.ValidationError` for what is no message."""
+    return _message_decoder.decode(raw)
+
+
+def decode_message(raw: bytes) -> Message:
+    """The same as a `Message`, as its readers expect it."""
     return Message(*astuple(_message_decoder.decode(raw)))
 
 

@@ -9,7 +9,7 @@ from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_turn, encode_turn
 from greenroom.services.plain_json import refusal
 from greenroom.services.service import not_started
-from greenroom.services.session_map import Bounds, Resident, SessionMap
+from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
 from greenroom.services.store import SessionRecord, TurnCommit
 
 
@@ -24,7 +24,7 @@ class _Session(Resident, gc=False):
 class InMemoryStore:
     """A `SessionStore` that lasts as long as the object does: stopping it loses nothing, the process's end all.
 
-    It forgets turns over `turns_kept` of a session, and sessions over `bounds`. A session's state and newest turn are
+    It forgets turns over `turns_kept` of a session, and what is over the bounds of `session_map.Bounds`. A session's state and newest turn are
     kept whatever their size, which `Limits.turn_bytes` bounds.
     """
 
@@ -32,11 +32,16 @@ class InMemoryStore:
         self,
         *,
         turns_kept: int = 200,
-        bounds: Bounds | None = None,
+        max_sessions: int = DEFAULT_BOUNDS.max_sessions,
+        max_bytes: int = DEFAULT_BOUNDS.max_bytes,
+        session_bytes: int = DEFAULT_BOUNDS.session_bytes,
+        idle_seconds: float = DEFAULT_BOUNDS.idle_seconds,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._turns_kept = turns_kept
-        self._bounds = bounds or Bounds()
+        self._bounds = Bounds(
+            max_sessions=max_sessions, max_bytes=max_bytes, session_bytes=session_bytes, idle_seconds=idle_seconds
+        )
         self._sessions: SessionMap[_Session] = SessionMap(self._bounds, monotonic)
         self._started = False
 

@@ -7,10 +7,11 @@ only when the two differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msgspec import Struct, json
+from msgspec import Struct, ValidationError, json
 
 from greenroom.actors.errors import HandlerError
 
@@ -57,8 +58,21 @@ def decode(raw: bytes) -> Any:
 
 def refusal(value: object, field: str, error: Exception) -> HandlerError:
     """The error for a value that an encoder did not take, or could not read back."""
-    path, why = _flaw(value, field, set()) or (field, f"cannot be written and read again ({error})")
-    return _refusal(path, why)
+    flaw = _flaw(value, field, set())
+    if flaw is None and isinstance(error, ValidationError):
+        return misread(value, field, error)
+    return _refusal(*(flaw or (field, f"cannot be written ({error})")))
+
+
+def misread(value: object, field: str, error: ValidationError) -> HandlerError:
+    """The error for a value of JSON's types that is not of the type it should be."""
+    why, _, where = str(error).rpartition(" - at `$")
+    where = where.rstrip("`")
+    position = re.match(r"\[(\d+)\]", where)
+    if position and isinstance(value, Struct):
+        where = f".{value.__struct_fields__[int(position[1])]}{where[position.end() :]}"
+    path = f"{field}{where}" if why else field
+    return HandlerError(f"{path} is not what it should be: {why or error}", field=path)
 
 
 def _refusal(path: str, why: str) -> HandlerError:

@@ -34,6 +34,9 @@ class Bounds(Struct, frozen=True, kw_only=True):
     """A session not used for so long is forgotten."""
 
 
+DEFAULT_BOUNDS = Bounds()
+
+
 class Resident(Struct, gc=False):
     """A session in memory. Subclasses add what is kept of it. `used`: by the map's clock."""
 

@@ -178,7 +178,7 @@ def _annotation(parameter: inspect.Parameter, function: Callable[..., Any]) -> A
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, _globals(function))  # noqa: S307, RUF100 - the user's own annotation, as typing evaluates it
+        return eval(annotation, _globals(function))  # the user's own annotation, as typing evaluates it
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         if parameter.name == REQUEST:
             return Any

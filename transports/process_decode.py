@@ -97,13 +97,13 @@ def _owner(user_id: str | None, principal: str | None, session_id: str) -> str:
         return user_id or session_id
     if user_id and user_id != principal:
         raise Forbidden(
-            "user_id names somebody else than who is authenticated; leave user_id out, it is taken from the authentication",
+            "user_id names somebody else than who is authenticated; leave it out, the authentication says it",
             field="user_id",
         )
     return principal
 
 
-# -- the body as JSON ----------------------------------------------------------------------------------------------------
+# -- the body as JSON ----------------------------------------------------------------------------------------
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _place(body: bytes, at: int) -> str:
     return f"line {line}, column {column} (byte {at})"
 
 
-# -- words for what is wrong ---------------------------------------------------------------------------------------------
+# -- words for what is wrong ---------------------------------------------------------------------------------
 
 _KINDS = {
     str: "a string",
@@ -188,14 +188,16 @@ def _wrong(at: str, expected: str, value: object) -> NoReturn:
 
 def _unknown(at: str, value: str, choices: Iterable[str]) -> NoReturn:
     shown = ascii(value if len(value) <= 40 else value[:40] + "…")
-    raise InvalidRequest(f"{at} is {shown}, which is not known; it must be one of {', '.join(choices)}", field=at)
+    raise InvalidRequest(
+        f"{at} is {shown}, which is not known; it must be one of {', '.join(choices)}", field=at
+    )
 
 
 def _missing(at: str, why: str) -> NoReturn:
     raise InvalidRequest(f"{at} is missing: {why}", field=at)
 
 
-# -- plain fields --------------------------------------------------------------------------------------------------------
+# -- plain fields --------------------------------------------------------------------------------------------
 
 
 def _string(value: Any, at: str) -> str:
@@ -299,7 +301,7 @@ def _disconnect(value: Any) -> Disconnect | None:
     return Disconnect("grace", seconds)
 
 
-# -- messages and their parts --------------------------------------------------------------------------------------------
+# -- messages and their parts --------------------------------------------------------------------------------
 
 
 def _messages(value: Any) -> tuple[Message, ...]:

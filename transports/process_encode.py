@@ -42,8 +42,8 @@ from greenroom.transports.sse import DONE, data_frame
 from greenroom.transports.tool_blocks import blocks
 
 SNAPSHOT_BYTES = 1024
-"""Snapshots of a call's arguments go out with every delta up to this size. Later each must have grown by a sixteenth, so
-that the snapshots of long arguments come to a multiple of their size and not to its square."""
+"""Snapshots of a call's arguments go out with every delta up to this size. Later each must have grown by a sixteenth,
+so that the snapshots of long arguments come to a multiple of their size and not to its square."""
 
 _NUMBER = len(b'{"sequence_number":0')
 
@@ -53,7 +53,7 @@ class OpenItem:
 
     __slots__ = ("arguments", "call", "head", "parts", "role", "sent", "type")
 
-    def __init__(self, type: str, role: str, call: ToolCall) -> None:  # noqa: A002 - the wire's word
+    def __init__(self, type: str, role: str, call: ToolCall) -> None:
         self.type = type
         self.role = role
         self.call = call
@@ -100,7 +100,8 @@ class ProcessEncoder:
     def ending(self, event: Terminal) -> bytes:
         """The response with which the turn ends, as JSON."""
         output = [
-            self._done.get(item.id) or self._held(item, "completed" if item.complete else "incomplete", self.number)
+            self._done.get(item.id)
+            or self._held(item, "completed" if item.complete else "incomplete", self.number)
             for item in event.output
         ]
         return encode(
@@ -115,7 +116,7 @@ class ProcessEncoder:
         )
 
     def snapshot(self, open_items: Iterable[Item]) -> bytes:
-        """The response of a turn that runs, as JSON. Its number is the last frame's. `open_items`: what they hold by now."""
+        """The response of a turn that runs, as JSON, with the last frame's number. `open_items`: what they hold."""
         last = self.number - 1
         output = [*self._done.values(), *(self._held(item, "in_progress", last) for item in open_items)]
         return encode(self._response(last if self.number else None, "in_progress", output=output))
@@ -191,7 +192,9 @@ class ProcessEncoder:
 
     def _add_arguments(self, item: OpenItem, frames: list[bytes]) -> None:
         item.sent = len(item.arguments)
-        frames.append(b'data: {"sequence_number":%d%b%b"}}\n\n' % (self.number, item.head, item.arguments))
+        frames.append(
+            b'data: {"sequence_number":%d%b%b"}}\n\n' % (self.number, item.head, bytes(item.arguments))
+        )
         self.number += 1
 
     def _progress(self, event: ToolProgress, frames: list[bytes]) -> None:
@@ -217,10 +220,14 @@ _WRITERS: dict[type, Callable[[ProcessEncoder, Any, list[bytes]], None]] = {
     TurnFailed: ProcessEncoder._ended,
     TurnCancelled: ProcessEncoder._ended,
 }
-_STATUSES: dict[type, wire.Status] = {TurnCompleted: "completed", TurnFailed: "failed", TurnCancelled: "canceled"}
+_STATUSES: dict[type, wire.Status] = {
+    TurnCompleted: "completed",
+    TurnFailed: "failed",
+    TurnCancelled: "canceled",
+}
 
 
-# -- the wire's objects from ours ----------------------------------------------------------------------------------------
+# -- the wire's objects from ours ----------------------------------------------------------------------------
 
 
 def message_type(kind: ItemKind, server_label: str | None) -> str:
@@ -258,6 +265,7 @@ def _message(
 def _content(
     number: int, status: wire.Status, item: str, index: int, part: Part, delta: bool | None = None
 ) -> wire.Content:
+    fields: dict[str, Any]
     if isinstance(part, ToolCall | ToolOutput):
         kind, fields, delta = "data", {"data": _tool_data(part)}, False
     else:
@@ -290,7 +298,7 @@ def _usage(usage: Usage | None) -> wire.WireUsage | None:
     )
 
 
-# -- one object instead of a stream --------------------------------------------------------------------------------------
+# -- one object instead of a stream --------------------------------------------------------------------------
 
 
 def response_object(log: TurnLog) -> bytes:

@@ -15,7 +15,6 @@ import re
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.events import TextDelta
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Turn
 from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.sse import DONE, with_id
 
@@ -25,16 +24,18 @@ KEPT_FRAMES = 1024
 _VIEW = "process"
 _ID_LINE_BYTES = len("id: 18446744073709551615\n")
 _LEAST_BYTES = 128  # no numbered frame is shorter
+_NO_END = 1 << 62
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class SharedFrames:
     """The frames of one turn that its readers share: those from `base` up to `tip` are held."""
 
-    __slots__ = ("_encoder", "_frames", "fed", "readers")
+    __slots__ = ("_encoder", "_frames", "_log", "fed", "readers")
 
-    def __init__(self, turn: Turn) -> None:
-        self._encoder = ProcessEncoder(turn)
+    def __init__(self, log: TurnLog) -> None:
+        self._log = log
+        self._encoder = ProcessEncoder(log.turn)
         self._frames: list[bytes] = []
         self.fed = 0
         """Events of the log that are encoded."""
@@ -48,8 +49,16 @@ class SharedFrames:
         """Those of a log, made when first asked for."""
         shared = log.views.get(_VIEW)
         if not isinstance(shared, SharedFrames):
-            shared = log.views[_VIEW] = SharedFrames(log.turn)
+            shared = log.views[_VIEW] = SharedFrames(log)
         return shared
+
+    def reader(self, position: int = 0, with_ids: bool = False) -> FrameReader:
+        """Read the frames from `position` on. `with_ids`: each is preceded by its `id:` line.
+
+        Without, a frame begins with `data: `, as clients that look at each chunk's beginning expect.
+        Raises `CursorExpired` when the log is no longer kept.
+        """
+        return FrameReader(self, self._log, position, with_ids)
 
     @property
     def base(self) -> int:
@@ -61,12 +70,12 @@ class SharedFrames:
         """The number the next frame will have."""
         return self._encoder.number
 
-    def cut(self, log: TurnLog, first: int, size: int, stop: int | None = None) -> list[bytes]:
+    def cut(self, first: int, size: int, stop: int | None = None) -> list[bytes]:
         """The frames from number `first` on, `size` bytes of them or a single larger one.
 
         Events are encoded as needed, up to the `stop`th if given. Raises `CursorExpired`.
         """
-        events = log.events()
+        events = self._log.events()
         stop = len(events) if stop is None else stop
         frames = self._frames
         start = end = first - self.base
@@ -81,10 +90,10 @@ class SharedFrames:
             self._encoder.feed(events[self.fed], frames)
             self.fed += 1
 
-    def skip_to(self, log: TurnLog, first: int) -> None:
+    def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""
         encoder = self._encoder
-        for event in log.events()[self.fed :]:
+        for event in self._log.events()[self.fed :]:
             if encoder.number >= first:
                 break
             self.fed += 1
@@ -102,7 +111,7 @@ class SharedFrames:
     def passed(self) -> None:
         """Let go what all readers have passed, and what those that lag too far would have the others keep."""
         if self.readers:
-            slowest = min([reader.position for reader in self.readers])
+            slowest = min(reader.position for reader in self.readers)
             self.forget(max(slowest, self.tip - KEPT_FRAMES))
         else:
             self._frames.clear()
@@ -113,17 +122,17 @@ class FrameReader:
 
     __slots__ = ("_log", "_own", "_shared", "_with_ids", "ended", "position")
 
-    def __init__(self, log: TurnLog, position: int, with_ids: bool) -> None:
+    def __init__(self, shared: SharedFrames, log: TurnLog, position: int, with_ids: bool) -> None:
         self._log = log
         self._with_ids = with_ids
-        self._shared = SharedFrames.of(log)
+        self._shared = shared
         self._own: SharedFrames | None = None
         self.position = position
         self.ended = False
         """Whether `[DONE]` has been taken."""
-        if position > self._shared.tip and not self._shared.readers:
-            self._shared.skip_to(log, position)
-        self._shared.readers.add(self)
+        if position > shared.tip and not shared.readers:
+            shared.skip_to(position)
+        shared.readers.add(self)
 
     def __repr__(self) -> str:
         return f"<FrameReader of {self._log.id} at {self.position}{' (done)' if self.ended else ''}>"
@@ -141,7 +150,7 @@ class FrameReader:
             if self._own is not None:
                 self._own = None
                 shared.readers.add(self)
-            frames = shared.cut(self._log, self.position, room)
+            frames = shared.cut(self.position, room)
             self.position += len(frames)
             shared.passed()
         if frames and frames[-1] is DONE:
@@ -151,16 +160,18 @@ class FrameReader:
     def _catch_up(self, size: int) -> list[bytes]:
         if self._own is None:
             self._shared.readers.discard(self)
-            self._own = SharedFrames(self._log.turn)
-            self._own.skip_to(self._log, self.position)
-        frames = self._own.cut(self._log, self.position, size, self._shared.fed)
+            self._own = SharedFrames(self._log)
+            self._own.skip_to(self.position)
+        frames = self._own.cut(self.position, size, self._shared.fed)
         self.position += len(frames)
         self._own.forget(self.position)
         return frames
 
     def _numbered(self, frames: list[bytes]) -> list[bytes]:
         first = self.position - len(frames)
-        return [frame if frame is DONE else with_id(number, frame) for number, frame in enumerate(frames, first)]
+        return [
+            frame if frame is DONE else with_id(number, frame) for number, frame in enumerate(frames, first)
+        ]
 
     def close(self) -> None:
         """Read no more. Doing it twice is fine."""
@@ -172,16 +183,7 @@ class FrameReader:
             self._log.views.pop(_VIEW, None)
 
 
-def follow(log: TurnLog, position: int = 0, *, with_ids: bool = False) -> FrameReader:
-    """Read a turn's frames from `position` on. `with_ids`: each is preceded by its `id:` line.
-
-    Without, a frame begins with `data: `, as clients that look at each chunk's beginning expect.
-    Raises `CursorExpired` when the log is no longer kept.
-    """
-    return FrameReader(log, position, with_ids)
-
-
-def resume_position(log: TurnLog, last_event_id: str) -> int:
+def resume_position(last_event_id: str, log: TurnLog) -> int:
     """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
 
     Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone.
@@ -190,7 +192,8 @@ def resume_position(log: TurnLog, last_event_id: str) -> int:
         return 0
     if not _POSITION.fullmatch(last_event_id):
         raise InvalidRequest(
-            "Last-Event-ID must be the sequence_number of the last event received, such as 17", field="Last-Event-ID"
+            "Last-Event-ID must be the sequence_number of the last event received, such as 17",
+            field="Last-Event-ID",
         )
     position = int(last_event_id) + 1
     tip = _events_out(log, position)
@@ -208,6 +211,6 @@ def _events_out(log: TurnLog, enough: int) -> int:
     shared = log.views.get(_VIEW)
     if isinstance(shared, SharedFrames) and enough < shared.tip:
         return enough
-    counted = SharedFrames(log.turn)
-    counted.skip_to(log, 1 << 62)
+    counted = SharedFrames(log)
+    counted.skip_to(_NO_END)
     return counted.tip - (1 if log.terminal is not None else 0)

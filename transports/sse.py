@@ -14,7 +14,7 @@ DONE = b"data: [DONE]\n\n"
 """The last frame of a stream."""
 
 KEEPALIVE_BYTES = 4096
-"""A keepalive is as large as the buffers proxies commonly hold back (4 KiB), so that it, and what waits before it, goes on."""
+"""A keepalive fills the buffer that proxies commonly hold back (4 KiB): it goes on, and what waits before it."""
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _TEXT_LINE_END = re.compile(r"\r\n|\r|\n")
@@ -32,8 +32,12 @@ def with_id(number: int, frame: bytes) -> bytes:
 
 
 def event_frame(data: str, *, event: str | None = None, event_id: str | None = None) -> bytes:
-    """A frame of any text: each of its lines becomes a `data:` line. Line ends in `event` and `event_id` become spaces."""
-    lines = [f"{name}: {_one_line(value)}" for name, value in (("event", event), ("id", event_id)) if value is not None]
+    """A frame of any text: each line becomes a `data:` line. Line ends in `event` and `event_id` become spaces."""
+    lines = [
+        f"{name}: {_one_line(value)}"
+        for name, value in (("event", event), ("id", event_id))
+        if value is not None
+    ]
     lines += [f"data: {line}" for line in _TEXT_LINE_END.split(data)]
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 

@@ -1,7 +1,7 @@
 """A tool's output as the block list AgentScope's clients know.
 
-Text, images, sound and films are AgentScope's blocks, with their source by URL or as base64; what AgentScope has no block
-for (files, objects, refusals) is written as the part it is.
+Text, images, sound and films are AgentScope's blocks, with their source by URL or as base64; what AgentScope has no
+block for (files, objects, refusals) is written as the part it is.
 """
 
 from __future__ import annotations

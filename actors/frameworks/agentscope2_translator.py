@@ -42,6 +42,7 @@ from agentscope.event import (
     ToolResultTextDeltaEvent,
 )
 from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
+from agentscope.message import Usage as MsgUsage
 
 from greenroom.actors.composer import CallDraft, Composer, MessageDraft
 from greenroom.actors.errors import GreenroomError, HandlerError
@@ -297,10 +298,7 @@ class AgentScope2Translator:
         self._replies.add(event.reply_id)
         self._end_speech()
 
-    def _model_end(self, event: ModelCallEndEvent) -> None:
-        self._used(event)
-
-    def _used(self, usage: Any) -> None:
+    def _used(self, usage: ModelCallEndEvent | MsgUsage) -> None:
         if usage.input_tokens or usage.output_tokens:
             used = Usage(usage.input_tokens, usage.output_tokens, usage.cache_input_tokens)
             self._composer.report_usage(used)
@@ -352,10 +350,10 @@ class AgentScope2Translator:
                     self._whole(block)
 
     def _whole(self, block: Any) -> None:
-        if isinstance(block, TextBlock):
-            self._end_reasoning()
+        if isinstance(block, TextBlock) and block.text:
+            self._open_text(block.id)
+            self._say(block.text)
             self._end_text()
-            self._show(Text(block.text))
         elif isinstance(block, DataBlock):
             self._show(part_of_block(block))
         elif isinstance(block, ThinkingBlock) and block.thinking:
@@ -403,7 +401,7 @@ _HEAR: dict[type, Hear] = {
     ReplyStartEvent: AgentScope2Translator._reply_start,
     ReplyEndEvent: AgentScope2Translator._reply_end,
     ModelCallStartEvent: AgentScope2Translator._model_start,
-    ModelCallEndEvent: AgentScope2Translator._model_end,
+    ModelCallEndEvent: AgentScope2Translator._used,
     Msg: AgentScope2Translator._msg,
     # Block starts, hints, custom events, what was fed in to resume a reply, and what later versions of 2.x add.
     EventBase: AgentScope2Translator._ignore,

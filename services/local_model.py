@@ -1,0 +1,224 @@
+"""A language model on this machine, behind an OpenAI-compatible address: for trying things without a key."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TypedDict
+
+import anyio
+from anyio import CancelScope, fail_after
+from anyio.to_thread import run_sync
+
+from greenroom.actors.errors import ConfigurationError, MissingDependency
+from greenroom.services import local_model_child
+from greenroom.services.model_cache import installed_model
+
+LOAD_TIMEOUT = 120.0  # seconds; the small model takes two, one of several GB on a slow disk takes a minute
+STOP_TIMEOUT = 2.0  # seconds for the child to go by itself before it is killed
+
+
+class _Settings(TypedDict):
+    path: str
+    name: str
+    api_key: str
+    slots: int
+    context: int
+    max_tokens: int
+    threads: int
+    temperature: float
+
+
+def local_model_warning(model: str = "SmolLM2-135M-Instruct") -> str:
+    """What a user should know who talks to the small model, and how to have a better one."""
+    return (
+        f"no API key is set, so the answers come from {model}, a tiny model on this machine: it shows that everything "
+        "works, but it is often wrong, forgets what was said and uses no tools. Set DASHSCOPE_API_KEY or "
+        "OPENAI_API_KEY (with OPENAI_BASE_URL and OPENAI_MODEL for anything that speaks its protocol) for a real one."
+    )
+
+
+class LocalModel:
+    """Runs a GGUF model from `start` to `stop`, or inside `async with`, in a process of its own.
+
+    `path` names the file; without it, the one that `greenroom model install` fetches is used. `context` is the
+    longest conversation and `max_tokens` the longest answer, in tokens; `slots` is how many answers are worked on at
+    once, others wait their turn; `threads` is at most two unless given, since more rarely help a small model and the
+    program that serves needs some of the machine too. `temperature` is 0 unless given, or sent with a request:
+    a small model that picks its second choice is wrong more often. While it runs, `base_url`, `model` and `api_key`
+    are what an OpenAI client needs. Several applications may use one; a stopped one can be started again.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        context: int = 4096,
+        slots: int = 2,
+        threads: int | None = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._context = context
+        self._slots = slots
+        self._threads = threads or min(2, _processors())
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+        self._lock = anyio.Lock()
+        self._running: _Running | None = None
+
+    def __repr__(self) -> str:
+        running = self._running
+        return "<LocalModel, stopped>" if running is None else f"<LocalModel {running.name} on {running.url}>"
+
+    @property
+    def base_url(self) -> str:
+        """The OpenAI-compatible address, with its `/v1`."""
+        return f"{self._started.url}/v1"
+
+    @property
+    def model(self) -> str:
+        """The model's name: the file's, without its ending."""
+        return self._started.name
+
+    @property
+    def api_key(self) -> str:
+        """A new one at each start; without it the address answers 401."""
+        return self._started.api_key
+
+    async def start(self) -> None:
+        """Load the model; it answers when this returns. Does nothing when it runs already.
+
+        Raises `MissingDependency` without xllamacpp, `ConfigurationError` when the file is missing or is no model,
+        `TimeoutError` when loading takes longer than two minutes.
+        """
+        async with self._lock:
+            if self._running is None:
+                settings = await run_sync(self._settings)
+                self._running = await _launch(settings)
+
+    async def stop(self) -> None:
+        """End the model's process, whatever it does, and free its memory. Does nothing when it does not run."""
+        with CancelScope(shield=True):
+            async with self._lock:
+                running, self._running = self._running, None
+                if running is not None:
+                    await run_sync(_end, running.child)
+
+    async def __aenter__(self) -> LocalModel:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def _started(self) -> _Running:
+        if self._running is None:
+            raise ConfigurationError(
+                "this LocalModel does not run, so it has no address yet: await its start() first, in @app.init for one "
+                "that an application uses"
+            )
+        return self._running
+
+    def _settings(self) -> _Settings:
+        path = self._path or installed_model()
+        if not path.is_file():
+            raise ConfigurationError(f"there is no model file at {path}: name a GGUF file, or none for the default one")
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingDependency(
+                "a local model needs xllamacpp, which is not installed here: pip install 'greenroom[local]'"
+            )
+        return _Settings(
+            path=str(path.absolute()),
+            name=path.stem,
+            api_key=secrets.token_urlsafe(16),
+            slots=self._slots,
+            context=self._context,
+            max_tokens=self._max_tokens,
+            threads=self._threads,
+            temperature=self._temperature,
+        )
+
+
+class _Running:
+    __slots__ = ("api_key", "child", "name", "url")
+
+    def __init__(self, child: subprocess.Popen[bytes], settings: _Settings, url: str) -> None:
+        self.child = child
+        self.name = settings["name"]
+        self.api_key = settings["api_key"]
+        self.url = url
+
+
+async def _launch(settings: _Settings) -> _Running:
+    child = await run_sync(_spawn)
+    try:
+        with fail_after(LOAD_TIMEOUT):
+            answer = await run_sync(_ask, child, settings, abandon_on_cancel=True)
+        if "url" not in answer:
+            raise ConfigurationError(_why_not(settings["path"], answer))
+    except BaseException:  # cancelled too: nobody else knows of the process yet
+        child.kill()
+        with CancelScope(shield=True):
+            await run_sync(_end, child)
+        raise
+    return _Running(child, settings, answer["url"])
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    # By its file, not by `-m`: the child needs nothing of Greenroom, wherever that was imported from. -P keeps the
+    # file's own folder out of its imports.
+    command = [sys.executable, "-P", local_model_child.__file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _ask(child: subprocess.Popen[bytes], settings: _Settings) -> dict[str, str]:
+    """What the child answers to its settings; empty when it ended without an answer."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(settings).encode() + b"\n")
+        child.stdin.flush()
+    except BrokenPipeError:
+        return {}
+    answer: dict[str, str] = json.loads(child.stdout.readline() or b"{}")
+    return answer
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.close()
+    except BrokenPipeError:
+        pass  # it has ended already
+    try:
+        child.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    child.stdout.close()
+
+
+def _why_not(path: str, answer: dict[str, str]) -> str:
+    reason = answer.get("error", "its process ended without an answer; what it said, if anything, is above")
+    return (
+        f"llama.cpp could not load {path}: {reason}\nIs it a GGUF file, whole, and is there memory for it? Without a "
+        "path, the model that `greenroom model install` fetches is used."
+    )
+
+
+def _processors() -> int:
+    """How many this process may use, where the system can say."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return os.cpu_count() or 1 if allowed is None else len(allowed(0))
