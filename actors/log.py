@@ -7,7 +7,8 @@ Its writer never waits for a reader. A reader either iterates (`read`) or asks t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from greenroom.actors.errors import CursorExpired
 from greenroom.actors.events import TERMINAL, Event, Terminal
@@ -77,7 +78,7 @@ class TurnLog:
         if watcher in self._watchers:
             self._watchers.remove(watcher)
 
-    async def read(self, position: int = 0) -> AsyncIterator[Event]:
+    async def read(self, position: int = 0) -> AsyncGenerator[Event, None]:
         """All events from `position` on, as they come, to the turn's ending. Raises `CursorExpired`."""
         more = asyncio.Event()
         self.watch(more.set)
@@ -97,8 +98,9 @@ class TurnLog:
     async def ended(self) -> Terminal:
         """Wait for the turn's ending."""
         if self.terminal is None:
-            async for _ in self.read(len(self._events)):
-                pass
+            async with aclosing(self.read(len(self._events))) as events:
+                async for _ in events:
+                    pass
         assert self.terminal is not None
         return self.terminal
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 
-from greenroom.actors.messages import SessionKey
+from greenroom.actors.messages import SessionKey, Usage
 
 
 class TurnScope:
-    """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn."""
+    """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn.
 
-    __slots__ = ("closed", "key", "tasks", "turn_id")
+    `usage`: what model calls reported, each with its response's id, until the turn's translator takes it.
+    """
+
+    __slots__ = ("closed", "key", "tasks", "turn_id", "usage")
 
     def __init__(self, key: SessionKey, turn_id: str) -> None:
         self.key = key
         self.turn_id = turn_id
         self.tasks: set[asyncio.Task[object]] = set()
         self.closed = False
+        self.usage: list[tuple[str, Usage]] = []
 
     def __repr__(self) -> str:
         return f"<TurnScope {self.turn_id} of session {self.key.session_id!r}>"

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
 
+    __version__: str
+
 _HOME = {
     "greenroom.actors.errors": (
         "ConfigurationError",
@@ -124,9 +126,60 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - computed from the table above, which a test holds against the imports
-    *_MODULE_OF,
+__all__ = [
     "__version__",
+    "AgentApp",
+    "AgentDriver",
+    "AgentRequest",
+    "AgentScopeSessionHistoryMemory",
+    "AgentScopeSessionHistoryMiddleware",
+    "AiohttpServer",
+    "ArgumentsDelta",
+    "Audio",
+    "ConfigurationError",
+    "Content",
+    "Data",
+    "Disconnect",
+    "File",
+    "FrameworkAdapter",
+    "GreenroomError",
+    "HandlerError",
+    "Host",
+    "Image",
+    "InMemorySessionHistoryService",
+    "InMemoryStateService",
+    "InMemoryStore",
+    "InvalidRequest",
+    "ItemDone",
+    "ItemStarted",
+    "Limits",
+    "LocalModel",
+    "MailboxFull",
+    "Message",
+    "MissingDependency",
+    "NotServing",
+    "Overloaded",
+    "PartDone",
+    "Refusal",
+    "Session",
+    "SessionBusy",
+    "SessionKey",
+    "Sources",
+    "Text",
+    "TextDelta",
+    "ToolCall",
+    "ToolOutput",
+    "ToolProgress",
+    "Translator",
+    "Transport",
+    "TurnCancelled",
+    "TurnCompleted",
+    "TurnFailed",
+    "TurnNotFound",
+    "Unauthenticated",
+    "Usage",
+    "UsageReported",
+    "Video",
 ]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.events import Event
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
 from greenroom.actors.frameworks.resolve import resolve_framework
 from greenroom.actors.handler import AgentHandler, Handler, QueryHandler
@@ -17,7 +18,7 @@ from greenroom.actors.system import Statistics
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
-from greenroom.transports.inprocess import InProcess, TurnStream
+from greenroom.transports.inprocess import InProcess, TurnStream, follow
 from greenroom.transports.transport import Endpoint, Transport
 
 if TYPE_CHECKING:
@@ -201,6 +202,15 @@ class AgentApp:
         return self._in_process.process(
             request, session_id=session_id, user_id=user_id, overlap=overlap, disconnect=disconnect
         )
+
+    def follow(self, turn_id: str) -> AsyncIterator[Event]:
+        """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
+        host = self._in_process.host
+        return follow(host, host.find(turn_id, None))
+
+    async def cancel(self, turn_id: str) -> None:
+        """Stop that turn and no other; it may have ended already. Raises `TurnNotFound`."""
+        await self._in_process.host.cancel(turn_id, None)
 
     def aiohttp_application(self, **options: Any) -> web.Application:
         """The routes as an aiohttp application, to be mounted in yours: `outer.add_subapp("/agent", ...)`.

@@ -80,9 +80,17 @@ PROVIDED: Final[Mapping[str, Mapping[str, str]]] = {
 _DEPLOY = (
     "Greenroom deploys nothing; run the application with `greenroom serve app.py`, or in a container of yours"
 )
-_DURABLE = "it comes with the durable stores, which this version does not have yet; until then InMemory… of the same module"
+_DURABLE = (
+    "it comes with the durable stores, which are not here yet; until then, the InMemory… of the same module"
+)
 _NO_BASE = "no base class is needed; any object with the same methods will do"
-_OUTPUT = "handlers yield text, AgentScope's (msg, last) pairs, or events of greenroom.actors.events (ItemStarted, TextDelta, …)"
+_OUTPUT = "handlers yield text, AgentScope's (msg, last) pairs, or the events of greenroom.actors.events"
+_MEMORY = "Greenroom has no memory services; give the agent AgentScope's own long-term memory"
+_TEXT = 'use `@app.query(framework="text")` and yield the text'
+_CALL = "greenroom.actors.messages.ToolCall(call_id, name, arguments, server_label) is a call of a tool"
+_CALL_OUTPUT = (
+    "greenroom.actors.messages.ToolOutput(call_id, name, output, server_label) is what a tool gave back"
+)
 _SANDBOX = "it comes with the sandbox, which this version does not have yet"
 _PROTOCOLS = "other protocols than /process come in a later version"
 
@@ -90,51 +98,51 @@ ADVICE: Final[Mapping[str, str]] = {
     "AgentResponse": _OUTPUT,
     "AgentRunDeployManager": _DEPLOY,
     "BaseResponse": _OUTPUT,
-    "Content": "use one of TextContent, DataContent, ImageContent, AudioContent, VideoContent, FileContent, RefusalContent",
+    "Content": "use the kind you mean: TextContent, DataContent, ImageContent, AudioContent, VideoContent, …",
     "DeployManager": _DEPLOY,
     "Error": "raise an exception in the handler; the turn then ends as failed, with an error id",
     "Event": _OUTPUT,
     "FCDeployManager": _DEPLOY,
-    "FunctionCall": "greenroom.actors.messages.ToolCall(call_id, name, arguments) is a tool call",
-    "FunctionCallOutput": "greenroom.actors.messages.ToolOutput(call_id, name, output) is what a tool gave back",
+    "FunctionCall": _CALL,
+    "FunctionCallOutput": _CALL_OUTPUT,
     "KnativeDeployManager": _DEPLOY,
     "KubernetesDeployManager": _DEPLOY,
-    "LocalDeployManager": "use `agent_app.run(host=…, port=…)`, or `greenroom serve app.py`, in the place of deploying locally",
-    "McpCall": "greenroom.actors.messages.ToolCall(call_id, name, arguments, server_label) is a call of an MCP tool",
-    "McpCallOutput": "greenroom.actors.messages.ToolOutput(call_id, name, output, server_label) is what an MCP tool gave back",
+    "LocalDeployManager": "in its place: `agent_app.run(host=…, port=…)`, or `greenroom serve app.py`",
+    "McpCall": _CALL,
+    "McpCallOutput": _CALL_OUTPUT,
     "ModelstudioDeployManager": _DEPLOY,
     "PAIDeployManager": _DEPLOY,
     "RedisSessionHistoryService": _DURABLE,
     "RedisStateService": _DURABLE,
-    "Runner": "AgentApp runs by itself: `agent_app.run()`, or `async with agent_app: async for event in agent_app.process(…)`",
+    "Runner": "AgentApp runs by itself: `app.run()`, or `async with app: async for event in app.process(…)`",
     "SequenceNumberGenerator": "events are numbered by Greenroom",
     "SessionHistoryService": _NO_BASE,
     "SessionHistoryServiceFactory": "make the service you mean: InMemorySessionHistoryService()",
     "StateService": _NO_BASE,
     "StateServiceFactory": "make the service you mean: InMemoryStateService()",
     "TablestoreSessionHistoryService": _DURABLE,
-    "ToolCall": "greenroom.actors.messages.ToolCall(call_id, name, arguments) is a tool call",
-    "ToolCallOutput": "greenroom.actors.messages.ToolOutput(call_id, name, output) is what a tool gave back",
+    "ToolCall": _CALL,
+    "ToolCallOutput": _CALL_OUTPUT,
 }
 """Names of AgentScope Runtime that Greenroom does not have, wherever they are imported from: what to do instead."""
 
 AREAS: Final[Mapping[str, str]] = {
-    "adapters.agentscope.long_term_memory": "Greenroom has no memory services; give the agent AgentScope's own long-term memory",
-    "adapters.agentscope.message": "the handler gets `msgs` converted already, and yields AgentScope's messages as they are",
-    "adapters.agentscope.stream": "the handler yields AgentScope's messages as they are",
-    "adapters.agentscope.tool": "register functions with `toolkit.register_tool_function`; tools of sandboxes come with the sandbox",
-    "adapters.autogen": 'use `@app.query(framework="text")` and yield the text',
-    "adapters.agno": 'use `@app.query(framework="text")` and yield the text',
-    "adapters.langgraph": 'use `@app.query(framework="text")` and yield the text',
-    "adapters.ms_agent_framework": 'use `@app.query(framework="text")` and yield the text',
+    "adapters.agentscope.long_term_memory": _MEMORY,
+    "adapters.agentscope.message": "the handler gets `msgs` as AgentScope's messages, and yields such messages",
+    "adapters.agentscope.stream": "the handler yields AgentScope's own messages",
+    "adapters.agentscope.tool": "use `toolkit.register_tool_function`; the tools of sandboxes come with the sandbox",
+    "adapters.autogen": _TEXT,
+    "adapters.agno": _TEXT,
+    "adapters.langgraph": _TEXT,
+    "adapters.ms_agent_framework": _TEXT,
     "engine.deployers": _DEPLOY,
     "engine.deployers.adapter": _PROTOCOLS,
     "engine.helpers": "`async with app: async for event in app.process(…)` runs an application in-process",
     "engine.runner": ADVICE["Runner"],
     "engine.schemas": "the messages are in greenroom.actors.messages",
-    "engine.schemas.exception": "raise exceptions of your own, or those of greenroom.actors.errors, which carry an HTTP status",
+    "engine.schemas.exception": "raise those of greenroom.actors.errors, which carry an HTTP status, or your own",
     "engine.services.agent_state": _DURABLE,
-    "engine.services.memory": "Greenroom has no memory services; give the agent AgentScope's own long-term memory",
+    "engine.services.memory": _MEMORY,
     "engine.services.sandbox": _SANDBOX,
     "engine.services.session_history": _DURABLE,
     "engine.tracing": "Greenroom has no tracing yet; AgentScope's own (agentscope.tracing) traces the agent",
@@ -154,6 +162,10 @@ def advice(module: str, name: str = "") -> str:
     while path and path not in AREAS:
         path = path.rpartition(".")[0]
     return AREAS.get(path, _FALLBACK)
+
+
+def _missing(what: str, instead: str) -> str:
+    return f"Greenroom stands in for AgentScope Runtime and has no {what}: {instead}"
 
 
 def _inside(module: str) -> str:
@@ -176,8 +188,7 @@ class StandIn(ModuleType):
         else:
             # Not an AttributeError: `from module import name` would put words of its own in the place of these.
             raise ImportError(
-                f"Greenroom stands in for AgentScope Runtime and has no {self.__name__}.{name}: {advice(self.__name__, name)}",
-                name=self.__name__,
+                _missing(f"{self.__name__}.{name}", advice(self.__name__, name)), name=self.__name__
             )
         setattr(self, name, value)
         return value
@@ -217,9 +228,7 @@ class _Finder:
         if name != package and not isinstance(sys.modules.get(package), StandIn):
             return None  # the real package is there, and does not have this module: Python says so
         if _inside(name) not in PROVIDED:
-            raise ModuleNotFoundError(
-                f"Greenroom stands in for AgentScope Runtime and has no {name}: {advice(name)}", name=name
-            )
+            raise ModuleNotFoundError(_missing(name, advice(name)), name=name)
         # Nothing is run from them; the typeshed asks for a loader that knows it may be handed any module.
         return ModuleSpec(name, self._loader, origin=__name__, is_package=True)  # type: ignore[arg-type]
 

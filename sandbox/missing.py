@@ -14,7 +14,7 @@ def refuse(name: str) -> NoReturn:
     """Raise `MissingDependency`: `name` cannot be had yet."""
     raise MissingDependency(
         f"{name} comes with the sandbox, which this version of Greenroom does not have yet; "
-        "leave out the tools that need it (all else of the application runs without), or wait for the version that has it"
+        "leave out the tools that need it (all else of the application runs), or wait for the version that has it"
     )
 
 

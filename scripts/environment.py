@@ -25,7 +25,11 @@ def main(arguments):
         run([sys.executable, "-m", "venv", "--clear", folder])
     if not runs(python, "-m", "uv"):
         run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"])
-    say("installing {0} into {1} (the first time takes a minute or two)".format(" ".join(requirements), folder))
+    say(
+        "installing {0} into {1} (the first time takes a minute or two)".format(
+            " ".join(requirements), folder
+        )
+    )
     run([python, "-m", "uv", "pip", "install", "--quiet", "--python", python] + requirements)
 
 
@@ -42,7 +46,11 @@ def check_venv():
     """Debian and its kin ship Python without venv: install it where we may, else say what to install."""
     if has_venv():
         return
-    package = "python3-venv" if sys.executable == "/usr/bin/python3" else "python{0}.{1}-venv".format(*sys.version_info)
+    package = (
+        "python3-venv"
+        if sys.executable == "/usr/bin/python3"
+        else "python{0}.{1}-venv".format(*sys.version_info)
+    )
     from_debian = sys.executable.startswith("/usr/bin/") and os.path.exists("/usr/bin/apt-get")
     if not (from_debian and os.geteuid() == 0):
         sys.exit(

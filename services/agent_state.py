@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import field
 
 from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import SessionKey
@@ -49,7 +49,7 @@ class StateService(Service, Protocol):
 class _States(Resident, gc=False):
     """One session's rounds, each as JSON."""
 
-    rounds: dict[int, bytes]
+    rounds: dict[int, bytes] = field(default_factory=dict)
 
 
 class _Staged:
@@ -84,7 +84,10 @@ class InMemoryStateService:
     ) -> None:
         self._rounds_kept = rounds_kept
         self._bounds = Bounds(
-            max_sessions=max_sessions, max_bytes=max_bytes, session_bytes=session_bytes, idle_seconds=idle_seconds
+            max_sessions=max_sessions,
+            max_bytes=max_bytes,
+            session_bytes=session_bytes,
+            idle_seconds=idle_seconds,
         )
         self._monotonic = monotonic
         self._sessions: SessionMap[_States] | None = None
@@ -124,8 +127,8 @@ class InMemoryStateService:
         number = max(kept, default=0) + 1 if round_id is None else round_id
         if number not in kept and len(kept) >= self._rounds_kept and number < min(kept):
             raise HandlerError(
-                f"round {number} is older than the {self._rounds_kept} rounds that are kept (from {min(kept)}); save it "
-                "without a round_id, or keep more rounds: InMemoryStateService(rounds_kept=…)",
+                f"round {number} is older than the {self._rounds_kept} rounds that are kept (from {min(kept)}); "
+                "save it without a round_id, or keep more rounds: InMemoryStateService(rounds_kept=…)",
                 field="round_id",
             )
         work = current_work.get()
@@ -184,7 +187,7 @@ class InMemoryStateService:
     def _keep(self, key: SessionKey, rounds: dict[int, bytes]) -> None:
         if self._sessions is None:
             return  # stopped before the turn's end: everything is forgotten anyway
-        states = self._sessions.find(key) or _States(rounds={})
+        states = self._sessions.find(key) or _States()
         size = states.size + _add(states.rounds, rounds, self._rounds_kept)
         while size > self._bounds.session_bytes and len(states.rounds) > 1:
             size -= len(states.rounds.pop(min(states.rounds)))

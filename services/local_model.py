@@ -66,7 +66,7 @@ class LocalModel:
         temperature: float = 0.0,
     ) -> None:
         self._path = None if path is None else Path(path)
-        self._context = context
+        self.context = context
         self._slots = slots
         self._threads = threads or min(2, _processors())
         self._max_tokens = max_tokens
@@ -94,13 +94,15 @@ class LocalModel:
         return self._started.api_key
 
     async def start(self) -> None:
-        """Load the model; it answers when this returns. Does nothing when it runs already.
+        """Load the model; it answers when this returns. Does nothing when it runs already, and starts anew one whose
+        process has died.
 
         Raises `MissingDependency` without xllamacpp, `ConfigurationError` when the file is missing or is no model,
         `TimeoutError` when loading takes longer than two minutes.
         """
         async with self._lock:
-            if self._running is None:
+            if not await self.health():
+                await self._end()
                 settings = await run_sync(self._settings)
                 self._running = await _launch(settings)
 
@@ -108,9 +110,11 @@ class LocalModel:
         """End the model's process, whatever it does, and free its memory. Does nothing when it does not run."""
         with CancelScope(shield=True):
             async with self._lock:
-                running, self._running = self._running, None
-                if running is not None:
-                    await run_sync(_end, running.child)
+                await self._end()
+
+    async def health(self) -> bool:
+        """Whether it is started and its process lives."""
+        return self._running is not None and self._running.child.poll() is None
 
     async def __aenter__(self) -> LocalModel:
         await self.start()
@@ -120,6 +124,11 @@ class LocalModel:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def _end(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            await run_sync(_end, running.child)
 
     @property
     def _started(self) -> _Running:
@@ -143,7 +152,7 @@ class LocalModel:
             name=path.stem,
             api_key=secrets.token_urlsafe(16),
             slots=self._slots,
-            context=self._context,
+            context=self.context,
             max_tokens=self._max_tokens,
             threads=self._threads,
             temperature=self._temperature,

@@ -24,8 +24,8 @@ class _Session(Resident, gc=False):
 class InMemoryStore:
     """A `SessionStore` that lasts as long as the object does: stopping it loses nothing, the process's end all.
 
-    It forgets turns over `turns_kept` of a session, and what is over the bounds of `session_map.Bounds`. A session's state and newest turn are
-    kept whatever their size, which `Limits.turn_bytes` bounds.
+    It forgets turns over `turns_kept` of a session, and what is over the bounds of `session_map.Bounds`. A session's
+    state and newest turn are kept whatever their size, which `Limits.turn_bytes` bounds.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class InMemoryStore:
     ) -> None:
         self._turns_kept = turns_kept
         self._bounds = Bounds(
-            max_sessions=max_sessions, max_bytes=max_bytes, session_bytes=session_bytes, idle_seconds=idle_seconds
+            max_sessions=max_sessions,
+            max_bytes=max_bytes,
+            session_bytes=session_bytes,
+            idle_seconds=idle_seconds,
         )
         self._sessions: SessionMap[_Session] = SessionMap(self._bounds, monotonic)
         self._started = False

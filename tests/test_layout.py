@@ -20,10 +20,13 @@ LEFT_BEHIND = shutil.ignore_patterns(
 )
 
 
-def source_files() -> list[Path]:
+def source_files(root: Path = ROOT) -> list[Path]:
     """Every module of the library, by its real path from the root: the links are not followed."""
-    found = [*(ROOT / "greenroom").glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
-    return sorted(path.relative_to(ROOT) for path in found)
+    found = [
+        *(root / "greenroom").glob("*.py"),
+        *(path for room in ROOMS for path in (root / room).rglob("*.py")),
+    ]
+    return sorted(path.relative_to(root) for path in found)
 
 
 def installed_name(path: Path) -> str:
@@ -39,7 +42,9 @@ def test_the_list_of_packages_is_the_folders_that_hold_modules() -> None:
 
 
 def test_each_room_is_mapped_to_its_folder() -> None:
-    assert SETUPTOOLS["package-dir"] == {"greenroom": "greenroom"} | {f"greenroom.{room}": room for room in ROOMS}
+    assert SETUPTOOLS["package-dir"] == {"greenroom": "greenroom"} | {
+        f"greenroom.{room}": room for room in ROOMS
+    }
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -69,31 +74,31 @@ def test_no_name_says_nothing_or_repeats_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with an sdist and the wheel built from it, made from a copy: a stale build/ cannot help."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, its dist/ holding an sdist and the wheel built from it; a stale build/ cannot help."""
     checkout = tmp_path_factory.mktemp("copy") / "checkout"
     shutil.copytree(ROOT, checkout, symlinks=True, ignore=LEFT_BEHIND)
-    built = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", "dist"], cwd=checkout, capture_output=True, text=True, check=False
+    build = subprocess.run(
+        [sys.executable, "-m", "build"], cwd=checkout, capture_output=True, text=True, check=False
     )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return checkout / "dist"
+    assert build.returncode == 0, build.stdout + build.stderr
+    return checkout
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_module_once_and_nothing_else(dist: Path) -> None:
-    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+def test_the_wheel_holds_every_module_once_and_nothing_else(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("dist/*.whl"))) as wheel:
         names = wheel.namelist()
 
     code = [name for name in names if ".dist-info/" not in name]
-    assert sorted(code) == sorted([*map(installed_name, source_files()), "greenroom/py.typed"])
+    assert sorted(code) == sorted([*map(installed_name, source_files(built)), "greenroom/py.typed"])
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
 @pytest.mark.slow
-def test_the_sdist_brings_what_its_tests_need(dist: Path) -> None:
-    with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
+def test_the_sdist_brings_what_its_tests_need(built: Path) -> None:
+    with tarfile.open(next(built.glob("dist/*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
 
-    tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    tests = {path.relative_to(built).as_posix() for path in (built / "tests").rglob("*.py")}
     assert tests | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names

@@ -183,8 +183,8 @@ def _annotation(parameter: inspect.Parameter, function: Callable[..., Any]) -> A
         if parameter.name == REQUEST:
             return Any
         raise ConfigurationError(
-            f"the annotation {annotation!r} of {_name(function)}'s parameter {parameter.name} cannot be resolved: {error}; "
-            "import what it names at the top of the module, not under TYPE_CHECKING or inside a function"
+            f"the annotation {annotation!r} of {_name(function)}'s parameter {parameter.name} cannot be resolved "
+            f"({error}); import what it names at the top of the module, not under TYPE_CHECKING or inside a function"
         ) from error
 
 

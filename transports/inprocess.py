@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import msgspec
 
@@ -40,13 +41,10 @@ class TurnStream:
             self._log = await self._host.submit(self._turn)
         return self._log
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        log = await self.submit()
-        try:
-            async for event in log.read():
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        async with aclosing(follow(self._host, await self.submit())) as events:
+            async for event in events:
                 yield event
-        finally:
-            self._host.client_left(log)
 
     async def result(self) -> Terminal:
         """Wait for the turn's ending. Raises a `GreenroomError` if it is refused; a failed turn is an ending."""
@@ -60,6 +58,16 @@ class TurnStream:
         """Stop the turn."""
         await self.submit()
         await self._host.cancel(self.id, self._turn.principal)
+
+
+async def follow(host: Host, log: TurnLog) -> AsyncGenerator[Event, None]:
+    """The log's events from the first on. Leaving early is a disconnect."""
+    try:
+        async with aclosing(log.read()) as events:
+            async for event in events:
+                yield event
+    finally:
+        host.client_left(log)
 
 
 class InProcess:
@@ -76,6 +84,13 @@ class InProcess:
     async def stop(self, deadline: float) -> None:
         self._host = None
 
+    @property
+    def host(self) -> Host:
+        """The running application. Raises `NotServing`."""
+        if self._host is None:
+            raise NotServing("the application is not running; use it inside `async with app:`")
+        return self._host
+
     def process(
         self,
         request: str | AgentRequest,
@@ -89,13 +104,12 @@ class InProcess:
 
         Raises `NotServing` when the application is not running and `InvalidRequest` for a request without input.
         """
-        if self._host is None:
-            raise NotServing("the application is not running; use it inside `async with app:`")
+        host = self.host
         if isinstance(request, str):
             request = AgentRequest(input=(Message((Text(request),)),))
         if not request.input:
             raise InvalidRequest("the request has no input; give it at least one message", field="input")
-        return TurnStream(self._host, self._turn(self._host, request, session_id, user_id, overlap, disconnect))
+        return TurnStream(host, self._turn(host, request, session_id, user_id, overlap, disconnect))
 
     def _turn(
         self,

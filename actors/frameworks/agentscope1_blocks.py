@@ -53,6 +53,12 @@ def to_contents(output: object) -> tuple[Content, ...]:
     return tuple(to_content(block) for block in _list_of(output))
 
 
+def described(msg: Msg) -> dict[str, Any]:
+    """What goes with an item of its `Msg`: its metadata, and who said it."""
+    metadata = msgspec.to_builtins(msg.metadata, str_keys=True, enc_hook=str) if msg.metadata else {}
+    return {**metadata, "original_id": msg.id, "original_name": msg.name}
+
+
 def final_arguments(block: Block) -> str:
     """A complete tool_use block's arguments: the JSON text the model wrote, or, if it is no object, what AgentScope
     made of it and called the tool with."""
@@ -191,9 +197,7 @@ def to_msgs(messages: Sequence[Message], *, ours: bool = False) -> list[Msg]:
     for number, message in enumerate(messages):
         if message.type == "heartbeat":
             continue
-        blocks = message_blocks(message, number)
-        if not ours:
-            _check_sources(blocks, number)
+        blocks = _own_blocks(message) if ours else _checked_blocks(message, number)
         if before is not None and _continues(before, message):
             msgs[-1].content.extend(blocks)
         else:
@@ -211,6 +215,20 @@ def message_blocks(message: Message, number: int = 0) -> list[Block]:
     if message.type == "reasoning":
         return [{"type": "thinking", "thinking": to_block(content).get("text") or ""} for content in message.content]
     return [to_block(content) for content in message.content]
+
+
+def _own_blocks(message: Message) -> list[Block]:
+    """The blocks of a message of our history: one that is flawed must not make each later turn fail."""
+    try:
+        return message_blocks(message)
+    except InvalidRequest:
+        return [to_block(content) for content in message.content]
+
+
+def _checked_blocks(message: Message, number: int) -> list[Block]:
+    blocks = message_blocks(message, number)
+    _check_sources(blocks, number)
+    return blocks
 
 
 def _check_sources(blocks: Sequence[Block], number: int) -> None:

@@ -20,6 +20,7 @@ from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks.agentscope1_blocks import (
     MEDIA,
     Block,
+    described,
     final_arguments,
     to_content,
     to_contents,
@@ -70,14 +71,12 @@ def end_call(slot: Slot) -> None:
 class Reply:
     """One message of an agent while it is printed."""
 
-    __slots__ = ("_calls", "_composer", "_draft", "_growing", "_metadata", "_round", "_slots", "_usage", "msg_id", "role")
+    __slots__ = ("_calls", "_composer", "_draft", "_growing", "_round", "_slots", "_usage", "msg")
 
     def __init__(self, composer: Composer, calls: Calls, msg: Msg) -> None:
-        self.msg_id = msg.id
-        self.role = msg.role
+        self.msg = msg
         self._composer = composer
         self._calls = calls
-        self._metadata = {**(msg.metadata or {}), "original_id": msg.id, "original_name": msg.name}
         self._slots: dict[tuple[str, int], Slot] = {}
         self._draft: MessageDraft | None = None
         self._growing: Slot | None = None
@@ -85,10 +84,11 @@ class Reply:
         self._usage: Usage | None = None
 
     def __repr__(self) -> str:
-        return f"<Reply {self.msg_id} {list(self._slots.values())}>"
+        return f"<Reply {self.msg.id} {list(self._slots.values())}>"
 
-    def hear(self, blocks: Sequence[Block], last: bool, usage: Usage | None = None) -> None:
-        """The message as it is now."""
+    def hear(self, msg: Msg, blocks: Sequence[Block], last: bool, usage: Usage | None = None) -> None:
+        """The message as it is now, and its blocks."""
+        self.msg = msg
         self._round += 1
         self._usage = usage
         counts: dict[str, int] = {}
@@ -177,8 +177,7 @@ class Reply:
             self._close()
         if self._draft is None:
             composer = self._composer
-            self._draft = composer.reasoning() if wanted == "reasoning" else composer.message(self.role)
-            self._draft.metadata = self._metadata
+            self._draft = composer.reasoning() if wanted == "reasoning" else composer.message(self.msg.role)
         return self._draft
 
     def _settle_growing(self) -> None:
@@ -192,6 +191,7 @@ class Reply:
         if draft is not None:
             if draft.kind == "message":
                 draft.usage, self._usage = self._usage, None
+            draft.metadata = described(self.msg)
             draft.done()
 
     # -- images, sound, films --------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class Reply:
             return
         if last:
             draft.done(output)
-        elif output != slot.said:
+        elif output != (slot.said or ()):
             draft.progress(output)
         slot.said = output
 
@@ -301,7 +301,7 @@ class AgentScope1Translator:
 
     def _feed_single(self, msg: Msg) -> None:
         """A `Msg` alone does not say whether more of it comes: something else that comes does, or the end."""
-        if self._single is not None and self._single.msg_id != msg.id:
+        if self._single is not None and self._single.msg.id != msg.id:
             self._end_single()
         self._single = self._hear(msg, False, None)
 
@@ -318,7 +318,7 @@ class AgentScope1Translator:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if speech and last:
             blocks = _with_speech(blocks, speech)
-        reply.hear(blocks, last, self._take_usage(msg) if last else None)
+        reply.hear(msg, blocks, last, self._take_usage(msg) if last else None)
         return reply
 
     def _take_usage(self, msg: Msg | None) -> Usage | None:

@@ -71,16 +71,19 @@ class AgentScope2Driver:
 
     def save(self) -> bytes:
         """The agent's state as JSON."""
-        return self._agent.state.model_dump_json().encode()
+        state: str = self._agent.state.model_dump_json()
+        return state.encode()
 
     async def _let_go_of_parked_calls(self) -> None:
         """Who writes on instead of confirming a tool call has not confirmed it. AgentScope would refuse the message as
         long as the call waits, so the call is closed as interrupted."""
         state = self._agent.state
         if state.has_awaiting_tool_calls(self._agent.name):
-            async with aclosing(self._agent.reply_stream(UserInterruptEvent(reply_id=state.reply_id))) as events:
+            async with aclosing(
+                self._agent.reply_stream(UserInterruptEvent(reply_id=state.reply_id))
+            ) as events:
                 async for _ in events:
-                    """It tells of a call of an earlier turn, which has been answered."""
+                    pass  # it tells of a call of an earlier turn, which has been answered
 
 
 def _take_over(present: BaseModel, loaded: BaseModel) -> None:

@@ -31,7 +31,9 @@ _DEFAULT_MEDIA_TYPE = {
 MCP_PREFIX = "mcp__"
 
 
-def part_of(media_type: str, *, data: str | None = None, url: str | None = None, name: str | None = None) -> Content:
+def part_of(
+    media_type: str, *, data: str | None = None, url: str | None = None, name: str | None = None
+) -> Content:
     """The part for one piece of data, which is `data` (base64) or lies at `url`."""
     kind, _, subtype = media_type.partition("/")
     if kind == "audio":
@@ -98,19 +100,6 @@ def parse_data_uri(uri: str) -> tuple[str, str] | None:
     return media_type, data
 
 
-def _text(part: Text, where: str) -> TextBlock:
-    return TextBlock(text=part.text)
-
-
-def _refusal(part: Refusal, where: str) -> TextBlock:
-    return TextBlock(text=part.refusal)
-
-
-def _json(part: Data, where: str) -> TextBlock:
-    # AgentScope 2.x has no block for a JSON object; models read JSON.
-    return TextBlock(text=msgspec.json.encode(part.data).decode())
-
-
 def _image(part: Image, where: str) -> DataBlock:
     return _found(part.image_url, "image", f"{where}.image_url")
 
@@ -156,7 +145,9 @@ def _found(
         raise InvalidRequest(f"{uri[:80]!r} is neither a URL nor a data URI", field=where) from error
     if source.url.scheme == "file":
         # AgentScope would open it: a caller could read the server's files.
-        raise InvalidRequest("a file:// URL names a file of the server; send its content as a data URI", field=where)
+        raise InvalidRequest(
+            "a file:// URL names a file of the server; send its content as a data URI", field=where
+        )
     return DataBlock(source=source, name=name)
 
 
@@ -168,11 +159,12 @@ def _guess(url: str, kind: str, name: str | None) -> str:
 
 
 _BLOCK_OF: dict[type, Callable[[Any, str], TextBlock | DataBlock]] = {
-    Text: _text,
-    Data: _json,
+    Text: lambda part, _: TextBlock(text=part.text),
+    # AgentScope 2.x has no block for a JSON object; models read JSON.
+    Data: lambda part, _: TextBlock(text=msgspec.json.encode(part.data).decode()),
     Image: _image,
     Audio: _audio,
     Video: _video,
     File: _file,
-    Refusal: _refusal,
+    Refusal: lambda part, _: TextBlock(text=part.refusal),
 }

@@ -21,13 +21,26 @@ from agentscope.message import (
     ToolCallBlock,
     ToolResultBlock,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from greenroom.actors.frameworks.agentscope2_blocks import part_of_block
 from greenroom.actors.frameworks.agentscope2_input import msg_of
-from greenroom.actors.messages import Audio, Content, Data, File, Image, Message, MessageType, Role, Text, Video
+from greenroom.actors.messages import (
+    Audio,
+    Content,
+    Data,
+    File,
+    Image,
+    Message,
+    MessageType,
+    Role,
+    Text,
+    Video,
+)
 
 KEY = "agentscope2"
+
+SELF = ("id", "name", "role")
 
 KINDS: dict[type, tuple[MessageType, Role | None]] = {
     TextBlock: ("message", None),  # the role of its Msg
@@ -42,10 +55,6 @@ KINDS: dict[type, tuple[MessageType, Role | None]] = {
 ALONE = (HintBlock, ToolCallBlock, ToolResultBlock)
 """Blocks that make a message each; of the others, neighbours of one kind share one."""
 
-BLOCK: TypeAdapter[Any] = TypeAdapter(
-    TextBlock | DataBlock | HintBlock | ThinkingBlock | ToolCallBlock | ToolResultBlock
-)
-
 
 def messages_of(msg: Msg, blocks: Sequence[Any] | None = None, start: int = 0) -> list[Message]:
     """The history's messages for a `Msg`, or for those of its `blocks` that come after the first `start`."""
@@ -53,12 +62,10 @@ def messages_of(msg: Msg, blocks: Sequence[Any] | None = None, start: int = 0) -
     messages: list[Message] = []
     for at, run in _runs(msg.content if blocks is None else blocks, start):
         kind, role = KINDS[type(run[0])] if run else ("message", None)
-        pairs = [_part(block) for block in run]
-        metadata = {"msg": {"id": msg.id} if messages else about, "blocks": [rest for _, rest in pairs]}
-        content = tuple(part for part, _ in pairs)
-        if run and isinstance(run[0], HintBlock):
-            content, metadata["blocks"] = _hint(run[0])
-        messages.append(Message(content, role or msg.role, kind, f"{msg.id}:{at}", {KEY: metadata}, msg.name))
+        parts, rests = _hint(run[0]) if run and isinstance(run[0], HintBlock) else _parts(run)
+        # All about it stands with the first; the rest of the run can stand alone when a history drops its oldest.
+        kept = {"msg": {name: about[name] for name in SELF} if messages else about, "blocks": rests}
+        messages.append(Message(parts, role or msg.role, kind, f"{msg.id}:{at}", {KEY: kept}, msg.name))
     return messages
 
 
@@ -104,8 +111,9 @@ def _runs(blocks: Sequence[Any], start: int) -> list[tuple[int, list[Any]]]:
 # -- blocks: the part a reader sees, and the rest ----------------------------------------------------------------------
 
 
-def _part(block: Any) -> tuple[Content, dict[str, Any]]:
-    return _PARTS[type(block)](block)
+def _parts(blocks: Sequence[Any]) -> tuple[tuple[Content, ...], list[dict[str, Any]]]:
+    pairs = [_PART[type(block)](block) for block in blocks]
+    return tuple(part for part, _ in pairs), [rest for _, rest in pairs]
 
 
 def _rest(block: BaseModel, *told: str) -> dict[str, Any]:
@@ -129,17 +137,18 @@ def _data(block: DataBlock) -> tuple[Content, dict[str, Any]]:
 
 
 def _call(block: ToolCallBlock) -> tuple[Content, dict[str, Any]]:
-    return Data({"call_id": block.id, "name": block.name, "arguments": block.input}), _rest(block, "id", "name", "input")
+    return Data({"call_id": block.id, "name": block.name, "arguments": block.input}), _rest(
+        block, "id", "name", "input"
+    )
 
 
 def _result(block: ToolResultBlock) -> tuple[Content, dict[str, Any]]:
     rest = _rest(block, "id", "name", "output")
+    parts: tuple[Content, ...]
     if isinstance(block.output, str):
-        parts: list[Content] = [Text(block.output)]
+        parts = (Text(block.output),)
     else:
-        pairs = [_part(inner) for inner in block.output]
-        parts = [part for part, _ in pairs]
-        rest["output"] = [inner for _, inner in pairs]
+        parts, rest["output"] = _parts(block.output)
     output = msgspec.json.encode(parts).decode()
     return Data({"call_id": block.id, "name": block.name, "output": output}), rest
 
@@ -149,17 +158,16 @@ def _hint(block: HintBlock) -> tuple[tuple[Content, ...], list[dict[str, Any]]]:
     rest = _rest(block, "hint")
     if isinstance(block.hint, str):
         return (Text(block.hint),), [rest]
-    pairs = [_part(inner) for inner in block.hint]
-    return tuple(part for part, _ in pairs), [rest, *(inner for _, inner in pairs)]
+    parts, rests = _parts(block.hint)
+    return parts, [rest, *rests]
 
 
-_PARTS: dict[type, Callable[[Any], tuple[Content, dict[str, Any]]]] = {
+_PART: dict[type, Callable[[Any], tuple[Content, dict[str, Any]]]] = {
     TextBlock: _text,
     ThinkingBlock: _thinking,
     DataBlock: _data,
     ToolCallBlock: _call,
     ToolResultBlock: _result,
-    HintBlock: lambda block: (Text(""), {}),
 }
 
 
@@ -181,7 +189,10 @@ def _whole(part: Content, rest: dict[str, Any]) -> dict[str, Any]:
     if kind == "data":
         source = rest["source"]
         told = "url" if source["type"] == "url" else "data"
-        return rest | {"source": source | {told: _payload(_told(part), source)}}
+        payload = _told(part)
+        if told == "data" and not isinstance(part, Audio):
+            payload = payload.removeprefix(f"data:{source['media_type']};base64,")
+        return rest | {"source": source | {told: payload}}
     if isinstance(part, Data):
         return _tool(part.data, rest)
     return rest | {kind: _told(part)}
@@ -194,11 +205,9 @@ def _tool(told: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
     parts = msgspec.json.decode(told["output"], type=list[Content])
     if "output" not in rest:
         return named | {"output": _told(parts[0])}
-    return named | {"output": [_whole(part, inner) for part, inner in zip(parts, rest["output"], strict=True)]}
-
-
-def _payload(told: str, source: dict[str, Any]) -> str:
-    return told.removeprefix(f"data:{source['media_type']};base64,") if source["type"] == "base64" else told
+    return named | {
+        "output": [_whole(part, inner) for part, inner in zip(parts, rest["output"], strict=True)]
+    }
 
 
 def _told(part: Content) -> str:

@@ -26,8 +26,10 @@ from greenroom.actors.frameworks.agentscope2_blocks import MCP_PREFIX, block_of
 from greenroom.actors.messages import Content, Data, Message, Text
 
 CALLS = frozenset({"plugin_call", "function_call", "component_call", "mcp_call"})
-OUTPUTS = frozenset({"plugin_call_output", "function_call_output", "component_call_output", "mcp_call_output"})
-HISTORY_BLOCKS = ["tool_call", "tool_result", "thinking"]
+OUTPUTS = frozenset(
+    {"plugin_call_output", "function_call_output", "component_call_output", "mcp_call_output"}
+)
+HISTORY_BLOCKS = frozenset({"tool_call", "tool_result", "thinking"})
 """Blocks that only an agent's own past can hold: `Agent.reply_stream` refuses them in its input."""
 
 Role: TypeAlias = Literal["user", "assistant", "system"]
@@ -39,7 +41,9 @@ def msgs_of(messages: Sequence[Message]) -> list[Msg]:
     Raises `InvalidRequest` for what AgentScope 2.x has no place for.
     """
     return [
-        msg_of(message, f"input[{number}]") for number, message in enumerate(messages) if message.type != "heartbeat"
+        msg_of(message, f"input[{number}]")
+        for number, message in enumerate(messages)
+        if message.type != "heartbeat"
     ]
 
 
@@ -63,7 +67,7 @@ def msg_of(message: Message, where: str) -> Msg:
 
 def is_history(msg: Msg) -> bool:
     """Whether a message can only be part of what went before: an agent refuses it as something new to answer."""
-    return msg.role == "system" or msg.has_content_blocks(HISTORY_BLOCKS)
+    return msg.role == "system" or any(block.type in HISTORY_BLOCKS for block in msg.content)
 
 
 def _check_system(content: Sequence[object], places: Sequence[tuple[Content, str]]) -> None:
@@ -88,7 +92,10 @@ def _call(part: Content, where: str) -> ToolCallBlock:
         arguments = msgspec.json.encode(arguments).decode()
     # It is over: what is left open here would make the agent wait for somebody to confirm it.
     return ToolCallBlock(
-        id=_named(call, "call_id", where), name=_name(call, where), input=arguments, state=ToolCallState.FINISHED
+        id=_named(call, "call_id", where),
+        name=_name(call, where),
+        input=arguments,
+        state=ToolCallState.FINISHED,
     )
 
 

@@ -1,11 +1,13 @@
-"""What arrives in pieces: a data block's fragments, a tool's output."""
+"""What arrives in pieces: a data block's fragments, a tool's call and its output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from greenroom.actors.composer import OutputDraft
-from greenroom.actors.frameworks.agentscope2_blocks import join_base64, part_of
+from agentscope.message import ToolCallBlock
+
+from greenroom.actors.composer import CallDraft, Composer, OutputDraft
+from greenroom.actors.frameworks.agentscope2_blocks import join_base64, part_of, tool_name
 from greenroom.actors.messages import Content, Text
 
 GROWTH = 1.125
@@ -48,10 +50,11 @@ class Fragments:
 class Output:
     """A tool's output while it comes."""
 
-    __slots__ = ("_draft", "_due", "_parts", "_size")
+    __slots__ = ("_draft", "_due", "_parts", "_size", "_spend")
 
-    def __init__(self, draft: OutputDraft) -> None:
+    def __init__(self, draft: OutputDraft, spend: Callable[[int], None]) -> None:
         self._draft = draft
+        self._spend = spend
         self._parts: list[list[str] | tuple[str, Fragments]] = []
         self._size = 0
         # The first piece is most often all there is: it waits for a second before it is told as progress.
@@ -68,15 +71,13 @@ class Output:
             self._parts.append([delta])
         self._grown(len(delta))
 
-    def data(self, block: str, media_type: str, data: str | None, url: str | None) -> int:
-        """More data; the size of what was added, in characters."""
+    def data(self, block: str, media_type: str, data: str | None, url: str | None) -> None:
+        """More data."""
         last = self._parts[-1] if self._parts else None
         if not (isinstance(last, tuple) and last[0] == block):
             last = (block, Fragments(media_type))
             self._parts.append(last)
-        size = last[1].add(data, url)
-        self._grown(size)
-        return size
+        self._grown(last[1].add(data, url))
 
     def done(self, state: str, output: Sequence[Content] | None = None) -> None:
         """It is complete; `output` overrules what came in pieces. A `state` other than success stands with it."""
@@ -85,6 +86,7 @@ class Output:
         self._draft.done(self._so_far() if output is None else output)
 
     def _grown(self, size: int) -> None:
+        self._spend(size)
         self._size += size
         if self._due is None:
             self._due = 0.0
@@ -101,3 +103,81 @@ class Output:
             else:
                 parts.append(piece[1].part())
         return tuple(parts)
+
+
+class ToolItems:
+    """A turn's tool calls and their outputs, by call id; several may be open at once."""
+
+    __slots__ = ("_answered", "_calls", "_composer", "_hush", "_names", "_outputs")
+
+    def __init__(self, composer: Composer, hush: Callable[[], None]) -> None:
+        self._composer = composer
+        self._hush = hush
+        """Ends the speech that is open: tools speak after it."""
+        self._calls: dict[str, CallDraft] = {}
+        self._names: dict[str, str] = {}
+        self._outputs: dict[str, Output] = {}
+        self._answered: set[str] = set()
+
+    def start(self, call_id: str, name: str) -> None:
+        """A call begins."""
+        self._hush()
+        self.end(call_id)
+        self._names[call_id] = name
+        self._answered.discard(call_id)
+        own, label = tool_name(name)
+        self._calls[call_id] = self._composer.call(call_id, own, label)
+
+    def arguments(self, call_id: str, delta: str) -> None:
+        """More of a call's arguments."""
+        draft = self._calls.get(call_id)
+        if draft is not None:
+            draft.arguments(delta)
+
+    def end(self, call_id: str) -> None:
+        """The call, if it is open, is complete."""
+        draft = self._calls.pop(call_id, None)
+        if draft is not None:
+            draft.done()
+
+    def whole(self, block: ToolCallBlock) -> None:
+        """A call at once."""
+        self.start(block.id, block.name)
+        self.arguments(block.id, block.input)
+        self.end(block.id)
+
+    def was_told(self, call_id: str) -> bool:
+        """Whether a call with this id was told in this turn."""
+        return call_id in self._names
+
+    def was_answered(self, call_id: str) -> bool:
+        """Whether an output for this id was told in this turn."""
+        return call_id in self._answered
+
+    def name(self, call_id: str, name: str) -> None:
+        """Whose output is to come. Nothing is told: there may never be any."""
+        self._names[call_id] = name
+
+    def output(self, call_id: str) -> Output:
+        """The call's output, to be written to."""
+        output = self._outputs.get(call_id)
+        if output is None:
+            self._hush()
+            self.end(call_id)
+            name, label = tool_name(self._names.get(call_id, ""))
+            draft = self._composer.output_of(call_id, name, label)
+            output = self._outputs[call_id] = Output(draft, self._composer.spend)
+        return output
+
+    def result(self, call_id: str, state: str, output: Sequence[Content] | None = None) -> None:
+        """The call's output is complete."""
+        self.output(call_id).done(state, output)
+        del self._outputs[call_id]
+        self._answered.add(call_id)
+
+    def finish(self) -> None:
+        """Everything is complete."""
+        for call_id in [*self._calls]:
+            self.end(call_id)
+        for call_id in [*self._outputs]:
+            self.result(call_id, "success")

@@ -73,7 +73,9 @@ def _is_async(function: Callable[..., Any]) -> bool:
 # -- whole tool calls --------------------------------------------------------------------------------------------------
 
 
-def _call_tool(original: Callable[..., AsyncGenerator[Any, None]]) -> Callable[..., AsyncGenerator[Any, None]]:
+def _call_tool(
+    original: Callable[..., AsyncGenerator[Any, None]],
+) -> Callable[..., AsyncGenerator[Any, None]]:
     async def call_tool(self: Toolkit, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         if current_turn.get() is not None:
             tools, self = self._get_available_tools, copy.copy(self)
@@ -95,10 +97,10 @@ async def _interrupt(chunks: AsyncGenerator[Any, None]) -> None:
     with suppress(asyncio.CancelledError, StopAsyncIteration):
         await chunks.athrow(asyncio.CancelledError())
         async for _ in chunks:
-            """What it says of being interrupted has no listener."""
+            pass  # what it says of being interrupted has no listener
 
 
-async def _available_off_the_loop(available: Callable[..., Awaitable[dict[str, Any]]], *args: Any, **kwargs: Any) -> Any:
+async def _available_off_the_loop(available: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
     """The tools that may be called, with those that would run on the loop replaced by what does not."""
     tools = await available(*args, **kwargs)
     return {name: entry if _is_async(entry.tool) else _threaded(entry) for name, entry in tools.items()}

@@ -15,7 +15,7 @@ What becomes what:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeAlias
 
 from agentscope.event import (
@@ -44,13 +44,12 @@ from agentscope.event import (
 from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from agentscope.message import Usage as MsgUsage
 
-from greenroom.actors.composer import CallDraft, Composer, MessageDraft
+from greenroom.actors.composer import Composer, MessageDraft
 from greenroom.actors.errors import GreenroomError, HandlerError
+from greenroom.actors.events import Part
 from greenroom.actors.frameworks.agentscope2_blocks import part_of_block, parts_of_output, tool_name
-from greenroom.actors.frameworks.agentscope2_output import Fragments, Output
+from greenroom.actors.frameworks.agentscope2_output import Fragments, ToolItems
 from greenroom.actors.messages import Content, Data, Text, Usage
-
-TOLD = frozenset({"message", "reasoning"})
 
 
 class AgentFailed(GreenroomError):
@@ -67,20 +66,18 @@ class AgentScope2Translator:
     """Hears one turn."""
 
     __slots__ = (
-        "_awaiting",
-        "_calls",
         "_composer",
         "_data",
         "_held",
         "_message",
-        "_names",
-        "_outputs",
+        "_parked",
         "_reasoning",
         "_replies",
         "_say",
         "_text_block",
         "_think",
         "_thinking_block",
+        "_tools",
     )
 
     def __init__(self, composer: Composer) -> None:
@@ -95,11 +92,10 @@ class AgentScope2Translator:
         self._data: dict[str, Fragments] = {}
         self._held: list[Content] = []
         """Data that was complete while a text block was open: it follows the text."""
-        self._calls: dict[str, CallDraft] = {}
-        self._names: dict[str, str] = {}
-        self._outputs: dict[str, Output] = {}
+        self._tools = ToolItems(composer, self._end_speech)
         self._replies: set[str] = set()
-        self._awaiting = False
+        self._parked: set[str] = set()
+        """Replies that wait for a confirmation or an execution elsewhere."""
 
     def feed(self, item: object) -> None:
         """One event, `Msg` or text. Raises `HandlerError` for anything else, `AgentFailed` when the agent did."""
@@ -110,8 +106,7 @@ class AgentScope2Translator:
         for block in list(self._data):
             self._end_data(block)
         self._end_speech()
-        for call_id in list(self._outputs):
-            self._outputs.pop(call_id).done("success")
+        self._tools.finish()
         self._composer.close()
 
     # -- text and thinking -----------------------------------------------------------------------------------------
@@ -214,66 +209,30 @@ class AgentScope2Translator:
     # -- tools -----------------------------------------------------------------------------------------------------
 
     def _call_start(self, event: ToolCallStartEvent) -> None:
-        self._open_call(event.tool_call_id, event.tool_call_name)
-
-    def _open_call(self, call_id: str, name: str) -> CallDraft:
-        self._end_speech()
-        self._end_call(call_id)
-        self._names[call_id] = name
-        own, label = tool_name(name)
-        draft = self._calls[call_id] = self._composer.call(call_id, own, label)
-        return draft
+        self._tools.start(event.tool_call_id, event.tool_call_name)
 
     def _call_delta(self, event: ToolCallDeltaEvent) -> None:
-        draft = self._calls.get(event.tool_call_id)
-        if draft is not None:
-            draft.arguments(event.delta)
+        self._tools.arguments(event.tool_call_id, event.delta)
 
     def _call_end(self, event: ToolCallEndEvent) -> None:
-        self._end_call(event.tool_call_id)
-
-    def _end_call(self, call_id: str) -> None:
-        draft = self._calls.pop(call_id, None)
-        if draft is not None:
-            draft.done()
-
-    def _whole_call(self, block: ToolCallBlock) -> None:
-        """A call whose events were not heard."""
-        if block.id not in self._names:
-            self._open_call(block.id, block.name).arguments(block.input)
-            self._end_call(block.id)
+        self._tools.end(event.tool_call_id)
 
     def _result_start(self, event: ToolResultStartEvent) -> None:
-        self._names[event.tool_call_id] = event.tool_call_name
+        self._tools.name(event.tool_call_id, event.tool_call_name)
 
     def _result_text(self, event: ToolResultTextDeltaEvent) -> None:
-        output = self._output(event.tool_call_id)
-        self._composer.spend(len(event.delta))
-        output.text(event.delta)
+        self._tools.output(event.tool_call_id).text(event.delta)
 
     def _result_data(self, event: ToolResultDataDeltaEvent) -> None:
-        output = self._output(event.tool_call_id)
-        self._composer.spend(output.data(event.block_id, event.media_type, event.data, event.url))
+        output = self._tools.output(event.tool_call_id)
+        output.data(event.block_id, event.media_type, event.data, event.url)
 
     def _result_end(self, event: ToolResultEndEvent) -> None:
-        output = self._output(event.tool_call_id)
-        del self._outputs[event.tool_call_id]
-        output.done(str(event.state))
-
-    def _output(self, call_id: str) -> Output:
-        output = self._outputs.get(call_id)
-        if output is None:
-            self._end_speech()
-            self._end_call(call_id)
-            name, label = tool_name(self._names.get(call_id, ""))
-            output = self._outputs[call_id] = Output(self._composer.output_of(call_id, name, label))
-        return output
+        self._tools.result(event.tool_call_id, str(event.state))
 
     def _awaits_confirmation(self, event: RequireUserConfirmEvent) -> None:
-        self._replies.add(event.reply_id)
-        self._awaiting = True
+        self._awaits_execution(event)
         for block in event.tool_calls:
-            self._whole_call(block)
             name = tool_name(block.name)[0]
             self._open_text(f"confirm {block.id}")
             self._say(f"{name}({block.input}) waits for your confirmation and has not run.")
@@ -283,11 +242,12 @@ class AgentScope2Translator:
             pending = {"call_id": block.id, "name": name, "arguments": block.input}
             message.metadata["awaiting_confirmation"].append(pending)
 
-    def _awaits_execution(self, event: RequireExternalExecutionEvent) -> None:
+    def _awaits_execution(self, event: RequireExternalExecutionEvent | RequireUserConfirmEvent) -> None:
         self._replies.add(event.reply_id)
-        self._awaiting = True
+        self._parked.add(event.reply_id)
         for block in event.tool_calls:
-            self._whole_call(block)
+            if not self._tools.was_told(block.id):
+                self._tools.whole(block)
 
     # -- model calls and replies -----------------------------------------------------------------------------------
 
@@ -313,8 +273,9 @@ class AgentScope2Translator:
     def _finished(self, reason: str | None, error: Any) -> None:
         """How a reply ended: an error ends the turn; what cut it short stands with its last message."""
         if reason == "error":
-            kind, message = (str(error.type), error.message) if error is not None else ("unknown", "no details given")
-            raise AgentFailed(kind, message)
+            if error is None:
+                raise AgentFailed("unknown", "it gave no details")
+            raise AgentFailed(str(error.type), error.message)
         if reason not in (None, "completed") and self._message is not None:
             self._message.metadata = (self._message.metadata or {}) | {"finished_reason": str(reason)}
 
@@ -341,13 +302,25 @@ class AgentScope2Translator:
 
     def _say_the_rest(self, msg: Msg) -> None:
         """A reply's final message, after its events."""
-        if msg.structured_output is not None:
-            self._show(Data(msg.structured_output))  # beside it AgentScope says that it made it
-        elif not self._awaiting:  # else AgentScope says that it waits, which was told
-            said = [part for item in self._composer.output if item.kind in TOLD for part in item.parts]
-            for block in msg.content:
-                if _essence(block) not in said:
-                    self._whole(block)
+        if msg.id in self._parked:
+            return  # it says that it waits, which was told
+        said = [part for item in self._composer.output for part in item.parts]
+        if msg.structured_output is not None:  # beside it AgentScope says that it was generated
+            if Data(msg.structured_output) not in said:
+                self._show(Data(msg.structured_output))
+            return
+        for block in msg.content:
+            if not self._was_said(block, said):
+                self._whole(block)
+
+    def _was_said(self, block: Any, said: Container[Part]) -> bool:
+        if isinstance(block, ToolCallBlock):
+            return self._tools.was_told(block.id)
+        if isinstance(block, ToolResultBlock):
+            return self._tools.was_answered(block.id)
+        if isinstance(block, ThinkingBlock):
+            return Text(block.thinking) in said
+        return isinstance(block, TextBlock | DataBlock) and part_of_block(block) in said
 
     def _whole(self, block: Any) -> None:
         if isinstance(block, TextBlock) and block.text:
@@ -361,21 +334,13 @@ class AgentScope2Translator:
             self._reasoning = self._composer.reasoning()
             self._reasoning.text(block.thinking)
         elif isinstance(block, ToolCallBlock):
-            self._whole_call(block)
+            self._tools.whole(block)
         elif isinstance(block, ToolResultBlock):
-            self._names.setdefault(block.id, block.name)
-            self._output(block.id).done(str(block.state), parts_of_output(block.output))
-            del self._outputs[block.id]
+            self._tools.name(block.id, block.name)
+            self._tools.result(block.id, str(block.state), parts_of_output(block.output))
 
     def _ignore(self, event: object) -> None:
         """What tells about the agent's work and says nothing to the caller."""
-
-
-def _essence(block: Any) -> Content | None:
-    """What of a block a caller sees, to tell whether it was said."""
-    if isinstance(block, ThinkingBlock):
-        return Text(block.thinking)
-    return part_of_block(block) if isinstance(block, TextBlock | DataBlock) else None
 
 
 Hear: TypeAlias = Callable[[AgentScope2Translator, Any], None]

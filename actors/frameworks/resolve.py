@@ -52,13 +52,13 @@ def _agentscope(wanted: int | None) -> FrameworkAdapter:
     line = int(installed.partition(".")[0]) if installed is not None else None
     if line not in AGENTSCOPE or wanted not in (None, line):
         raise MissingDependency(_what_to_install(wanted, installed))
-    module, name, _ = AGENTSCOPE[line]
+    module, name, extra = AGENTSCOPE[line]
     try:
         adapter: FrameworkAdapter = getattr(import_module(module), name)()
     except ImportError as error:
         raise MissingDependency(
-            f"AgentScope {installed} is installed but cannot be imported ({error}); `pip install '{AGENTSCOPE[line][2]}'` "
-            "brings the versions that fit together"
+            f"AgentScope {installed} is installed but cannot be imported ({error}); "
+            f"`pip install '{extra}'` brings the versions that fit together"
         ) from error
     return adapter
 
@@ -70,8 +70,9 @@ def _what_to_install(wanted: int | None, installed: str | None) -> str:
             f"{found}, and framework 'agentscope' needs 2.x or 1.x: `pip install '{AGENTSCOPE[2][2]}'` for 2.x, "
             f"`pip install '{AGENTSCOPE[1][2]}'` for 1.x"
         )
-    away = "" if installed is None else "; the two lines need an environment each"
-    return f"{found}, and framework 'agentscope{wanted}' needs {wanted}.x: `pip install '{AGENTSCOPE[wanted][2]}'`{away}"
+    install = f"`pip install '{AGENTSCOPE[wanted][2]}'`"
+    where = "" if installed is None else " in an environment of its own"
+    return f"{found}, and framework 'agentscope{wanted}' needs {wanted}.x: {install}{where}"
 
 
 def _installed() -> str | None:

@@ -39,11 +39,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any] | None:
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     """For `tests/conftest.py`: tests marked `virtual_time` get this loop."""
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualTimeLoop}
-    return None
+    return {"real": asyncio.new_event_loop}
 
 
 virtual_time = pytest.mark.virtual_time

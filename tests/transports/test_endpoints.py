@@ -347,13 +347,14 @@ async def test_the_requests_faults_are_named() -> None:
     async def add(a: int, b: int = 0) -> int:
         return a + b
 
-    for expected, request in [
+    cases: list[tuple[tuple[int, str], dict[str, Any]]] = [
         ((400, "invalid_request"), {"json": {"a": "x"}}),
         ((400, "invalid_request"), {"data": b"{", "headers": {"Content-Type": "application/json"}}),
         ((413, "body_too_large"), {"json": {"a": "x" * 2000}}),
         ((415, "unsupported_media_type"), {"data": b"a=1", "headers": {"Content-Type": "text/plain"}}),
         ((401, "unauthenticated"), {"json": {"a": 1}, "headers": {"x-user": "nobody"}}),
-    ]:
+    ]
+    for expected, request in cases:
         response, body = await asked(add, **request)
         assert (response.status, code_of(body)) == expected
     response, body = await asked(add, json={"a": 1}, host=FakeHost(state="draining"))

@@ -1,0 +1,145 @@
+"""Friday, the assistant of the AgentScope Runtime tutorial, on AgentScope 2.x. `friday.py` is the same on 1.x.
+
+Serve it with `greenroom serve examples/friday_2.py` or `python examples/friday_2.py`, then ask:
+
+    curl -N http://127.0.0.1:8090/process -H 'Content-Type: application/json' \
+      -d '{"input": [{"role": "user", "content": [{"type": "text", "text": "What is the capital of France?"}]}]}'
+
+It thinks with Qwen when DASHSCOPE_API_KEY is set, with OpenAI (or whatever OPENAI_BASE_URL and OPENAI_MODEL name) when
+OPENAI_API_KEY is set, and otherwise with a small model on this machine: `greenroom model install` fetches that.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+
+import anyio
+import openai  # noqa: F401 - or AgentScope does when the first model is built, which holds up the event loop
+from agentscope.agent import Agent, InjectionConfig
+from agentscope.credential import DashScopeCredential, OpenAICredential
+from agentscope.model import DashScopeChatModel, OpenAIChatModel
+from agentscope.permission import PermissionBehavior, PermissionDecision
+from agentscope.state import AgentState
+from agentscope.tool import FunctionTool, Toolkit
+
+from greenroom import (
+    AgentApp,
+    AgentRequest,
+    AgentScopeSessionHistoryMiddleware,
+    InMemorySessionHistoryService,
+    InMemoryStateService,
+    LocalModel,
+)
+from greenroom.services.local_model import local_model_warning
+
+PORT = 8090
+
+agent_app = AgentApp(
+    app_name="Friday",
+    app_description="A helpful assistant",
+)
+
+
+async def execute_python_code(code: str, timeout: float = 300) -> str:
+    """Run Python code in a process of its own and return what it prints, so print what you want to know.
+
+    Args:
+        code (str): The Python code.
+        timeout (float): How many seconds it may run.
+    """
+    with anyio.move_on_after(timeout):
+        command = [sys.executable, "-u", "-c", code]
+        done = await anyio.run_process(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        return f"exit code {done.returncode}\n{done.stdout.decode(errors='replace')}"
+    return f"stopped after {timeout} seconds"
+
+
+# AgentScope 2.x asks the user before a tool runs unless told that it may.
+ALLOWED = PermissionDecision(PermissionBehavior.ALLOW, "Friday may run Python code.")
+
+
+@agent_app.init
+async def init_func(self):
+    self.state_service = InMemoryStateService()
+    self.session_service = InMemorySessionHistoryService()
+    self.local_model = LocalModel()
+
+    await self.state_service.start()
+    await self.session_service.start()
+
+    # The model's client is built once and used by all turns: building one takes longer than a turn's own work.
+    self.system_prompt = "You're a helpful assistant named Friday."
+    self.tools = [FunctionTool(execute_python_code, permission=ALLOWED)]
+    self.injection = InjectionConfig()
+    if api_key := os.getenv("DASHSCOPE_API_KEY"):
+        self.model = dashscope_model(api_key)
+    elif api_key := os.getenv("OPENAI_API_KEY"):
+        self.model = OpenAIChatModel(OpenAICredential(api_key=api_key), os.getenv("OPENAI_MODEL", "gpt-4.1-mini"))
+    else:
+        logging.getLogger("friday").warning(local_model_warning())
+        await self.local_model.start()
+        use_local_model(self)
+
+
+def dashscope_model(api_key):
+    thinking = DashScopeChatModel.Parameters(thinking_enable=True)
+    return DashScopeChatModel(DashScopeCredential(api_key=api_key), "qwen-turbo", thinking)
+
+
+def use_local_model(self):
+    local = self.local_model
+    credential = OpenAICredential(api_key=local.api_key, base_url=local.base_url)
+    self.model = OpenAIChatModel(credential, local.model, context_size=local.context)
+    # So small a model answers in French and at length unless told, and a tool's description, or the time and the state
+    # of its tasks, makes it talk about these.
+    self.system_prompt = "You're a helpful assistant named Friday. Keep answers short, correct and in English."
+    self.tools = []
+    self.injection = InjectionConfig(inject_runtime_state=False)
+
+
+@agent_app.shutdown
+async def shutdown_func(self):
+    await self.local_model.stop()
+    await self.state_service.stop()
+    await self.session_service.stop()
+
+
+@agent_app.query(framework="agentscope")
+async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
+    session_id = request.session_id
+    user_id = request.user_id
+
+    state = await self.state_service.export_state(
+        session_id=session_id,
+        user_id=user_id,
+    )
+
+    agent = Agent(
+        name="Friday",
+        system_prompt=self.system_prompt,
+        model=self.model,
+        toolkit=Toolkit(tools=self.tools),
+        middlewares=[
+            AgentScopeSessionHistoryMiddleware(
+                service=self.session_service,
+                session_id=session_id,
+                user_id=user_id,
+            )
+        ],
+        state=AgentState.model_validate(state) if state else None,
+        injection_config=self.injection,
+    )
+
+    async for event in agent.reply_stream(msgs):
+        yield event
+
+    await self.state_service.save_state(
+        user_id=user_id,
+        session_id=session_id,
+        state=agent.state.model_dump(mode="json"),
+    )
+
+
+if __name__ == "__main__":
+    agent_app.run(host="127.0.0.1", port=PORT)

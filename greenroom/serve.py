@@ -1,0 +1,156 @@
+"""Serving an application from the command line or from `app.run()`: signals, the banner, and words for what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec.structs
+
+from greenroom.actors.errors import ConfigurationError
+from greenroom.load import load_application, loading
+from greenroom.logs import configure_logging
+
+if TYPE_CHECKING:
+    from greenroom.app import AgentApp
+    from greenroom.transports.aiohttp_server import AiohttpServer
+
+__all__ = [
+    "banner",
+    "configure_logging",
+    "load_application",
+    "override",
+    "run_application",
+    "serve",
+    "url_of",
+]
+
+logger = logging.getLogger("greenroom")
+
+ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104, RUF100 - it is only shown
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_application(app: AgentApp, host: str = "127.0.0.1", port: int = 8090, **server: Any) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`.
+
+    Logs are set up if nobody has. A second signal kills the process.
+    Raises what `AgentApp.start` raises.
+    """
+    if loading.get():
+        raise ConfigurationError(
+            "the file serves its application while it is loaded; put `app.run(…)` under "
+            '`if __name__ == "__main__":`, so that `greenroom serve` can do it'
+        )
+    if not logging.root.handlers:
+        configure_logging()
+    asyncio.run(serve(app, host, port, **server))
+
+
+async def serve(
+    app: AgentApp,
+    host: str = "127.0.0.1",
+    port: int = 8090,
+    *,
+    started: Callable[[str], None] | None = None,
+    **server: Any,
+) -> None:
+    """The same within a running loop. `started` gets the URL once turns are taken; without it a banner is shown."""
+    from greenroom.transports.aiohttp_server import AiohttpServer
+
+    own = [] if app.has_server() else [AiohttpServer(host, port, **server)]
+    signals = StopSignals()
+    with signals:
+        if not await _started(app, own, signals.asked):
+            logger.info("stopped while starting")
+            return
+        try:
+            _announce(app, own, started)
+            await signals.asked.wait()
+            logger.info("stopping; turns that run may end, a second signal kills them")
+        finally:
+            await app.stop()
+    logger.info("stopped")
+
+
+async def _started(app: AgentApp, own: list[AiohttpServer], asked: asyncio.Event) -> bool:
+    """Start, unless asked to stop before that is done."""
+    starting = asyncio.ensure_future(app.start(*own))
+    waiting = asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        in_time = starting.done()
+        starting.cancel()
+        await asyncio.wait({starting})
+    if in_time:
+        starting.result()
+    return in_time
+
+
+class StopSignals:
+    """SIGTERM and SIGINT: the first asks to stop, the second does what it does in any program."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        # Windows has no such handlers: there Ctrl-C cancels the task that serves, which stops the application as well.
+        with suppress(NotImplementedError):
+            for number in SIGNALS:
+                self._loop.add_signal_handler(number, self._arrived, number)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(NotImplementedError):
+            for number in SIGNALS:
+                self._loop.remove_signal_handler(number)
+
+    def _arrived(self, number: signal.Signals) -> None:
+        if self.asked.is_set():
+            self.__exit__()
+            signal.raise_signal(number)
+        self.asked.set()
+
+
+def override(app: AgentApp, *, drain_seconds: float | None = None, debug: bool | None = None) -> None:
+    """What the command line says goes before what the application was made with."""
+    given = {"drain_seconds": drain_seconds, "debug": debug}
+    changes = {name: value for name, value in given.items() if value is not None}
+    app._settings = msgspec.structs.replace(app._settings, **changes)
+
+
+def _announce(app: AgentApp, own: list[AiohttpServer], started: Callable[[str], None] | None) -> None:
+    if not own:
+        logger.info("%s is served by its own transports", app.app_name)
+        return
+    url = url_of(own[0].host, own[0].port)
+    if started is not None:
+        started(url)
+    else:
+        sys.stderr.write(banner(app.app_name, url))
+        sys.stderr.flush()
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server is reached from this machine."""
+    shown = ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def banner(name: str, url: str) -> str:
+    """What is shown when the application serves."""
+    return f"""
+{name} is served at {url}  (Ctrl-C stops it)
+
+  talk to it   greenroom chat {url}
+  or           curl -N {url}/process -H 'Content-Type: application/json' \\
+                 -d '{{"input": [{{"role": "user", "content": "Hello"}}]}}'
+
+"""

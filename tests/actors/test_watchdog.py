@@ -1,0 +1,78 @@
+"""The watchdog names what blocks the loop: the turn, the session, the line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kits.system import running_system, turn
+
+from greenroom.actors.watchdog import LoopLag, Watchdog
+
+pytestmark = pytest.mark.blocks_loop
+
+
+async def test_it_names_the_turn_the_session_and_the_line_that_block() -> None:
+    seen: list[LoopLag] = []
+    reported = threading.Event()
+
+    def report(lag: LoopLag) -> None:
+        seen.append(lag)
+        reported.set()
+
+    async def rude(msgs: Any) -> AsyncIterator[str]:
+        yield "before"
+        hold_the_loop()
+        yield "after"
+
+    def hold_the_loop() -> None:
+        assert reported.wait(10), "the watchdog did not bark"
+
+    watchdog = Watchdog(0.02, report)
+    watchdog.start()
+    try:
+        async with running_system(rude) as system:
+            await (await system.submit(turn(session="the-session", id="the-turn"))).ended()
+    finally:
+        watchdog.stop()
+    assert "the-turn" in seen[0].task
+    assert "the-session" in seen[0].task
+    assert "hold_the_loop" in seen[0].stack
+    assert len(seen) == 1
+
+
+async def test_it_logs_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    class Flag(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.raised = threading.Event()
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.raised.set()
+
+    flag = Flag()
+    logging.getLogger("greenroom.watchdog").addHandler(flag)
+    watchdog = Watchdog(0.02)
+    watchdog.start()
+    await asyncio.sleep(0)
+    try:
+        assert flag.raised.wait(10)
+    finally:
+        watchdog.stop()
+        logging.getLogger("greenroom.watchdog").removeHandler(flag)
+    assert "the event loop has been blocked" in caplog.text
+
+
+async def test_it_is_silent_while_the_loop_answers() -> None:
+    seen: list[LoopLag] = []
+    watched = asyncio.Event()
+    watchdog = Watchdog(0.005, seen.append)
+    watchdog.start()
+    asyncio.get_running_loop().call_later(0.1, watched.set)
+    await watched.wait()
+    watchdog.stop()
+    assert [lag for lag in seen if lag.seconds > 0.05] == []
