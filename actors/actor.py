@@ -86,7 +86,7 @@ class SessionActor:
                 f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
                 '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
             )
-        if len(self._mailbox) >= self._system.limits.waiting_turns:
+        if self.busy and len(self._mailbox) >= self._system.limits.waiting_turns:
             raise MailboxFull(
                 f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
                 "send it again when some are done"
@@ -151,6 +151,7 @@ class SessionActor:
             self.key.session_id,
             self._system.limits.cancel_seconds,
         )
+        run.scope.closed = True
         for task in run.scope.tasks:
             task.cancel()
         self._forget_agent()
@@ -186,6 +187,7 @@ class SessionActor:
         work = Work(run.log.id)
         current_work.set(work)
         current_turn.set(run.scope)
+        run.scope.own = run.task
         worker_threads.set(system.worker_threads)
         error: BaseException | None = None
         try:
@@ -196,6 +198,7 @@ class SessionActor:
             work.roll_back()
             return
         run.phase = "committing"
+        run.scope.closed = True
         run.stop_timers()
         if run.scope.tasks:
             await self._end_tasks(run)

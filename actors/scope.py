@@ -14,14 +14,16 @@ from greenroom.actors.messages import SessionKey, Usage
 class TurnScope:
     """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn.
 
+    `own`: the task that runs the handler, which needs no adopting. `closed`: the handler is done, nothing may start.
     `usage`: what model calls reported, each with its response's id, until the turn's translator takes it.
     """
 
-    __slots__ = ("closed", "key", "tasks", "turn_id", "usage")
+    __slots__ = ("closed", "key", "own", "tasks", "turn_id", "usage")
 
     def __init__(self, key: SessionKey, turn_id: str) -> None:
         self.key = key
         self.turn_id = turn_id
+        self.own: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[object]] = set()
         self.closed = False
         self.usage: list[tuple[str, Usage]] = []
@@ -31,8 +33,9 @@ class TurnScope:
 
     def adopt(self, task: asyncio.Task[object]) -> None:
         """Make a task end with the turn: it is cancelled and awaited when the turn's handler is done with."""
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        if task is not self.own and task not in self.tasks:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
 
 current_turn: ContextVar[TurnScope | None] = ContextVar("greenroom_turn", default=None)

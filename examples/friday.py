@@ -12,7 +12,7 @@ OPENAI_API_KEY is set, and otherwise with a small model on this machine: `greenr
 import logging
 import os
 
-import openai  # noqa: F401 - or AgentScope does when the first model is built, which holds up the event loop
+import openai.resources.chat  # noqa: F401 - else it is loaded in the first turn, which holds up the event loop
 from agentscope.agent import ReActAgent
 from agentscope.formatter import DashScopeChatFormatter, OpenAIChatFormatter
 from agentscope.model import DashScopeChatModel, OpenAIChatModel

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 import anyio
-import openai  # noqa: F401 - or AgentScope does when the first model is built, which holds up the event loop
+import openai.resources.chat  # noqa: F401 - else it is loaded in the first turn, which holds up the event loop
 from agentscope.agent import Agent, InjectionConfig
 from agentscope.credential import DashScopeCredential, OpenAICredential
 from agentscope.model import DashScopeChatModel, OpenAIChatModel

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
@@ -34,7 +35,9 @@ _LOOKS: Final[dict[Style, dict[str, Any]]] = {
     "error": {"fg": "red"},
 }
 
-Show = Callable[[Piece], None]
+Show: TypeAlias = Callable[[Piece], None]
+
+logger = logging.getLogger("greenroom.chat")
 
 
 class ChatFailed(GreenroomError):
@@ -57,7 +60,7 @@ class Line:
     def __repr__(self) -> str:
         return f"<Line to {self.url}>"
 
-    async def turn(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def turn(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The objects of a turn, to its ending. Raises `ChatFailed`.
 
         A stream that breaks off is rejoined at the object after the last one that came.
@@ -66,26 +69,15 @@ class Line:
         attempts = iter(self._rejoin_seconds)
         request = self._client.post(self.url, json=body)
         while True:
-            try:
-                async for wire in self._objects(request):
-                    number = wire.get("sequence_number")
-                    if isinstance(number, int):
-                        if number <= last:
-                            continue
+            async with aclosing(self._until_broken(request, first=last < 0)) as objects:
+                async for wire in objects:
+                    number = wire.get("sequence_number", last + 1)
+                    if number > last:
                         last = number
                         attempts = iter(self._rejoin_seconds)
-                    yield wire
+                        yield wire
                     if _is_ending(wire):
                         return
-            except aiohttp.ClientConnectorError as error:
-                if last < 0:
-                    raise ChatFailed(_nobody(self.url, error)) from error
-            except (
-                aiohttp.ClientError,
-                ConnectionError,
-                TimeoutError,
-            ):  # the stream broke off: rejoined below
-                pass
             await self._pause(attempts)
             headers = {"Last-Event-ID": str(last)} if last >= 0 else {}
             request = self._client.get(self._of(body["id"], "events"), headers=headers)
@@ -106,7 +98,20 @@ class Line:
             )
         await asyncio.sleep(seconds)
 
-    async def _objects(self, request: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _until_broken(self, request: Any, first: bool) -> AsyncGenerator[dict[str, Any]]:
+        """The objects of one connection. `first`: nothing has come yet, so that a server that is not there is none."""
+        try:
+            async with aclosing(self._objects(request)) as objects:
+                async for wire in objects:
+                    yield wire
+        except aiohttp.ClientConnectorError as error:
+            if first:
+                raise ChatFailed(_nobody(self.url, error)) from error
+            logger.debug("no connection to %s: %s", self.url, error)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            logger.debug("the stream of %s broke off: %s", self.url, error)
+
+    async def _objects(self, request: Any) -> AsyncGenerator[dict[str, Any]]:
         async with request as response:
             if response.status != 200:
                 raise _refusal(response.status, await response.read(), response.headers.get("Retry-After"))
@@ -265,7 +270,8 @@ def run_chat(
                 return runner.run(chat.say(once))
             if sys.stdin.isatty():
                 return _converse(runner, chat, show, where)
-            return all([runner.run(chat.say(line.strip())) for line in sys.stdin if line.strip()])
+            completed = [runner.run(chat.say(line.strip())) for line in sys.stdin if line.strip()]
+            return all(completed)
         finally:
             runner.run(client.close())
 

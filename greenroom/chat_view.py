@@ -1,4 +1,4 @@
-"""What a chat shows of a turn: the objects of the `/process` wire go in, pieces of text with a style come out. No I/O."""
+"""What a chat shows of a turn: objects of the `/process` wire go in, pieces of text with a style come out. No I/O."""
 
 from __future__ import annotations
 

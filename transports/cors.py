@@ -23,37 +23,37 @@ class Cors:
         self._any = "*" in self._origins
 
     def middleware(self) -> Any:
-        """An aiohttp middleware. Streams get the headers too: they are set before a response is prepared."""
+        """An aiohttp middleware that answers preflights."""
 
         @web.middleware
         async def middleware(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            origin = request.headers.get("Origin")
-            if origin is None or not (self._any or origin in self._origins):
-                return await handler(request)
-            if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-                return self._preflight(request, origin)
-            request["cors_origin"] = "*" if self._any else origin
+            if self._allowed(request) and request.method == "OPTIONS":
+                if "Access-Control-Request-Method" in request.headers:
+                    return self._preflight(request)
             return await handler(request)
 
         return middleware
 
     async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
-        """A signal for `on_response_prepare`."""
-        origin = request.get("cors_origin")
-        if origin is not None:
-            response.headers["Access-Control-Allow-Origin"] = origin
+        """A signal for `on_response_prepare`: streams get the headers too."""
+        if self._allowed(request):
+            response.headers["Access-Control-Allow-Origin"] = "*" if self._any else request.headers["Origin"]
             response.headers["Access-Control-Expose-Headers"] = EXPOSED
         if not self._any:
             response.headers["Vary"] = "Origin"
 
-    def _preflight(self, request: web.Request, origin: str) -> web.StreamResponse:
+    def _allowed(self, request: web.BaseRequest) -> bool:
+        origin = request.headers.get("Origin")
+        return origin is not None and (self._any or origin in self._origins)
+
+    def _preflight(self, request: web.Request) -> web.StreamResponse:
+        """The answer to a preflight; `mark` adds who may."""
         asked = request.headers.get("Access-Control-Request-Headers", "")
         return web.Response(
             status=204,
             headers={
-                "Access-Control-Allow-Origin": "*" if self._any else origin,
                 "Access-Control-Allow-Methods": request.headers["Access-Control-Request-Method"],
                 "Access-Control-Allow-Headers": asked,
                 "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),

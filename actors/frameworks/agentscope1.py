@@ -30,7 +30,7 @@ class AgentScope1Adapter:
 
     def __init__(self) -> None:
         agentscope1_tools.install()
-        agentscope1_turns.install()
+        pass
 
     def __repr__(self) -> str:
         return "<AgentScope1Adapter>"

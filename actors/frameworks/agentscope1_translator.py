@@ -199,7 +199,7 @@ class Reply:
     def _hear_media(self, slot: Slot, block: Block, last: bool) -> None:
         """Pictures and films are shown when they turn up, and sound, which grows, at its end."""
         slot.whole = block
-        if last or (slot.kind != "audio" and not slot.said):
+        if slot.kind != "audio" and (last or not slot.said):
             self._show(slot)
 
     def _show(self, slot: Slot) -> None:

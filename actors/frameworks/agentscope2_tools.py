@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentscope.agent import Agent
 from agentscope.tool import FunctionTool, Toolkit
@@ -23,6 +24,11 @@ from greenroom.actors.offload import in_thread, iterate_in_thread
 from greenroom.actors.scope import current_turn
 
 _MARK = "_greenroom_wrapped"
+
+# Agents tell their model the time, in UTC unless told otherwise. The zone's file is read while modules are imported
+# (zones are cached), not by the first turn on the loop.
+with suppress(ZoneInfoNotFoundError):
+    ZoneInfo("UTC")
 
 
 def install() -> None:

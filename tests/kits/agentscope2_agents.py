@@ -19,15 +19,19 @@ Chunk = Sequence[Any]
 """The blocks that one chunk of a stream brings."""
 
 
-class HangingModel(Exception):
-    """Given as a chunk: the stream waits for ever."""
+HANG: Chunk = ()
+"""As a chunk: the stream waits for ever."""
+
+
+class NoParameters(BaseModel):
+    """The model takes none."""
 
 
 class Said(ChatModelBase):
     """A model that answers each call with the next of its replies: a list of chunks, or an error to raise."""
 
     def __init__(self, *replies: Sequence[Chunk] | Exception) -> None:
-        super().__init__(OpenAICredential(api_key="none"), "said", BaseModel(), max_retries=0)
+        super().__init__(OpenAICredential(api_key="none"), "said", NoParameters(), max_retries=0)
         self.formatter = OpenAIChatFormatter()
         self.replies = list(replies)
         self.asked: list[list[Msg]] = []
@@ -36,7 +40,7 @@ class Said(ChatModelBase):
     async def _call_api(
         self, model_name: str, messages: list[Msg], *args: Any, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        self.asked.append(list(messages))
+        self.asked.append([msg.model_copy(deep=True) for msg in messages])  # the agent goes on writing to its own
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
@@ -44,7 +48,7 @@ class Said(ChatModelBase):
 
     async def _stream(self, chunks: Sequence[Chunk]) -> AsyncIterator[ChatResponse]:
         for chunk in chunks:
-            if chunk is HangingModel:
+            if not chunk:
                 self.hanging.set()
                 await asyncio.Event().wait()
             yield ChatResponse(content=list(chunk), is_last=False)

@@ -325,7 +325,9 @@ class HistoryKit(ABC):
         async with self.started() as service:
             session = await service.create_session("u", "s")
             await asyncio.gather(*(service.append_message(session, said(str(n))) for n in range(100)))
-            assert sorted(map(repr, await _messages(service))) == sorted(repr(said(str(n))) for n in range(100))
+            assert sorted(map(repr, await _messages(service))) == sorted(
+                repr(said(str(n))) for n in range(100)
+            )
 
     @given(steps=STEPS)
     @settings(suppress_health_check=[HealthCheck.differing_executors])
@@ -339,7 +341,9 @@ class HistoryKit(ABC):
                 if action in {"begin", "commit", "roll_back"}:
                     model.turn_over(action)
                 elif action == "get":
-                    assert await _messages(service, key[1], key[0]) == [said(t) for t in model.view.get(key, [])]
+                    assert await _messages(service, key[1], key[0]) == [
+                        said(t) for t in model.view.get(key, [])
+                    ]
                     model.view.setdefault(key, [])
                 elif action == "list":
                     listed = {one.id for one in await service.list_sessions(key[0])}

@@ -7,11 +7,11 @@ Subclass the kit and give it the service, not yet started::
 """
 
 import asyncio
-import datetime
+import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +30,8 @@ JSON = st.recursive(
 STATES = st.dictionaries(st.text(), JSON, max_size=4)
 KEYS = st.sampled_from([("a", "b_c"), ("a_b", "c"), ("a", None)])
 ROUNDS = st.none() | st.integers(0, 8)
-STEPS = st.lists(
+Step: TypeAlias = tuple[str, tuple[str, str | None], int | None, dict[str, Any]]
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(st.just("save"), KEYS, ROUNDS, STATES)
     | st.tuples(st.just("export"), KEYS, ROUNDS, st.just({}))
     | st.tuples(st.sampled_from(["begin", "commit", "roll_back"]), KEYS, st.none(), st.just({})),
@@ -39,7 +40,7 @@ STEPS = st.lists(
 MODEL_ROUNDS = 3
 
 NOT_JSON: list[tuple[object, str]] = [
-    ({"memory": [{"at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)}]}, "state.memory[0].at"),
+    ({"memory": [{"at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}]}, "state.memory[0].at"),
     ({"a": {"b c": {1, 2}}}, "state.a['b c']"),
     ({"a": (1, object())}, "state.a[1]"),
     ({"a": b"bytes"}, "state.a"),
@@ -238,20 +239,13 @@ class StateKit(ABC):
 
     @given(steps=STEPS)
     @settings(suppress_health_check=[HealthCheck.differing_executors])
-    async def test_it_does_what_a_dict_does(
-        self, steps: list[tuple[str, tuple[str, str | None], int | None, dict[str, Any]]]
-    ) -> None:
+    async def test_it_does_what_a_dict_does(self, steps: list[Step]) -> None:
         model = StateModel()
         current_work.set(None)
         async with self.started(MODEL_ROUNDS) as service:
             for action, (user, session), number, state in steps:
                 if action == "save":
-                    saved = model.save((user, session), state, number)
-                    if saved is None:
-                        with pytest.raises(HandlerError):
-                            await service.save_state(user, state, session, number)
-                    else:
-                        assert await service.save_state(user, state, session, number) == saved
+                    await _save(service, model, (user, session), state, number)
                 elif action == "export":
                     rounds = model.rounds((user, session))
                     wanted = rounds.get(max(rounds, default=0) if number is None else number)
@@ -259,6 +253,22 @@ class StateKit(ABC):
                 else:
                     _turn(action, model)
             _turn("roll_back", model)
+
+
+async def _save(
+    service: StateService,
+    model: StateModel,
+    key: tuple[str, str | None],
+    state: dict[str, Any],
+    number: int | None,
+) -> None:
+    user, session = key
+    saved = model.save(key, state, number)
+    if saved is not None:
+        assert await service.save_state(user, state, session, number) == saved
+    else:
+        with pytest.raises(HandlerError):
+            await service.save_state(user, state, session, number)
 
 
 def _turn(action: str, model: StateModel) -> None:

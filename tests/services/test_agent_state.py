@@ -88,7 +88,7 @@ async def test_a_service_stopped_before_its_turn_s_end_takes_nothing() -> None:
 
 
 async def test_saving_costs_the_same_however_many_rounds_there_are() -> None:
-    state = {"messages": [{"text": "x" * 2_000, "n": n} for n in range(20)]}
+    state: dict[str, object] = {"messages": [{"text": "x" * 2_000, "n": n} for n in range(20)]}
     async with InMemoryStateService() as service:
         peaks = [await _peak_of_saving(service, state) for _ in range(40)]
     assert peaks[-1] < 1.2 * peaks[1]

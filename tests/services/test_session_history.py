@@ -69,7 +69,9 @@ async def test_400_sessions_of_20_kb_leave_memory() -> None:
         tracemalloc.start()
         try:
             for number in range(400):
-                await service.append_message(Session(f"session-{number}", f"user-{number}"), said("x" * 20_000))
+                await service.append_message(
+                    Session(f"session-{number}", f"user-{number}"), said("x" * 20_000)
+                )
             full = tracemalloc.get_traced_memory()[0]
             clock.now += 120.0
             await service.get_session("u", "s")
@@ -87,7 +89,9 @@ async def test_an_idle_session_of_two_short_messages_takes_less_than_a_kilobyte(
         tracemalloc.start()
         try:
             for number in range(sessions):
-                await service.append_message(Session(f"session-{number}", f"user-{number}"), [question, answer])
+                await service.append_message(
+                    Session(f"session-{number}", f"user-{number}"), [question, answer]
+                )
             each = tracemalloc.get_traced_memory()[0] / sessions
         finally:
             tracemalloc.stop()

@@ -1,6 +1,7 @@
 """Frames are written as the standard says, and read back whatever pieces the network makes of them."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ def parse(stream: bytes) -> list[ServerEvent]:
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 def reference(stream: str) -> list[ServerEvent]:
@@ -38,7 +39,7 @@ def reference(stream: str) -> list[ServerEvent]:
     lines = re.split("\r\n|\r|\n", stream)[:-1]
     for line in lines:
         name, _, value = line.partition(":")
-        value = value[1:] if value.startswith(" ") else value
+        value = value.removeprefix(" ")
         if line == "":
             if data:
                 events.append(ServerEvent("\n".join(data), event or "message", last_id))

@@ -381,7 +381,7 @@ def test_sound_goes_out_whole_at_its_end() -> None:
         msg(media("audio", {**WAV, "data": "UklGRg=="}), text("Hi"), last=True),
     )
     (item,) = turn.finish()
-    assert set(item.parts) == {Text("Hi"), Audio("UklGRg==", "wav")}
+    assert item.parts == (Text("Hi"), Audio("UklGRg==", "wav"))
 
 
 @pytest.mark.parametrize("speech", [media("audio", WAV), [media("audio", WAV)]])
@@ -438,7 +438,7 @@ def test_whatever_grows_in_whatever_order_nothing_is_lost(data: st.DataObject, a
             wholes[who][index] += data.draw(st.sampled_from(["", "", "a", "é"]))
         turn.translator.feed(printed[who](*blocks_of(shapes[who][:shown], wholes[who])))
     for who in range(agents):
-        turn.translator.feed(printed[who](*blocks_of(shapes[who], wholes[who]), last=True))
+        turn.translator.feed(printed[who](*blocks_of(shapes[who], wholes[who], '"}'), last=True))
     items = turn.finish()
     for kind in ("text", "thinking"):
         said = "".join(texts(items, "message" if kind == "text" else "reasoning"))
@@ -446,9 +446,9 @@ def test_whatever_grows_in_whatever_order_nothing_is_lost(data: st.DataObject, a
         assert sorted(said) == sorted("".join(meant))
 
 
-def blocks_of(shape: Sequence[str], wholes: Sequence[str]) -> list[dict[str, Any]]:
+def blocks_of(shape: Sequence[str], wholes: Sequence[str], end: str = "") -> list[dict[str, Any]]:
     made = {"text": text, "thinking": thinking}
     return [
-        made[kind](whole) if kind in made else tool_use(f'{{"q":"{whole}"}}'[: -2 if False else None], f"c{index}", q=whole)
+        made[kind](whole) if kind in made else tool_use(f'{{"q":"{whole}{end}', f"c{index}", q=whole)
         for index, (kind, whole) in enumerate(zip(shape, wholes, strict=False))
     ]

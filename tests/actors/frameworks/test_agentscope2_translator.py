@@ -1,6 +1,5 @@
 """AgentScope 2.x events become a turn's events."""
 
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
@@ -412,7 +411,8 @@ def test_a_call_that_waits_for_confirmation_is_told() -> None:
 def test_calls_that_wait_and_were_not_told_are_told_first() -> None:
     pending = [ToolCallBlock(id=call_id, name="erase", input="{}") for call_id in ("1", "2")]
     items = finished(RequireUserConfirmEvent(reply_id=R, tool_calls=pending))
-    assert [item.kind for item in items] == ["tool_call", "message", "tool_call", "message"]
+    assert [item.kind for item in items] == ["tool_call", "tool_call", "message"]
+    assert len(items[2].parts) == 2
 
 
 # -- usage and endings -------------------------------------------------------------------------------------------------
@@ -524,6 +524,7 @@ def test_a_message_keeps_its_role() -> None:
 
 
 def test_a_message_of_a_failed_reply_ends_the_turn() -> None:
+    error = ErrorInfo(type=ErrorType.UPSTREAM, message="502")
+    msg = Msg(name="Friday", role="assistant", content=[], finished_reason="error", error=error)
     with pytest.raises(AgentFailed, match="upstream"):
-        error = ErrorInfo(type=ErrorType.UPSTREAM, message="502")
-        heard(Msg(name="Friday", role="assistant", content=[], finished_reason="error", error=error))
+        heard(msg)

@@ -1,0 +1,191 @@
+"""Applications for AgentScope Runtime find Greenroom under its names."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import greenroom
+import greenroom.sandbox
+from greenroom import compat, compat_schemas
+from greenroom.actors.errors import MissingDependency
+from greenroom.actors.messages import Image, Message, MessageType, Text
+
+TUTORIAL = """
+from agentscope_runtime.engine import AgentApp
+from agentscope_runtime.engine.schemas.agent_schemas import AgentRequest
+from agentscope_runtime.engine.services.agent_state import InMemoryStateService
+from agentscope_runtime.engine.services.session_history import InMemorySessionHistoryService
+from agentscope_runtime.engine.services.sandbox import SandboxService
+from agentscope_runtime.sandbox import BrowserSandbox
+"""
+MEMORY = "from agentscope_runtime.adapters.agentscope.memory import AgentScopeSessionHistoryMemory"
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    compat.install()
+    yield
+    compat.uninstall()
+
+
+def run(code: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(code, names)
+    return names
+
+
+def test_the_tutorials_imports() -> None:
+    names = run(TUTORIAL)
+    assert names["AgentApp"] is greenroom.AgentApp
+    assert names["AgentRequest"] is greenroom.AgentRequest
+    assert names["InMemoryStateService"] is greenroom.InMemoryStateService
+    assert names["InMemorySessionHistoryService"] is greenroom.InMemorySessionHistoryService
+    assert names["SandboxService"] is greenroom.sandbox.SandboxService
+    assert names["BrowserSandbox"] is greenroom.sandbox.BrowserSandbox
+
+
+@pytest.mark.agentscope1
+def test_the_tutorials_memory() -> None:
+    assert run(MEMORY)["AgentScopeSessionHistoryMemory"] is greenroom.AgentScopeSessionHistoryMemory
+
+
+@pytest.mark.agentscope2
+def test_the_tutorials_memory_is_of_agentscope_1() -> None:
+    with pytest.raises(ImportError) as caught:
+        run(MEMORY)
+    assert caught.value.name is not None
+    assert caught.value.name.startswith("agentscope")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import agentscope_runtime.engine.app.agent_app as m; found = m.AgentApp",
+        "import agentscope_runtime.engine; found = agentscope_runtime.engine.AgentApp",
+        "from agentscope_runtime import engine; found = engine.AgentApp",
+        "from agentscope_runtime.engine.app import agent_app; found = agent_app.AgentApp",
+        "from agentscope_runtime.engine import *; found = AgentApp",
+        "import agentscope_runtime as a; found = a.engine.app.AgentApp",
+    ],
+)
+def test_every_way_to_import(code: str) -> None:
+    assert run(code)["found"] is greenroom.AgentApp
+
+
+@pytest.mark.parametrize("module", compat.PROVIDED)
+def test_every_name_of_the_table_is_there(module: str) -> None:
+    stand_in = importlib.import_module(f"{compat.PREDECESSOR}.{module}".rstrip("."))
+    for name in compat.PROVIDED[module]:
+        assert name in dir(stand_in)
+        if name != "AgentScopeSessionHistoryMemory":
+            assert getattr(stand_in, name) is not None
+
+
+def test_parents_of_every_module_are_in_the_table() -> None:
+    named = {*compat.PROVIDED, *compat.AREAS}
+    assert {module.rpartition(".")[0] for module in named} <= set(compat.PROVIDED)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("from agentscope_runtime.engine import LocalDeployManager", "greenroom serve"),
+        ("from agentscope_runtime.engine.deployers import LocalDeployManager", "greenroom serve"),
+        (
+            "from agentscope_runtime.engine.deployers.local_deployer import LocalDeployManager",
+            "greenroom serve",
+        ),
+        ("from agentscope_runtime.engine import Runner", "app.run()"),
+        ("from agentscope_runtime.engine.services.agent_state import RedisStateService", "durable stores"),
+        ("import agentscope_runtime.engine.services.agent_state.redis_state_service", "durable stores"),
+        ("from agentscope_runtime.engine.services.memory import InMemoryMemoryService", "long-term memory"),
+        ("from agentscope_runtime.engine.schemas.agent_schemas import AgentResponse", "events"),
+        ("from agentscope_runtime.engine.deployers.adapter.a2a import A2AFastAPIDefaultAdapter", "protocols"),
+        ("from agentscope_runtime.sandbox.enums import SandboxType", "comes with the sandbox"),
+        ("from agentscope_runtime.tools import ModelstudioSearchLite", "ready-made tools"),
+        ("from agentscope_runtime.nowhere import nothing", "issue"),
+        ("import agentscope_runtime; agentscope_runtime.nothing", "issue"),
+    ],
+)
+def test_what_is_not_here_says_what_is_in_its_place(code: str, words: str) -> None:
+    with pytest.raises(ImportError, match="Greenroom stands in for AgentScope Runtime and has no") as caught:
+        run(code)
+    assert words in str(caught.value)
+
+
+def test_looking_at_a_stand_in_is_harmless() -> None:
+    engine = importlib.import_module("agentscope_runtime.engine")
+    assert not hasattr(engine, "__wrapped__")
+    assert engine.__name__ == "agentscope_runtime.engine"
+    assert importlib.import_module("agentscope_runtime").__version__.startswith("1.0")
+
+
+def test_it_goes_as_it_came() -> None:
+    before = list(sys.meta_path)
+    compat.install()
+    assert sys.meta_path == before
+    run(TUTORIAL)
+    compat.uninstall()
+    compat.uninstall()
+    assert not any(name.startswith("agentscope_runtime") for name in sys.modules)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'agentscope_runtime'"):
+        run(TUTORIAL)
+
+
+def test_an_installed_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "agentscope_runtime" / "engine").mkdir(parents=True)
+    (tmp_path / "agentscope_runtime" / "__init__.py").write_text("")
+    (tmp_path / "agentscope_runtime" / "engine" / "__init__.py").write_text("AgentApp = 'the real one'")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert run("from agentscope_runtime.engine import AgentApp")["AgentApp"] == "the real one"
+        with pytest.raises(ModuleNotFoundError, match=r"No module named 'agentscope_runtime\.sandbox'"):
+            run("import agentscope_runtime.sandbox")
+    finally:
+        for name in [name for name in sys.modules if name.startswith("agentscope_runtime")]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", greenroom.sandbox.__all__)
+def test_making_what_comes_with_the_sandbox_says_so(name: str) -> None:
+    with pytest.raises(MissingDependency, match=f"{name} comes with the sandbox"):
+        getattr(greenroom.sandbox, name)(timeout=3)
+
+
+old: Any = compat_schemas  # its classes make others, which type checkers do not see
+
+# -- schemas -----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_made_by_the_old_names_are_ours() -> None:
+    message = old.Message(
+        role=old.Role.USER,
+        type=old.MessageType.MESSAGE,
+        status=old.RunStatus.Created,
+        content=[
+            old.TextContent(type=old.ContentType.TEXT, text="hi", delta=False),
+            old.ImageContent(image_url="http://x/y.png"),
+        ],
+    )
+    assert message == Message((Text("hi"), Image("http://x/y.png")))
+
+
+def test_the_old_names_recognise_ours() -> None:
+    assert isinstance(Text("hi"), old.TextContent)
+    assert not isinstance(Text("hi"), old.ImageContent)
+    assert isinstance(Message(), old.Message)
+
+
+def test_wrong_fields_are_refused() -> None:
+    with pytest.raises(TypeError):
+        old.TextContent(txt="hi")
+    with pytest.raises(TypeError, match="'text'"):
+        old.TextContent(type="image", text="hi")
+
+
+def test_message_types_are_those_of_messages() -> None:
+    assert set(old.MessageType.all_values()) == set(get_args(MessageType))

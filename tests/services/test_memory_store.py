@@ -1,0 +1,92 @@
+"""The store in memory: the kit, and its bounds."""
+
+import gc
+import tracemalloc
+
+from greenroom.actors.messages import SessionKey
+from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.store import SessionStore, TurnCommit
+from kits.in_turn import Clock
+from kits.store_kit import KEY, StoreKit, record
+
+
+class TestInMemoryStore(StoreKit):
+    def store(self, turns_kept: int) -> SessionStore:
+        return InMemoryStore(turns_kept=turns_kept)
+
+
+async def test_idle_sessions_are_forgotten_and_used_ones_are_not() -> None:
+    clock = Clock()
+    store = InMemoryStore(idle_seconds=100.0, monotonic=clock)
+    await store.start()
+    idle = SessionKey("u", "idle")
+    await store.commit(idle, TurnCommit(record(1), b"x"))
+    await store.commit(KEY, TurnCommit(record(1), b"x"))
+    for _ in range(3):
+        clock.now += 60.0
+        assert await store.load(KEY) is not None
+    assert await store.load(idle) is None
+    assert "1 sessions" in repr(store)
+
+
+async def test_over_a_session_s_bytes_the_oldest_turns_go_but_never_the_newest() -> None:
+    store = InMemoryStore(session_bytes=1_200)
+    await store.start()
+    for number in range(4):
+        await store.commit(KEY, TurnCommit(record(number, "x" * 200), b"state"))
+    loaded = await store.load(KEY)
+    assert loaded is not None
+    assert [turn.at for turn in loaded.turns] == [2.0, 3.0]
+    await store.commit(KEY, TurnCommit(record(4, "x" * 2_000)))
+    loaded = await store.load(KEY)
+    assert loaded is not None
+    assert [turn.at for turn in loaded.turns] == [4.0]
+    assert loaded.state == b"state"
+    assert loaded.revision == 5
+
+
+async def test_over_the_bounds_of_all_the_sessions_used_longest_ago_go() -> None:
+    for store in (InMemoryStore(max_sessions=2), InMemoryStore(max_bytes=1_200)):
+        await store.start()
+        for name in ("a", "b", "a", "c"):
+            await store.commit(SessionKey("u", name), TurnCommit(record(1, "x" * 100), None))
+        left = [name for name in ("a", "b", "c") if await store.load(SessionKey("u", name)) is not None]
+        assert left == ["a", "c"]
+
+
+async def test_an_idle_session_of_two_short_messages_takes_600_bytes_and_no_time_of_the_collector() -> None:
+    sessions = 10_000
+    store = InMemoryStore()
+    await store.start()
+    gc.collect()
+    objects = len(gc.get_objects())
+    tracemalloc.start()
+    try:
+        for number in range(sessions):
+            turn = record(number, "What is the capital of France?")
+            await store.commit(SessionKey(f"user-{number}", f"session-{number}"), TurnCommit(turn))
+        gc.collect()
+        each = tracemalloc.get_traced_memory()[0] / sessions
+    finally:
+        tracemalloc.stop()
+    assert each <= 600
+    assert len(gc.get_objects()) - objects < 100
+
+
+async def test_a_commit_costs_the_same_however_many_turns_there_are() -> None:
+    store = InMemoryStore()
+    await store.start()
+    peaks = [await _peak_of_committing(store, number) for number in range(220)]
+    pointers = 8 * 220
+    assert peaks[-1] < peaks[1] + 2 * pointers
+
+
+async def _peak_of_committing(store: SessionStore, number: int) -> int:
+    """Bytes allocated at once by one commit."""
+    turn = TurnCommit(record(number, "x" * 10_000), b"state")
+    tracemalloc.start()
+    try:
+        await store.commit(KEY, turn)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
