@@ -30,7 +30,7 @@ class AgentScope1Adapter:
 
     def __init__(self) -> None:
         agentscope1_tools.install()
-        pass
+        agentscope1_turns.install()
 
     def __repr__(self) -> str:
         return "<AgentScope1Adapter>"

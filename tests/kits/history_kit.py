@@ -59,7 +59,8 @@ STEPS = st.lists(
     st.tuples(st.sampled_from(WRITES), KEYS, st.lists(st.text(max_size=3), max_size=6))
     | st.tuples(st.sampled_from(["create", "delete", "get", "list"]), KEYS, st.just([]))
     | st.tuples(st.sampled_from(["begin", "commit", "roll_back"]), KEYS, st.just([])),
-    max_size=30,
+    min_size=5,
+    max_size=40,
 )
 MODEL_KEPT = 5
 
@@ -265,6 +266,25 @@ class HistoryKit(ABC):
                 work.commit()
             assert await _messages(service) == [HELLO, HI]
             assert {one.id for one in await service.list_sessions("u")} == {"s", "new"}
+
+    async def test_what_a_turn_deletes_and_writes_to_again_is_there_without_what_it_had(self) -> None:
+        async with self.started() as service:
+            await service.append_message(Session("s", "u"), HELLO)
+            with in_turn() as work:
+                await service.delete_session("u", "s")
+                assert await service.list_sessions("u") == []
+                await service.append_message(Session("s", "u"), HI)
+                assert await _messages(service) == [HI]
+                assert await service.list_sessions("u") == [Session("s", "u")]
+                work.commit()
+            assert await _messages(service) == [HI]
+
+    async def test_a_turn_reads_no_more_messages_than_are_kept(self) -> None:
+        async with self.started(messages_kept=2) as service:
+            await service.append_message(Session("s", "u"), [HELLO, HELLO])
+            with in_turn():
+                await service.append_message(Session("s", "u"), HI)
+                assert await _messages(service) == [HELLO, HI]
 
     async def test_a_turn_that_fails_leaves_the_history_before_it(self) -> None:
         async with self.started() as service:

@@ -109,6 +109,7 @@ class HttpClient:
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self.url = url
         self.http = http
+        self.opened: list[aiohttp.ClientResponse] = []
 
     async def ask(self, text: str, session: str | None = None, **options: Any) -> HttpExchange:
         return await self.post(body(text, session, **options))
@@ -136,6 +137,7 @@ class HttpClient:
             return response.status, await response.json()
 
     async def _exchange(self, response: aiohttp.ClientResponse) -> HttpExchange:
+        self.opened.append(response)
         await _check(response)
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         exchange = HttpExchange(response)
@@ -153,7 +155,10 @@ async def http_client(url: str, **options: Any) -> AsyncIterator[HttpClient]:
     """A client without limits of its own."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, **options) as http:
-        yield HttpClient(url, http)
+        client = HttpClient(url, http)
+        yield client
+        for response in client.opened:
+            response.close()
 
 
 @asynccontextmanager

@@ -35,7 +35,8 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(st.just("save"), KEYS, ROUNDS, STATES)
     | st.tuples(st.just("export"), KEYS, ROUNDS, st.just({}))
     | st.tuples(st.sampled_from(["begin", "commit", "roll_back"]), KEYS, st.none(), st.just({})),
-    max_size=30,
+    min_size=5,
+    max_size=40,
 )
 MODEL_ROUNDS = 3
 
@@ -151,6 +152,7 @@ class StateKit(ABC):
             await service.save_state("u", state, "s")
             state["list"].append(2)
             exported = await service.export_state("u", "s")
+            assert exported is not None
             assert exported == {"list": [1]}
             exported["list"].append(3)
             assert await service.export_state("u", "s") == {"list": [1]}

@@ -82,7 +82,8 @@ TEXTS = st.text(max_size=5)
 STEPS = st.lists(
     st.tuples(st.just("commit"), KEYS, STATUSES, STATES, TEXTS)
     | st.tuples(st.sampled_from(["load", "forget", "restart"]), KEYS, STATUSES, st.none(), st.just("")),
-    max_size=30,
+    min_size=5,
+    max_size=40,
 )
 MODEL_TURNS = 3
 

@@ -78,7 +78,8 @@ class Script:
         self.gate = asyncio.Event()
         self.asked: list[str] = []
         self.ended = asyncio.Event()
-        self.app = AgentApp("Script", limits=options.pop("limits", None) or Limits(cancel_seconds=1), **options)
+        options = {"limits": Limits(cancel_seconds=1), "drain_seconds": 0} | options
+        self.app = AgentApp("Script", **options)
         self.app.query()(self.answer)
 
     async def answer(self, msgs: Any) -> AsyncIterator[str]:

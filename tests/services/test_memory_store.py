@@ -45,6 +45,18 @@ async def test_over_a_session_s_bytes_the_oldest_turns_go_but_never_the_newest()
     assert loaded.revision == 5
 
 
+async def test_a_state_counts_once() -> None:
+    store = InMemoryStore(turns_kept=1)
+    await store.start()
+    for size in (1_000, 500, 2_000, 100):
+        await store.commit(KEY, TurnCommit(record(1), b"x" * size))
+    with_state = repr(store)
+    await store.forget(KEY)
+    assert "0 sessions, 0 bytes" in repr(store)
+    await store.commit(KEY, TurnCommit(record(1), b"x" * 100))
+    assert repr(store) == with_state
+
+
 async def test_over_the_bounds_of_all_the_sessions_used_longest_ago_go() -> None:
     for store in (InMemoryStore(max_sessions=2), InMemoryStore(max_bytes=1_200)):
         await store.start()

@@ -144,13 +144,13 @@ async def test_a_cursor_that_names_no_event_is_refused(cursor: str) -> None:
 async def test_silence_is_broken_by_comments_that_carry_no_number() -> None:
     script = Script()
     async with served(script.app, keepalive_seconds=0.02) as client:
-        response = await client.http.post(f"{client.url}/process", json=body("wait", "s"))
-        chunks = []
-        while sum(chunk.startswith(b":") for chunk in chunks) < 3:
-            chunks.append((await response.content.readchunk())[0])
-        script.gate.set()
-        while chunk := (await response.content.readchunk())[0]:
-            chunks.append(chunk)
+        async with client.http.post(f"{client.url}/process", json=body("wait", "s")) as response:
+            chunks = []
+            while sum(chunk.startswith(b":") for chunk in chunks) < 3:
+                chunks.append((await response.content.readchunk())[0])
+            script.gate.set()
+            while chunk := (await response.content.readchunk())[0]:
+                chunks.append(chunk)
     events = [json.loads(chunk[6:]) for chunk in chunks if chunk.startswith(b"data: {")]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert all(len(chunk) >= 2048 for chunk in chunks if chunk.startswith(b":")), "too short to move a proxy's buffer"
@@ -407,7 +407,7 @@ async def test_stopping_does_not_wait_for_a_reader_that_does_not_read(caplog: py
 
 
 async def test_it_lives_inside_another_aiohttp_application() -> None:
-    script = Script()
+    script = Script(drain_seconds=30)
     order: list[str] = []
 
     @script.app.init

@@ -1,0 +1,280 @@
+"""The command line, as its user meets it."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from greenroom import compat
+from greenroom.cli import main
+
+ECHO = """
+import asyncio
+from agentscope_runtime.engine import AgentApp
+from agentscope_runtime.engine.schemas.agent_schemas import AgentRequest
+
+app = AgentApp(app_name="Echo")
+
+@app.query(framework="text")
+async def answer(self, msgs, request: AgentRequest = None, **kwargs):
+    text = request.input[0].content[0].text
+    yield f"you said {text}"
+    if text == "wait":
+        await asyncio.Event().wait()
+"""
+BROKEN = (
+    ECHO
+    + """
+@app.init
+def connect(self):
+    raise ConnectionError("the database is away")
+"""
+)
+SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    compat.uninstall()
+
+
+def greenroom(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(main, arguments)
+
+
+def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "greenroom.cli", *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def served(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The application served by a process of its own, and its URL."""
+    command = [sys.executable, "-m", "greenroom.cli", "serve", str(file), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines: list[str] = []
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r"curl -N (\S+)/process", line):
+                    yield process, found[1]
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.kill()
+
+
+# -- without a server ---------------------------------------------------------------------------------------------------
+
+
+def test_version_and_help() -> None:
+    assert greenroom("--version").output == f"greenroom {version('greenroom')}\n"
+    shown = greenroom("--help")
+    assert shown.exit_code == 0
+    assert re.findall(r"^  (\w+)  ", shown.output, re.MULTILINE) == ["chat", "model", "serve"]
+    assert "--drain-seconds" in greenroom("serve", "-h").output
+
+
+def test_starting_loads_nothing_that_is_not_needed() -> None:
+    code = (
+        "import sys, greenroom.cli;"
+        "print([name for name in ('aiohttp', 'rich', 'msgspec', 'greenroom.app') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("serve", "app.py", "--port", "99999"),
+        ("serve", "app.py", "--log-level", "loud"),
+        ("chat",),
+        ("nothing",),
+        ("serve", "missing.py"),
+        ("serve", "no.module"),
+    ],
+)
+def test_a_wrong_command_line_is_2(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr
+
+
+def test_a_file_without_an_application_says_what_it_has(folder: Path) -> None:
+    (folder / "app.py").write_text("agent = 3")
+    result = run("serve", "app.py")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "greenroom: app.py has no AgentApp at its top level; it has agent (an int); make one: `app = AgentApp()`\n"
+    )
+
+
+def test_a_file_that_fails_shows_the_users_lines_only(folder: Path) -> None:
+    (folder / "app.py").write_text("import nonexistent_package")
+    result = run("serve", "app.py")
+    assert result.returncode == 1
+    assert 'app.py", line 1' in result.stderr
+    assert "pip install nonexistent_package" in result.stderr
+    assert result.stderr.count('File "') == 1
+    assert "load.py" in run("serve", "app.py", "--debug").stderr
+
+
+def test_an_init_hook_that_fails_stops_the_start(folder: Path) -> None:
+    (folder / "app.py").write_text(BROKEN)
+    result = run("serve", "app.py", "--port", "0")
+    assert result.returncode == 1
+    assert "ConnectionError: the database is away" in result.stderr
+    assert "in connect" in result.stderr
+    assert result.stderr.count('File "') == 1
+
+
+def test_a_port_that_is_taken_is_said(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("serve", "app.py", "--port", port)
+    assert result.returncode == 1
+    assert port in result.stderr
+    assert "--port" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_sandboxes_names_say_where_they_are(folder: Path) -> None:
+    sandboxed = ECHO + (
+        "\nfrom agentscope_runtime.engine.services.sandbox import SandboxService\n"
+        "@app.init\nasync def up(self):\n    self.sandboxes = SandboxService()\n"
+    )
+    (folder / "app.py").write_text(sandboxed)
+    result = run("serve", "app.py", "--port", "0")
+    assert result.returncode == 1
+    assert "SandboxService comes with the sandbox" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ftp://x", "--once", "hi"), "no URL of a server"),
+        (("127.0.0.1:9", "--once", "hi"), "nobody answers"),
+        (("127.0.0.1:9", "--once", "hi", "-H", "nonsense"), "no header"),
+    ],
+)
+def test_a_chat_that_fails_is_1(arguments: tuple[str, ...], words: str) -> None:
+    result = run("chat", *arguments)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# -- with one ----------------------------------------------------------------------------------------------------------
+
+
+def test_serve_chat_and_stop(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with served(folder / "app.py") as (process, url):
+        lines = run("chat", url, "--session", "s", typed="one\n\ntwo\n")
+        assert (lines.returncode, lines.stdout, lines.stderr) == (0, "you said one\nyou said two\n", "")
+        once = run("chat", url, "--once", "three")
+        assert (once.returncode, once.stdout) == (0, "you said three\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+
+
+def test_logs_as_json(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with served(folder / "app.py", "--log-format", "json") as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert '"message":"stopped"' in process.stderr.read()
+        assert process.wait(SECONDS) == 0
+
+
+def test_drain_seconds_bound_how_long_turns_run_on(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with served(folder / "app.py", "--drain-seconds", "0") as (process, url):
+        command = [sys.executable, "-m", "greenroom.cli", "chat", url, "--once", "wait"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as chat:
+            assert chat.stdout is not None
+            assert chat.stdout.read(len("you said wait")) == "you said wait"
+            process.send_signal(signal.SIGTERM)
+            _, said = chat.communicate(timeout=SECONDS)
+            assert "(stopped)" in said
+            assert chat.returncode == 1
+        assert process.wait(SECONDS) == 0
+
+
+def test_a_conversation_in_a_terminal(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with served(folder / "app.py") as (_, url):
+        ours, theirs = pty.openpty()
+        chat = subprocess.Popen(
+            [sys.executable, "-m", "greenroom.cli", "chat", url],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_own_terminal,
+        )
+        os.close(theirs)
+        try:
+            assert "/quit" in _read_to(ours, "> ")
+            os.write(ours, b"hello\n")
+            assert "you said hello" in _read_to(ours, "> ")
+            os.write(ours, b"wait\n")
+            _read_to(ours, "you said wait")
+            os.write(ours, b"\x03")  # Ctrl-C stops the answer
+            assert "(stopped)" in _read_to(ours, "> ")
+            os.write(ours, b"\x03")  # and at the prompt begins the line anew
+            _read_to(ours, "leaves)")
+            _read_to(ours, "> ")
+            os.write(ours, b"/new\n")
+            assert "session" in _read_to(ours, "> ")
+            os.write(ours, b"/help\n")
+            assert "no command" in _read_to(ours, "> ")
+            os.write(ours, b"\x04")  # Ctrl-D leaves
+            assert chat.wait(SECONDS) == 0
+        finally:
+            chat.kill()
+            chat.wait()
+            os.close(ours)
+
+
+def _own_terminal() -> None:
+    """Make the terminal on standard input the process's own, so that Ctrl-C on it is a signal."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read_to(terminal: int, expected: str) -> str:
+    text = ""
+    while not text.endswith(expected) and expected not in text.rpartition("\n")[2]:
+        text += os.read(terminal, 1024).decode()
+    return text
