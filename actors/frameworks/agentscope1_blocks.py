@@ -16,7 +16,9 @@ from greenroom.actors.messages import Audio, Content, Data, File, Image, Message
 Block: TypeAlias = dict[str, Any]
 
 CALLS = frozenset({"plugin_call", "function_call", "mcp_call", "component_call"})
-OUTPUTS = frozenset({"plugin_call_output", "function_call_output", "component_call_output", "mcp_call_output"})
+OUTPUTS = frozenset(
+    {"plugin_call_output", "function_call_output", "component_call_output", "mcp_call_output"}
+)
 MEDIA = frozenset({"image", "audio", "video"})
 
 # ------------------------------------------------------------------------------------------------- from AgentScope
@@ -30,7 +32,9 @@ def to_content(block: Block) -> Content:
     if kind in MEDIA:
         source = block.get("source")
         if not isinstance(source, dict) or source.get("type") not in {"url", "base64"}:
-            raise HandlerError(f"an AgentScope {kind} block needs a source with type url or base64, not {source!r:.80}")
+            raise HandlerError(
+                f"an AgentScope {kind} block needs a source with type url or base64, not {source!r:.80}"
+            )
         if kind == "audio":
             return _audio(source)
         return Image(_uri(source)) if kind == "image" else Video(_uri(source))
@@ -76,7 +80,9 @@ def to_json(value: object) -> str:
 def _audio(source: Block) -> Audio:
     if source["type"] == "url":
         return Audio(source.get("url") or "")
-    return Audio(source.get("data") or "", str(source.get("media_type") or "audio/wav").removeprefix("audio/"))
+    return Audio(
+        source.get("data") or "", str(source.get("media_type") or "audio/wav").removeprefix("audio/")
+    )
 
 
 def _uri(source: Block) -> str:
@@ -89,7 +95,9 @@ def _list_of(output: object) -> Sequence[Any]:
     if output is None:
         return ()
     if not isinstance(output, list | tuple):
-        raise HandlerError(f"a tool_result's output is a string or a list of blocks, not {type(output).__name__}")
+        raise HandlerError(
+            f"a tool_result's output is a string or a list of blocks, not {type(output).__name__}"
+        )
     return output
 
 
@@ -213,7 +221,10 @@ def message_blocks(message: Message, number: int = 0) -> list[Block]:
     if message.type in OUTPUTS:
         return [_output_of(data) for data in _tool_data(message, number)]
     if message.type == "reasoning":
-        return [{"type": "thinking", "thinking": to_block(content).get("text") or ""} for content in message.content]
+        return [
+            {"type": "thinking", "thinking": to_block(content).get("text") or ""}
+            for content in message.content
+        ]
     return [to_block(content) for content in message.content]
 
 
@@ -237,7 +248,11 @@ def _check_sources(blocks: Sequence[Block], number: int) -> None:
         if isinstance(output, list):
             _check_sources(output, number)
         source = block.get("source")
-        if isinstance(source, dict) and source.get("type") != "base64" and not _is_remote(str(source.get("url"))):
+        if (
+            isinstance(source, dict)
+            and source.get("type") != "base64"
+            and not _is_remote(str(source.get("url")))
+        ):
             raise InvalidRequest(
                 f"input[{number}] refers to the {block['type']} {source.get('url')!r:.80}; give an http(s) URL or a data "
                 "URI, the server does not read files of its own for clients",
@@ -247,7 +262,9 @@ def _check_sources(blocks: Sequence[Block], number: int) -> None:
 
 def _is_remote(url: str) -> bool:
     scheme, separator, _ = url.partition(":")
-    return scheme.lower() == "data" or (url.startswith("//", len(scheme) + len(separator)) and scheme.lower() != "file")
+    return scheme.lower() == "data" or (
+        url.startswith("//", len(scheme) + len(separator)) and scheme.lower() != "file"
+    )
 
 
 def _call_block(data: dict[str, Any], number: int) -> Block:
@@ -270,7 +287,11 @@ def _output_of(data: dict[str, Any]) -> Block:
 
 
 def _tool_data(message: Message, number: int) -> list[dict[str, Any]]:
-    found = [content.data for content in message.content if isinstance(content, Data) and content.data.get("call_id")]
+    found = [
+        content.data
+        for content in message.content
+        if isinstance(content, Data) and content.data.get("call_id")
+    ]
     if not found:
         raise InvalidRequest(
             f"input[{number}] is a {message.type} and has no data content with a call_id; send "

@@ -91,14 +91,21 @@ def _message_type(block: Any) -> MessageType:
 
 def _message(msg: Msg, detail: dict[str, Any], index: int, kind: MessageType, run: list[Any]) -> Message:
     told = {**detail, "part": index} if index == 0 else {"part": index}
-    role: Role = "assistant" if kind in {"reasoning", "plugin_call"} else "tool" if kind != "message" else msg.role
+    role: Role = (
+        "assistant" if kind in {"reasoning", "plugin_call"} else "tool" if kind != "message" else msg.role
+    )
     content = tuple(_content(block) for block in run)
     message = Message(content, role, kind, _id(msg, index), None, msg.name)
     if "text" not in detail:
         blocks = _builtins(run)
         if not _reads_as(message, blocks):
             told["blocks"] = blocks
-    metadata = {"original_id": msg.id, "original_name": msg.name, "metadata": _builtins(msg.metadata), DETAIL: told}
+    metadata = {
+        "original_id": msg.id,
+        "original_name": msg.name,
+        "metadata": _builtins(msg.metadata),
+        DETAIL: told,
+    }
     return msgspec.structs.replace(message, metadata=metadata)
 
 
@@ -114,11 +121,19 @@ def _content(block: Any) -> Content:
     if kind == "thinking":
         return Text(str(block.get("thinking") or ""))
     if kind == "tool_use":
-        return Data({"call_id": str(block.get("id")), "name": str(block.get("name")), "arguments": final_arguments(block)})
+        return Data(
+            {
+                "call_id": str(block.get("id")),
+                "name": str(block.get("name")),
+                "arguments": final_arguments(block),
+            }
+        )
     if kind == "tool_result":
         output = block.get("output")
         listed = [{"type": "text", "text": output}] if isinstance(output, str) else output or []
-        return Data({"call_id": str(block.get("id")), "name": str(block.get("name")), "output": to_json(listed)})
+        return Data(
+            {"call_id": str(block.get("id")), "name": str(block.get("name")), "output": to_json(listed)}
+        )
     try:
         return to_content(block)
     except HandlerError:
@@ -131,7 +146,9 @@ def _reads_as(message: Message, blocks: list[Any]) -> bool:
         read = message_blocks(message)
     except InvalidRequest:  # a call without an id or a name
         return False
-    return msgspec.json.encode(read, order="deterministic") == msgspec.json.encode(blocks, order="deterministic")
+    return msgspec.json.encode(read, order="deterministic") == msgspec.json.encode(
+        blocks, order="deterministic"
+    )
 
 
 def _builtins(value: object) -> Any:
@@ -195,4 +212,3 @@ def _foreign(messages: Sequence[Message], position: int) -> Sequence[Message]:
     while end < len(messages) and not _group(messages, end):
         end += 1
     return messages[position:end]
-

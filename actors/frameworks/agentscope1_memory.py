@@ -42,7 +42,9 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
         self._inherited: list[Entry] = []
 
     def __repr__(self) -> str:
-        return f"<AgentScopeSessionHistoryMemory of session {self.session_id!r}: {len(self._entries)} messages>"
+        return (
+            f"<AgentScopeSessionHistoryMemory of session {self.session_id!r}: {len(self._entries)} messages>"
+        )
 
     # -- what MemoryBase asks for ----------------------------------------------------------------------------------
 
@@ -82,7 +84,8 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
             msgs = [
                 entry.msg
                 for entry in self._entries
-                if (wanted is None or wanted in entry.marks) and (unwanted is None or unwanted not in entry.marks)
+                if (wanted is None or wanted in entry.marks)
+                and (unwanted is None or unwanted not in entry.marks)
             ]
         if prepend_summary and self._compressed_summary:
             return [Msg("user", self._compressed_summary, "user"), *msgs]
@@ -104,14 +107,18 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
         unwanted = set(msg_ids)
         async with self._lock:
             session = await self._use()
-            return await self._keep_only(session, [entry for entry in self._entries if entry.msg.id not in unwanted])
+            return await self._keep_only(
+                session, [entry for entry in self._entries if entry.msg.id not in unwanted]
+            )
 
     async def delete_by_mark(self, mark: str | list[str], *args: Any, **kwargs: Any) -> int:
         """Delete messages that have one of the marks. Returns how many. Raises `TypeError` for marks that are no text."""
         unwanted = set(_texts(mark, "mark"))
         async with self._lock:
             session = await self._use()
-            return await self._keep_only(session, [entry for entry in self._entries if unwanted.isdisjoint(entry.marks)])
+            return await self._keep_only(
+                session, [entry for entry in self._entries if unwanted.isdisjoint(entry.marks)]
+            )
 
     async def update_messages_mark(
         self, new_mark: str | None, old_mark: str | None = None, msg_ids: list[str] | None = None
@@ -124,11 +131,13 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
         chosen = None if msg_ids is None else set(msg_ids)
         async with self._lock:
             session = await self._use()
-            changed = 0
-            for entry in self._entries:
-                if chosen is None or entry.msg.id in chosen:
-                    changed += _remark(entry, new, old)
-            if changed:
+            before = [entry.marks for entry in self._entries]
+            changed = sum(
+                _remark(entry, new, old)
+                for entry in self._entries
+                if chosen is None or entry.msg.id in chosen
+            )
+            if before != [entry.marks for entry in self._entries]:
                 await self._rewrite(session, self._entries)
             return changed
 
@@ -225,7 +234,7 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
 
 
 def _remark(entry: Entry, new: str | None, old: str | None) -> bool:
-    """Change one entry's marks. Returns whether it did."""
+    """Change one entry's marks. Returns whether it has the new one now, or lost the old one for nothing."""
     if old is not None and old not in entry.marks:
         return False
     kept = [mark for mark in entry.marks if mark != old]

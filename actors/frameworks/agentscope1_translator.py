@@ -166,7 +166,7 @@ class Reply:
         draft = self._item_of(slot.kind)
         draft.end_text()
         whole, said = slot.whole, slot.said
-        draft.text(whole[len(said) :] if whole.startswith(said) else whole)
+        draft.text(whole.removeprefix(said))
         draft.end_text()
         slot.said = whole
 

@@ -71,7 +71,9 @@ def _of_its_turn(call: Callable[..., Any]) -> Callable[..., Any]:
         if scope is None or task is None:
             return await call(self, *args, **kwargs)
         if scope.closed:
-            raise TurnOver(f"agent {getattr(self, 'name', self.id)!r} was called by code of a turn that has ended")
+            raise TurnOver(
+                f"agent {getattr(self, 'name', self.id)!r} was called by code of a turn that has ended"
+            )
         scope.adopt(task)
         _interrupted.discard(task)
         before = task.cancelling()

@@ -238,7 +238,12 @@ def test_the_checker_accepts_a_whole_turn() -> None:
     writer = Writer()
     writer.composer.say("hi")
     writer.composer.close()
-    events = [TurnAccepted("t", 1.0), TurnStarted(), *writer.events, TurnCompleted(2.0, tuple(writer.composer.output))]
+    events = [
+        TurnAccepted("t", 1.0),
+        TurnStarted(),
+        *writer.events,
+        TurnCompleted(2.0, tuple(writer.composer.output)),
+    ]
     assert texts(check_events(events)) == ["hi"]
     check_events([TurnAccepted("t", 1.0), TurnCancelled(2.0, "never began")])
 

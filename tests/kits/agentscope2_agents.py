@@ -40,7 +40,9 @@ class Said(ChatModelBase):
     async def _call_api(
         self, model_name: str, messages: list[Msg], *args: Any, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        self.asked.append([msg.model_copy(deep=True) for msg in messages])  # the agent goes on writing to its own
+        self.asked.append(
+            [msg.model_copy(deep=True) for msg in messages]
+        )  # the agent goes on writing to its own
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
             raise reply

@@ -35,7 +35,9 @@ def thinking(words: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": words}
 
 
-def tool_use(raw: str | None = None, call_id: str = "c1", name: str = "search", **given: Any) -> dict[str, Any]:
+def tool_use(
+    raw: str | None = None, call_id: str = "c1", name: str = "search", **given: Any
+) -> dict[str, Any]:
     block = {"type": "tool_use", "id": call_id, "name": name, "input": given}
     return block if raw is None else {**block, "raw_input": raw}
 
@@ -87,7 +89,8 @@ class TestAgentScope1Adapter(AgentFrameworkKit):
     def tool_round(self, call: ToolCall, output: ToolOutput) -> Sequence[object]:
         asks, answers = Printed(), Printed("system", "system")
         blocks = [
-            text(part.text) if isinstance(part, Text) else {"type": "image", "source": PNG} for part in output.output
+            text(part.text) if isinstance(part, Text) else {"type": "image", "source": PNG}
+            for part in output.output
         ]
         half = call.arguments[: len(call.arguments) // 2]
         return [
@@ -111,7 +114,9 @@ def kinds(turn: Heard) -> list[str]:
 
 
 def test_a_string_a_bare_msg_and_content_that_is_a_string() -> None:
-    turn = heard("Hel", "lo.", Msg("Friday", "Whole.", "assistant"), (Msg("Friday", "Last.", "assistant"), True))
+    turn = heard(
+        "Hel", "lo.", Msg("Friday", "Whole.", "assistant"), (Msg("Friday", "Last.", "assistant"), True)
+    )
     assert texts(turn.finish()) == ["Hello.", "Whole.", "Last."]
 
 
@@ -149,14 +154,18 @@ def test_an_empty_message_is_none() -> None:
 
 def test_text_blocks_of_one_message_are_its_parts() -> None:
     msg = Printed()
-    turn = heard(msg(text("a")), msg(text("ab")), msg(text("ab"), text("c")), msg(text("ab"), text("cd"), last=True))
+    turn = heard(
+        msg(text("a")), msg(text("ab")), msg(text("ab"), text("c")), msg(text("ab"), text("cd"), last=True)
+    )
     (item,) = turn.finish()
     assert item.parts == (Text("ab"), Text("cd"))
 
 
 def test_text_that_grows_after_its_part_ended_is_not_lost() -> None:
     msg = Printed()
-    turn = heard(msg(text("a"), text("x")), msg(text("ab"), text("xy")), msg(text("abc"), text("xy"), last=True))
+    turn = heard(
+        msg(text("a"), text("x")), msg(text("ab"), text("xy")), msg(text("abc"), text("xy"), last=True)
+    )
     (item,) = turn.finish()
     assert item.parts == (Text("a"), Text("xy"), Text("bc"))
 
@@ -175,7 +184,14 @@ def test_a_message_that_grows_after_its_last_chunk_is_not_lost() -> None:
 
 def test_two_agents_at_once() -> None:
     one, two = Printed(name="one"), Printed(name="two")
-    turn = heard(one(text("a")), two(text("x")), one(text("ab")), two(text("xy")), two(text("xy"), last=True), one("abc"))
+    turn = heard(
+        one(text("a")),
+        two(text("x")),
+        one(text("ab")),
+        two(text("xy")),
+        two(text("xy"), last=True),
+        one("abc"),
+    )
     items = turn.finish()
     assert {item.metadata["original_name"]: texts([item]) for item in items if item.metadata} == {
         "one": ["abc"],
@@ -186,7 +202,10 @@ def test_two_agents_at_once() -> None:
 def test_roles_names_and_metadata_go_along() -> None:
     msg = Msg("hint", "Think.", "user", metadata={"mood": "calm"})
     (item,) = heard((msg, True)).finish()
-    assert (item.role, item.metadata) == ("user", {"mood": "calm", "original_id": msg.id, "original_name": "hint"})
+    assert (item.role, item.metadata) == (
+        "user",
+        {"mood": "calm", "original_id": msg.id, "original_name": "hint"},
+    )
 
 
 # -- thinking ------------------------------------------------------------------------------------------------------
@@ -201,14 +220,20 @@ def test_thinking_is_complete_before_the_answer_even_when_both_grow_at_once() ->
         msg(thinking("hmm."), text("Answer"), last=True),
     )
     reasoning, answer, late = turn.finish()
-    assert (texts([reasoning], "reasoning"), texts([answer]), texts([late], "reasoning")) == (["hm"], ["Answer"], ["m."])
+    assert (texts([reasoning], "reasoning"), texts([answer]), texts([late], "reasoning")) == (
+        ["hm"],
+        ["Answer"],
+        ["m."],
+    )
     starts = [event.item for event in turn.events if isinstance(event, ItemStarted)]
     assert starts == [reasoning.id, answer.id, late.id]
 
 
 def test_thinking_that_turns_up_before_an_answer_that_is_being_said() -> None:
     msg = Printed()
-    turn = heard(msg(text("A")), msg(thinking("hm"), text("An")), msg(thinking("hm"), text("Answer"), last=True))
+    turn = heard(
+        msg(text("A")), msg(thinking("hm"), text("An")), msg(thinking("hm"), text("Answer"), last=True)
+    )
     assert [(item.kind, item.parts) for item in turn.finish()] == [
         ("message", (Text("Answer"),)),
         ("reasoning", (Text("hm"),)),
@@ -317,7 +342,10 @@ def test_parallel_calls_may_interleave() -> None:
 def test_a_call_id_may_be_used_again_later_in_the_turn() -> None:
     items: list[object] = []
     for number in range(2):
-        items += [Printed()(tool_use("{}"), last=True), Printed("system")(tool_result(str(number)), last=True)]
+        items += [
+            Printed()(tool_use("{}"), last=True),
+            Printed("system")(tool_result(str(number)), last=True),
+        ]
     assert kinds(heard(*items)) == ["tool_call", "tool_output"] * 2
 
 
@@ -332,7 +360,9 @@ def test_text_after_a_call_is_not_lost() -> None:
 
 
 def test_the_end_completes_calls_and_outputs_that_were_left_open() -> None:
-    turn = heard(Printed()(tool_use("{", q=1)), Printed("system")(tool_result("some")), Printed()(text("half")))
+    turn = heard(
+        Printed()(tool_use("{", q=1)), Printed("system")(tool_result("some")), Printed()(text("half"))
+    )
     turn.translator.finish()
     items = check_items(turn.events, rewrites=True)
     assert [item.parts[0] for item in items] == [
@@ -412,7 +442,9 @@ def test_unknown_blocks_of_an_output_are_named() -> None:
         heard(Printed("system")(tool_result([{"type": "hologram"}]), last=True))
 
 
-@pytest.mark.parametrize("item", [(), (1, True), (Msg("a", "b", "user"),), [Msg("a", "b", "user")], None, b"bytes"])
+@pytest.mark.parametrize(
+    "item", [(), (1, True), (Msg("a", "b", "user"),), [Msg("a", "b", "user")], None, b"bytes"]
+)
 def test_other_things_are_refused(item: object) -> None:
     with pytest.raises(HandlerError, match="stream_printing_messages"):
         heard(item)
@@ -442,7 +474,12 @@ def test_whatever_grows_in_whatever_order_nothing_is_lost(data: st.DataObject, a
     items = turn.finish()
     for kind in ("text", "thinking"):
         said = "".join(texts(items, "message" if kind == "text" else "reasoning"))
-        meant = [whole for shape, own in zip(shapes, wholes, strict=True) for k, whole in zip(shape, own) if k == kind]
+        meant = [
+            whole
+            for shape, own in zip(shapes, wholes, strict=True)
+            for k, whole in zip(shape, own)
+            if k == kind
+        ]
         assert sorted(said) == sorted("".join(meant))
 
 

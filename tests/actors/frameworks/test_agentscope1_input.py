@@ -41,7 +41,9 @@ def message(*content: Content, role: Role = "user", type: MessageType = "message
 
 
 def call(call_id: str = "c1", arguments: object = '{"q":1}', type: MessageType = "plugin_call") -> Message:
-    return message(Data({"call_id": call_id, "name": "search", "arguments": arguments}), role="assistant", type=type)
+    return message(
+        Data({"call_id": call_id, "name": "search", "arguments": arguments}), role="assistant", type=type
+    )
 
 
 def output(value: object, call_id: str = "c1", type: MessageType = "plugin_call_output") -> Message:
@@ -86,7 +88,8 @@ def test_content(content: Content, block: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "expected"), [("user", "user"), ("assistant", "assistant"), ("system", "system"), ("tool", "system")]
+    ("role", "expected"),
+    [("user", "user"), ("assistant", "assistant"), ("system", "system"), ("tool", "system")],
 )
 def test_roles(role: Role, expected: str) -> None:
     (msg,) = AgentScope1Adapter().messages([message(Text("hi"), role=role)])
@@ -95,7 +98,9 @@ def test_roles(role: Role, expected: str) -> None:
 
 def test_names_and_metadata() -> None:
     one = message(Text("hi"), name="Ada", metadata={"mood": "calm"})
-    two = message(Text("ho"), role="assistant", metadata={"original_id": "x", "original_name": "Bob", "metadata": None})
+    two = message(
+        Text("ho"), role="assistant", metadata={"original_id": "x", "original_name": "Bob", "metadata": None}
+    )
     first, second = AgentScope1Adapter().messages([one, two])
     assert (first.name, first.metadata) == ("Ada", {"mood": "calm"})
     assert (second.name, second.metadata) == ("Bob", {})
@@ -106,7 +111,9 @@ def test_a_clients_ids_are_not_taken_for_ours() -> None:
     assert len({first.id, second.id, "1"}) == 3
 
 
-@pytest.mark.parametrize("content", [Image("/etc/passwd"), Video("file:///a.mp4"), Audio("FILE:///a.wav"), Image("a.png")])
+@pytest.mark.parametrize(
+    "content", [Image("/etc/passwd"), Video("file:///a.mp4"), Audio("FILE:///a.wav"), Image("a.png")]
+)
 def test_a_client_does_not_make_the_server_read_its_files(content: Content) -> None:
     with pytest.raises(InvalidRequest, match="http") as error:
         blocks(message(Text("first")), message(content))
@@ -121,7 +128,13 @@ def test_nor_by_a_tools_output() -> None:
 @pytest.mark.parametrize("type", ["plugin_call", "function_call", "mcp_call", "component_call"])
 def test_calls(type: MessageType) -> None:
     ((block,),) = blocks(call(type=type))
-    assert block == {"type": "tool_use", "id": "c1", "name": "search", "input": {"q": 1}, "raw_input": '{"q":1}'}
+    assert block == {
+        "type": "tool_use",
+        "id": "c1",
+        "name": "search",
+        "input": {"q": 1},
+        "raw_input": '{"q":1}',
+    }
 
 
 @pytest.mark.parametrize("arguments", [None, "", "null", [], "[1]", '"text"', "{broken", 7])
@@ -178,16 +191,18 @@ def test_a_call_that_does_not_say_what_is_refused(bad: Message, field: str) -> N
 
 async def test_a_conversation_with_parallel_calls_is_what_a_model_service_accepts() -> None:
     """Each call's output must follow the one assistant message that holds all the calls."""
-    msgs = AgentScope1Adapter().messages([
-        message(Text("weather?")),
-        message(Text("hm"), role="assistant", type="reasoning"),
-        message(Text("I look."), role="assistant"),
-        call("c1"),
-        call("c2"),
-        output("sunny", "c1"),
-        output("rainy", "c2"),
-        message(Text("Both."), role="assistant"),
-    ])
+    msgs = AgentScope1Adapter().messages(
+        [
+            message(Text("weather?")),
+            message(Text("hm"), role="assistant", type="reasoning"),
+            message(Text("I look."), role="assistant"),
+            call("c1"),
+            call("c2"),
+            output("sunny", "c1"),
+            output("rainy", "c2"),
+            message(Text("Both."), role="assistant"),
+        ]
+    )
     sent = await OpenAIChatFormatter().format(msgs)
     assert [entry["role"] for entry in sent] == ["user", "assistant", "tool", "tool", "assistant"]
     assert [made["id"] for made in sent[1]["tool_calls"]] == ["c1", "c2"]

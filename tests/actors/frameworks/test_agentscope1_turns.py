@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from greenroom.actors.errors import HandlerError
-from greenroom.actors.events import Terminal, TextDelta, ToolProgress, TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.events import (
+    Terminal,
+    TextDelta,
+    ToolProgress,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+)
 from greenroom.actors.messages import Text, ToolCall, ToolOutput, Usage
 from greenroom.services.memory_store import InMemoryStore
 from kits.agentscope_line import require_line
@@ -58,7 +65,11 @@ def weather(city: str) -> ToolResponse:
 
 async def test_a_real_agent_on_a_model_server_answers_with_a_tool() -> None:
     script = [
-        [Think("Hm, the weather."), CallTool("weather", {"city": "Paris"}), Reports(10, 5, cached=4, reasoning=3)],
+        [
+            Think("Hm, the weather."),
+            CallTool("weather", {"city": "Paris"}),
+            Reports(10, 5, cached=4, reasoning=3),
+        ],
         [Say("Sunny in Paris."), Reports(20, 7)],
     ]
     async with ScriptedModel(script) as model:
@@ -243,7 +254,9 @@ async def test_outside_of_turns_agents_behave_as_ever() -> None:
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
 
-async def with_tool(tool: Any, during: Any = None, toolkit: Toolkit | None = None) -> tuple[Terminal, list[Any]]:
+async def with_tool(
+    tool: Any, during: Any = None, toolkit: Toolkit | None = None
+) -> tuple[Terminal, list[Any]]:
     """The ending of a turn whose agent calls the tool, and the turn's events. `during` runs on the loop meanwhile."""
     agent = an_agent(Scripted(calls("tool"), says("done")))
     if toolkit is not None:
@@ -276,7 +289,9 @@ async def test_a_synchronous_tool_leaves_the_loop_free_and_knows_its_context() -
         """A tool."""
         entered.set()
         assert leave.wait(30), "the loop was blocked: nobody could open the door"
-        return tool_says(f"{place.get()} in {'main' if threading.current_thread() is threading.main_thread() else 'a'} thread")
+        return tool_says(
+            f"{place.get()} in {'main' if threading.current_thread() is threading.main_thread() else 'a'} thread"
+        )
 
     async def open_the_door() -> None:
         while not entered.is_set():
@@ -432,6 +447,16 @@ async def test_a_model_made_of_another_is_counted_once() -> None:
 
 
 async def test_making_adapters_wraps_agentscope_once() -> None:
-    before = (Toolkit.call_tool_function, AgentBase.__call__, ChatModelBase.__init_subclass__, Scripted.__call__)
+    before = (
+        Toolkit.call_tool_function,
+        AgentBase.__call__,
+        ChatModelBase.__init_subclass__,
+        Scripted.__call__,
+    )
     AgentScope1Adapter()
-    assert (Toolkit.call_tool_function, AgentBase.__call__, ChatModelBase.__init_subclass__, Scripted.__call__) == before
+    assert (
+        Toolkit.call_tool_function,
+        AgentBase.__call__,
+        ChatModelBase.__init_subclass__,
+        Scripted.__call__,
+    ) == before

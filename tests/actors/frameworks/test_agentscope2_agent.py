@@ -24,7 +24,6 @@ from greenroom.actors.events import Terminal, TextDelta, TurnCancelled, TurnComp
 from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.messages import Data, Message, Text, ToolCall, ToolOutput, Usage
-from greenroom.actors.session import Session
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.memory_store import InMemoryStore
@@ -39,7 +38,9 @@ pytestmark = pytest.mark.agentscope2
 
 
 @asynccontextmanager
-async def serving(function: Callable[..., Any], *, by_factory: bool = False, **kwargs: Any) -> AsyncIterator[ActorSystem]:
+async def serving(
+    function: Callable[..., Any], *, by_factory: bool = False, **kwargs: Any
+) -> AsyncIterator[ActorSystem]:
     handler = (AgentHandler if by_factory else QueryHandler)(function, AgentScope2Adapter(), None)
     system = ActorSystem(handler, InMemoryStore(), sources=counting_sources(), **kwargs)
     await system.start()
@@ -77,7 +78,9 @@ async def test_a_handler_in_the_manner_of_the_tutorial() -> None:
                 yield event
             model.replies = [say(str(len(friday.state.context)))]
             await states.save_state(
-                user_id=request.user_id, session_id=request.session_id, state=friday.state.model_dump(mode="json")
+                user_id=request.user_id,
+                session_id=request.session_id,
+                state=friday.state.model_dump(mode="json"),
             )
 
         async with serving(query) as system:
@@ -151,7 +154,9 @@ async def test_restored_permissions_are_those_the_agent_goes_by() -> None:
 
     adapter = AgentScope2Adapter()
     friday = make(Said())
-    rule = PermissionRule(tool_name="erase", rule_content=None, behavior=PermissionBehavior.ALLOW, source="user")
+    rule = PermissionRule(
+        tool_name="erase", rule_content=None, behavior=PermissionBehavior.ALLOW, source="user"
+    )
     friday.state.permission_context.allow_rules["erase"] = [rule]
     fresh = make(Said(use(("1", "erase", "{}")), say("done")))
     adapter.driver(fresh).restore(adapter.driver(friday).save())
@@ -174,7 +179,15 @@ async def test_a_whole_conversation_as_input() -> None:
     ]
     _ = [event async for event in driver.run(messages)]
     (asked,) = model.asked
-    assert [msg.role for msg in asked][:7] == ["system", "system", "user", "assistant", "assistant", "assistant", "user"]
+    assert [msg.role for msg in asked][:7] == [
+        "system",
+        "system",
+        "user",
+        "assistant",
+        "assistant",
+        "assistant",
+        "user",
+    ]
     assert texts_asked(model) == ["You are Friday.", "Be brief.", "What time is it?", "Noon.", "Thanks."]
 
 
@@ -260,7 +273,12 @@ async def test_an_agent_on_a_model_server() -> None:
     assert message == Text("It is noon in Paris.")
     assert ending.usage is not None
     assert (ending.usage.input_tokens, ending.usage.output_tokens, ending.usage.cached_tokens) == (30, 8, 10)
-    assert len([event for event in events if isinstance(event, TextDelta) and event.item == ending.output[-1].id]) > 3
+    assert (
+        len(
+            [event for event in events if isinstance(event, TextDelta) and event.item == ending.output[-1].id]
+        )
+        > 3
+    )
 
 
 async def test_sessions_run_beside_each_other() -> None:

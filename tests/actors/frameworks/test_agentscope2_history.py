@@ -32,6 +32,7 @@ from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
 from agentscope.types import ErrorInfo, ErrorType, ReplyFinishedReason
 
+from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
 from greenroom.actors.frameworks.agentscope2_form import messages_of, msgs_of_history
 from greenroom.actors.frameworks.agentscope2_history import AgentScopeSessionHistoryMiddleware
 from greenroom.actors.messages import Data, Image, Message, Text
@@ -45,10 +46,14 @@ pytestmark = pytest.mark.agentscope2
 
 words = st.text(max_size=8)
 names = st.text(min_size=1, max_size=8)
-values = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | words, lambda inner: st.lists(inner, max_size=2))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | words, lambda inner: st.lists(inner, max_size=2)
+)
 dicts = st.dictionaries(words, values, max_size=2)
 times = st.none() | st.just("2026-01-02T03:04:05.000006")
-media_types = st.sampled_from(["image/png", "audio/mpeg", "audio/wav", "video/mp4", "text/csv;a=b", "x", "", "image/"])
+media_types = st.sampled_from(
+    ["image/png", "audio/mpeg", "audio/wav", "video/mp4", "text/csv;a=b", "x", "", "image/"]
+)
 urls = st.sampled_from(["https://e.org/a?b=c#d", "http://e.org", "oss://bucket/key", "https://e.org/ä b"])
 sources = st.builds(Base64Source, data=words, media_type=media_types) | st.builds(
     URLSource, url=urls, media_type=media_types
@@ -105,7 +110,10 @@ async def test_the_service_keeps_all_of_them(sent: list[Msg]) -> None:
     assert [msg.model_dump() for msg in msgs_of_history(kept.messages)] == [msg.model_dump() for msg in sent]
 
 
-@given(st.builds(Msg, role=st.just("assistant"), content=st.lists(blocks, min_size=1, max_size=6), **about), st.data())
+@given(
+    st.builds(Msg, role=st.just("assistant"), content=st.lists(blocks, min_size=1, max_size=6), **about),
+    st.data(),
+)
 def test_a_reply_that_is_written_in_two_goes_is_one_message(msg: Msg, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(msg.content)))
     stored = messages_of(msg, msg.content[:cut]) + messages_of(msg, msg.content[cut:], cut)
@@ -156,17 +164,26 @@ def test_messages_of_other_origin_are_read_too() -> None:
 # -- the middleware ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _adapter() -> None:
+    AgentScope2Adapter()
+
+
 @pytest.fixture
 async def service() -> AsyncIterator[InMemorySessionHistoryService]:
     async with InMemorySessionHistoryService() as started:
         yield started
 
 
-def remembers(service: InMemorySessionHistoryService, session: str = "s") -> AgentScopeSessionHistoryMiddleware:
+def remembers(
+    service: InMemorySessionHistoryService, session: str = "s"
+) -> AgentScopeSessionHistoryMiddleware:
     return AgentScopeSessionHistoryMiddleware(service=service, session_id=session, user_id="u")
 
 
-async def turn(service: InMemorySessionHistoryService, text: str, model: Said, *functions: Any, **kwargs: Any) -> Agent:
+async def turn(
+    service: InMemorySessionHistoryService, text: str, model: Said, *functions: Any, **kwargs: Any
+) -> Agent:
     """One turn in the manner of the tutorial: an agent made for it."""
     friday = agent(model, *functions, middlewares=[remembers(service)], **kwargs)
     await events_of(friday, user(text))
@@ -198,7 +215,9 @@ def asked(model: Said) -> list[str]:
     return [text for msg in model.asked[-1] if (text := msg.get_text_content()) is not None][1:]
 
 
-async def test_an_agent_made_for_a_turn_knows_the_turns_before(service: InMemorySessionHistoryService) -> None:
+async def test_an_agent_made_for_a_turn_knows_the_turns_before(
+    service: InMemorySessionHistoryService,
+) -> None:
     await turn(service, "My name is Alice.", Said(say("Hello Alice.")))
     model = Said(say("Alice."))
     await turn(service, "What is my name?", model)
@@ -247,7 +266,9 @@ async def test_a_warm_agent_reads_what_others_have_added(service: InMemorySessio
     assert await told(service) == ["q0", "a0", "q1", "a1", "q2", "a2"]
 
 
-async def test_a_state_that_is_older_than_the_history_catches_up(service: InMemorySessionHistoryService) -> None:
+async def test_a_state_that_is_older_than_the_history_catches_up(
+    service: InMemorySessionHistoryService,
+) -> None:
     state = (await turn(service, "q0", Said(say("a0")))).state.model_dump(mode="json")
     await turn(service, "q1", Said(say("a1")))
     model = Said(say("a2"))
@@ -255,7 +276,9 @@ async def test_a_state_that_is_older_than_the_history_catches_up(service: InMemo
     assert asked(model) == ["q0", "a0", "q1", "a1", "q2"]
 
 
-async def test_a_state_from_before_the_history_says_nothing_twice(service: InMemorySessionHistoryService) -> None:
+async def test_a_state_from_before_the_history_says_nothing_twice(
+    service: InMemorySessionHistoryService,
+) -> None:
     first = await turn(service, "q0", Said(say("a0")))
     state = first.state.model_copy(update={"middle_context": {}})
     model = Said(say("a1"))
@@ -271,7 +294,9 @@ async def test_a_failed_reply_leaves_the_history_as_it_was(service: InMemorySess
     assert await kept(service) == before
 
 
-async def test_a_turn_that_is_rolled_back_leaves_the_history_as_it_was(service: InMemorySessionHistoryService) -> None:
+async def test_a_turn_that_is_rolled_back_leaves_the_history_as_it_was(
+    service: InMemorySessionHistoryService,
+) -> None:
     await turn(service, "q0", Said(say("a0")))
     with in_turn() as work:
         await turn(service, "q1", Said(say("a1")))
@@ -288,7 +313,9 @@ class Small(Said):
         self.context_size = 400
 
     async def generate_structured_output(self, messages: list[Msg], *args: Any, **kwargs: Any) -> Any:
-        summary = dict.fromkeys(("task_overview", "current_state", "important_discoveries", "next_steps"), "x")
+        summary = dict.fromkeys(
+            ("task_overview", "current_state", "important_discoveries", "next_steps"), "x"
+        )
         return ChatResponse(content=summary | {"context_to_preserve": "x"}, is_last=True)  # type: ignore[arg-type]
 
 
@@ -324,7 +351,11 @@ async def test_a_reply_that_is_resumed_is_one_message(service: InMemorySessionHi
     last = await turn(service, "thanks", Said(say("Welcome.")))
     question, reply, *_ = last.state.context
     assert question.get_text_content() == "erase it"
-    assert [block.type for block in reply.content if block.type != "hint"] == ["tool_call", "tool_result", "text"]
+    assert [block.type for block in reply.content if block.type != "hint"] == [
+        "tool_call",
+        "tool_result",
+        "text",
+    ]
     assert reply.get_content_blocks("tool_call")[0].state == ToolCallState.FINISHED
 
 
@@ -342,7 +373,9 @@ async def test_a_history_that_dropped_a_call_drops_its_result() -> None:
     assert not any(msg.has_content_blocks("tool_result") for msg in model.asked[-1])
 
 
-async def test_appending_costs_the_same_however_long_the_history_is(service: InMemorySessionHistoryService) -> None:
+async def test_appending_costs_the_same_however_long_the_history_is(
+    service: InMemorySessionHistoryService,
+) -> None:
     written: list[int] = []
 
     class Counting(InMemorySessionHistoryService):

@@ -12,7 +12,12 @@ from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCal
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
-from greenroom.actors.frameworks.agentscope2_blocks import join_base64, parse_data_uri, part_of_block, tool_name
+from greenroom.actors.frameworks.agentscope2_blocks import (
+    join_base64,
+    parse_data_uri,
+    part_of_block,
+    tool_name,
+)
 from greenroom.actors.messages import Audio, Content, Data, File, Image, Message, Refusal, Text, Video
 
 pytestmark = pytest.mark.agentscope2
@@ -90,7 +95,10 @@ def test_a_file_keeps_its_name() -> None:
         (Message((Image("https://e.org/a.png"),), "system"), "input[0].content[0]"),
         (Message((Text("x"),), "assistant", "plugin_call"), "input[0].content[0]"),
         (Message((Data({"name": "n"}),), "assistant", "mcp_call"), "input[0].content[0].data.call_id"),
-        (Message((Data({"call_id": "c", "name": 1}),), "tool", "plugin_call_output"), "input[0].content[0].data.name"),
+        (
+            Message((Data({"call_id": "c", "name": 1}),), "tool", "plugin_call_output"),
+            "input[0].content[0].data.name",
+        ),
         (Message((Data({}),), "assistant", "reasoning"), "input[0].content[0]"),
         (
             Message(
@@ -127,17 +135,27 @@ def test_tools_and_reasoning_are_the_assistants() -> None:
 
 @pytest.mark.parametrize(
     "output",
-    ['[{"type": "text", "text": "y"}, {"type": "image", "image_url": "https://e.org/a.png"}]', [{"type": "text", "text": "y"}]],
+    [
+        '[{"type": "text", "text": "y"}, {"type": "image", "image_url": "https://e.org/a.png"}]',
+        [{"type": "text", "text": "y"}],
+    ],
 )
 def test_an_output_of_parts(output: object) -> None:
-    (msg,) = msgs(Message((Data({"call_id": "c", "name": "n", "output": output}),), "tool", "plugin_call_output"))
+    (msg,) = msgs(
+        Message((Data({"call_id": "c", "name": "n", "output": output}),), "tool", "plugin_call_output")
+    )
     first, *rest = msg.content[0].output
     assert isinstance(first, TextBlock)
-    assert (first.text, [type(one) for one in rest]) == ("y", [DataBlock] * (1 if isinstance(output, str) else 0))
+    assert (first.text, [type(one) for one in rest]) == (
+        "y",
+        [DataBlock] * (1 if isinstance(output, str) else 0),
+    )
 
 
 def test_an_output_that_is_no_list_of_parts_is_text() -> None:
-    (msg,) = msgs(Message((Data({"call_id": "c", "name": "n", "output": {"x": 1}}),), "tool", "plugin_call_output"))
+    (msg,) = msgs(
+        Message((Data({"call_id": "c", "name": "n", "output": {"x": 1}}),), "tool", "plugin_call_output")
+    )
     assert msg.content[0].output == '{"x":1}'
 
 

@@ -48,7 +48,9 @@ def test_an_adapter_passes_through() -> None:
 
 @pytest.mark.parametrize("unknown", ["langgraph", "AgentScope", "", None, 1, object()])
 def test_what_is_not_known_is_refused_with_what_is(unknown: Any) -> None:
-    with pytest.raises(ConfigurationError, match="'agentscope'.*'agentscope1'.*'agentscope2'.*'text'.*'events'"):
+    with pytest.raises(
+        ConfigurationError, match="'agentscope'.*'agentscope1'.*'agentscope2'.*'text'.*'events'"
+    ):
         resolve_framework(unknown)
 
 
@@ -65,7 +67,9 @@ def test_the_second_line() -> None:
 @pytest.mark.skipif(LINE is None, reason="no AgentScope is installed")
 def test_the_other_line_is_not_there() -> None:
     other = {1: "agentscope2", 2: "agentscope1"}[LINE or 1]
-    with pytest.raises(MissingDependency, match=rf"AgentScope {LINE}\..* is installed.*environment of its own"):
+    with pytest.raises(
+        MissingDependency, match=rf"AgentScope {LINE}\..* is installed.*environment of its own"
+    ):
         resolve_framework(other)
 
 

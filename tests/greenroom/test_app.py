@@ -1,0 +1,269 @@
+"""`AgentApp`: what its author writes, and the order in which its parts live and die."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kits.system import asked, said
+
+from greenroom import (
+    AgentApp,
+    AgentRequest,
+    ConfigurationError,
+    GreenroomError,
+    Host,
+    InMemorySessionHistoryService,
+    InMemoryStateService,
+    InMemoryStore,
+    Message,
+    Session,
+    Text,
+    TurnCompleted,
+)
+
+
+async def hello(msgs: Any) -> str:
+    return "hello"
+
+
+class Notes:
+    """A transport that notes when it starts and stops."""
+
+    name = "notes"
+
+    def __init__(self, notes: list[str], fails: bool = False) -> None:
+        self._notes = notes
+        self._fails = fails
+
+    async def start(self, host: Host) -> None:
+        self._notes.append(f"transport starts while {host.state}")
+        if self._fails:
+            raise ConfigurationError("cannot start")
+
+    async def stop(self, deadline: float) -> None:
+        assert deadline > 0
+        self._notes.append("transport stops")
+
+
+class NotingStore(InMemoryStore):
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__()
+        self._notes = notes
+
+    async def start(self) -> None:
+        self._notes.append("store starts")
+
+    async def stop(self) -> None:
+        self._notes.append("store stops")
+
+
+def noting_app(notes: list[str], *, init_fails: bool = False, transport_fails: bool = False) -> AgentApp:
+    app = AgentApp(transports=[Notes(notes, transport_fails)], state=NotingStore(notes), drain_seconds=0)
+    app.query()(hello)
+
+    @app.init
+    async def first(self: AgentApp) -> None:
+        assert self is app
+        notes.append("init 1")
+
+    @app.init
+    def second() -> None:
+        notes.append("init 2")
+        if init_fails:
+            raise OSError("no database")
+
+    @app.shutdown
+    async def last(self: AgentApp) -> None:
+        notes.append("shutdown 1")
+
+    @app.shutdown
+    def very_last() -> None:
+        notes.append("shutdown 2")
+
+    return app
+
+
+START = ["transport starts while starting", "init 1", "init 2", "store starts"]
+STOP = ["transport stops", "store stops", "shutdown 1", "shutdown 2"]
+
+
+async def test_each_part_starts_and_stops_once_and_in_order() -> None:
+    notes: list[str] = []
+    async with noting_app(notes):
+        assert notes == START
+    assert notes == START + STOP
+
+
+async def test_a_failed_init_fails_loudly_and_still_tidies_up() -> None:
+    notes: list[str] = []
+    app = noting_app(notes, init_fails=True)
+    with pytest.raises(OSError, match="no database"):
+        await app.start()
+    assert notes == [*START[:3], "transport stops", "shutdown 1", "shutdown 2"]
+    await app.stop()
+    assert notes.count("shutdown 1") == 1
+
+
+async def test_a_transport_that_cannot_start_stops_the_start_before_init() -> None:
+    notes: list[str] = []
+    with pytest.raises(ConfigurationError, match="cannot start"):
+        await noting_app(notes, transport_fails=True).start()
+    assert notes == ["transport starts while starting"]
+
+
+async def test_turns_still_have_the_services_while_they_end() -> None:
+    notes: list[str] = []
+    app = AgentApp(drain_seconds=30)
+    release = asyncio.Event()
+
+    @app.query()
+    async def answer(msgs: Any) -> str:
+        await release.wait()
+        notes.append("turn ends")
+        return "ok"
+
+    @app.shutdown
+    async def shutdown() -> None:
+        notes.append("shutdown")
+
+    await app.start()
+    log = await app.process("x").submit()
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.sleep(0)
+    release.set()
+    await stopping
+    assert isinstance(log.terminal, TurnCompleted)
+    assert notes == ["turn ends", "shutdown"]
+
+
+async def test_a_shutdown_hook_that_fails_is_heard_after_the_others_ran() -> None:
+    notes: list[str] = []
+    app = noting_app(notes)
+
+    @app.shutdown
+    async def broken() -> None:
+        raise OSError("cannot close")
+
+    await app.start()
+    with pytest.raises(OSError, match="cannot close"):
+        await app.stop()
+    assert notes == START + STOP
+
+
+async def test_synchronous_hooks_do_not_block_the_loop() -> None:
+    threads: list[int] = []
+    app = AgentApp()
+    app.query()(hello)
+    app.init(lambda: threads.append(threading.get_ident()))
+    async with app:
+        assert threads != [threading.get_ident()]
+
+
+async def test_starting_twice_is_refused() -> None:
+    app = AgentApp()
+    app.query()(hello)
+    async with app:
+        with pytest.raises(ConfigurationError, match="running already"):
+            await app.start()
+
+
+async def test_an_application_without_a_handler_says_what_to_add() -> None:
+    with pytest.raises(ConfigurationError, match=r"@app\.query"):
+        await AgentApp("Empty").start()
+
+
+def test_two_handlers_are_one_too_many() -> None:
+    app = AgentApp()
+    app.query()(hello)
+    with pytest.raises(ConfigurationError, match="one"):
+        app.agent(framework="text")(hello)
+
+
+def test_a_decorator_without_its_parentheses_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match="parentheses"):
+        AgentApp().query(hello)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"overlap": "push"}, {"state": "sqlite:///friday.db"}, {"endpoint": "no-slash"}, {"framework": "lang"}]
+)
+async def test_a_wrong_setting_is_refused_in_words(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        if "endpoint" in options:
+            AgentApp().endpoint(options["endpoint"])
+        elif "framework" in options:
+            AgentApp().query(**options)(hello)
+        else:
+            app = AgentApp(**options)
+            app.query()(hello)
+            await app.start()
+    assert len(str(refused.value)) > 20
+    assert issubclass(ConfigurationError, GreenroomError)
+
+
+async def test_the_tutorials_level_self_carries_the_services() -> None:
+    app = AgentApp(app_name="Friday", app_description="A helpful assistant")
+
+    @app.init
+    async def init_func(self: Any) -> None:
+        self.state_service = InMemoryStateService()
+        self.session_service = InMemorySessionHistoryService()
+        await self.state_service.start()
+        await self.session_service.start()
+
+    @app.shutdown
+    async def shutdown_func(self: Any) -> None:
+        await self.state_service.stop()
+        await self.session_service.stop()
+
+    @app.query()
+    async def query_func(self: Any, msgs: Any, request: AgentRequest | None = None, **kwargs: Any) -> AsyncIterator[str]:
+        assert request is not None
+        ids = {"session_id": request.session_id, "user_id": request.user_id}
+        state = await self.state_service.export_state(**ids) or {"count": 0}
+        session = await self.session_service.get_session(request.user_id, request.session_id)
+        session = session or await self.session_service.create_session(request.user_id, request.session_id)
+        await asyncio.sleep(0)
+        yield str(state["count"] + 1)
+        await self.session_service.append_message(session, list(msgs))
+        if asked(msgs[-1]) == "fail":
+            await self.state_service.save_state(**ids, state={"count": 1000})
+            raise RuntimeError("after saving")
+        await self.state_service.save_state(**ids, state={"count": state["count"] + 1})
+
+    async with app:
+        texts = [*(f"q{number}" for number in range(5)), "fail", *(f"q{number}" for number in range(5, 10))]
+        endings = await asyncio.gather(*(app.process(text, session_id="s").result() for text in texts))
+        completed = [said(ending) for ending in endings if isinstance(ending, TurnCompleted)]
+        assert completed == [str(number) for number in range(1, 11)]
+        service = app.session_service  # type: ignore[attr-defined]
+        history = await service.get_session("s", "s")
+        assert [asked(message) for message in history.messages] == [f"q{number}" for number in range(10)]
+
+
+async def test_the_actors_level_keeps_the_agent() -> None:
+    app = AgentApp()
+
+    class Parrot:
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        async def reply(self, msgs: Any) -> str:
+            self.heard.append(asked(msgs[-1]))
+            return " ".join(self.heard)
+
+    @app.agent(framework="text")
+    async def make(self: Any, session: Session) -> Parrot:
+        assert self is app
+        return Parrot()
+
+    async with app:
+        for text, expected in (("a", "a"), ("b", "a b")):
+            assert said(await app.process(text, session_id="s").result()) == expected
+        assert app.statistics().active_sessions == 1
+        request = AgentRequest(input=(Message((Text("c"),)),), session_id="s")
+        assert said(await app.process(request, user_id="somebody else").result()) == "c"

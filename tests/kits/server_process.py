@@ -1,0 +1,101 @@
+"""`greenroom serve` as a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+START_SECONDS = 60.0
+APPS = Path(__file__).parents[1] / "e2e" / "apps"
+
+
+class ServerProcess:
+    """A server that was started; `url` is where it listens."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.url = ""
+        self._log: list[str] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return "".join(self._log)
+
+    async def ready(self) -> None:
+        """Read on until it says where it is served, and from then on beside. Raises when it ends before."""
+        async with asyncio.timeout(START_SECONDS):
+            while not self.url:
+                line = await self._line()
+                if found := re.search(r"served at (http://\S+)", line):
+                    self.url = found[1]
+        self._reader = asyncio.create_task(self._read_on())
+
+    async def ended(self) -> int:
+        """Wait for its end; the exit code."""
+        if self._reader is None:
+            await self._read_on()
+        else:
+            await self._reader
+        return await self.process.wait()
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, and wait for its end."""
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def _line(self) -> str:
+        assert self.process.stderr is not None
+        line = (await self.process.stderr.readline()).decode()
+        if not line:
+            raise AssertionError(f"the server ended before it served:\n{self.log}")
+        self._log.append(line)
+        return line
+
+    async def _read_on(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self._log.append(line.decode())
+
+
+async def start(app: str | Path, *options: str, env: Mapping[str, str] | None = None) -> ServerProcess:
+    """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps."""
+    path = app if isinstance(app, Path) else APPS / app
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "greenroom.cli",
+        "serve",
+        str(path),
+        "--port",
+        "0",
+        *options,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        limit=1 << 20,
+    )
+    return ServerProcess(process)
+
+
+@asynccontextmanager
+async def server(
+    app: str | Path, *options: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[ServerProcess]:
+    """A server that serves, stopped at the end however the test goes."""
+    running = await start(app, *options, env=env)
+    try:
+        await running.ready()
+        yield running
+    finally:
+        if running.process.returncode is None:
+            running.process.kill()
+        await running.ended()
