@@ -48,7 +48,10 @@ class SessionHistoryService(Service, Protocol):
         ...
 
     async def get_session(self, user_id: str, session_id: str) -> Session | None:
-        """The session with its messages. One that is not there is created, if the service can; else none."""
+        """The session with its messages. One that is not there is created.
+
+        None is in the type for services of other makers, which may create sessions by `create_session` only.
+        """
         ...
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
@@ -174,7 +177,7 @@ class InMemorySessionHistoryService:
         return Session(session_id, user_id)
 
     async def get_session(self, user_id: str, session_id: str) -> Session | None:
-        """The session with its messages. One that is not there is created, so that there always is one."""
+        """The session with its messages. One that is not there is created (not so by late code of a turn)."""
         key = SessionKey(user_id, session_id)
         kept = self._read(key)
         if kept is None:

@@ -308,11 +308,10 @@ def response_object(log: TurnLog) -> bytes:
     """
     events = log.events()
     encoder = ProcessEncoder(log.turn)
-    for event in events:
-        if event is log.terminal:
-            return encoder.ending(log.terminal)
+    terminal = log.terminal
+    for event in events if terminal is None else events[:-1]:
         encoder.skip(event)
-    return encoder.snapshot(_open_items(events))
+    return encoder.snapshot(_open_items(events)) if terminal is None else encoder.ending(terminal)
 
 
 class _OpenText:

@@ -93,6 +93,7 @@ class SharedFrames:
     def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""
         encoder = self._encoder
+        self.forget(first)
         for event in self._log.events()[self.fed :]:
             if encoder.number >= first:
                 break
@@ -160,6 +161,7 @@ class FrameReader:
     def _catch_up(self, size: int) -> list[bytes]:
         if self._own is None:
             self._shared.readers.discard(self)
+            self._shared.passed()
             self._own = SharedFrames(self._log)
             self._own.skip_to(self.position)
         frames = self._own.cut(self.position, size, self._shared.fed)

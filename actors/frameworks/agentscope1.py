@@ -84,8 +84,8 @@ class AgentScope1Driver:
             return msgspec.json.encode(self._agent.state_dict(), enc_hook=_state_of)
         except (TypeError, ValueError) as error:
             raise HandlerError(
-                f"the state of agent {getattr(self._agent, 'name', self._agent.id)!r} cannot be saved as JSON: {error}; "
-                "give register_state() a custom_to_json for what is not plain data"
+                f"the state of agent {getattr(self._agent, 'name', self._agent.id)!r} cannot be saved as JSON: "
+                f"{error}; give register_state() a custom_to_json for what is not plain data"
             ) from error
 
 

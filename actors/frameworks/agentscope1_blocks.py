@@ -183,7 +183,7 @@ def _output_block(item: object) -> Block | None:
         if item.get("type") in MEDIA and isinstance(item.get("source"), dict):
             return item
         try:
-            return to_block(msgspec.convert(item, Content))  # type: ignore[arg-type]
+            return to_block(msgspec.convert(item, Content))
         except msgspec.ValidationError:
             return None
     return None
@@ -254,8 +254,8 @@ def _check_sources(blocks: Sequence[Block], number: int) -> None:
             and not _is_remote(str(source.get("url")))
         ):
             raise InvalidRequest(
-                f"input[{number}] refers to the {block['type']} {source.get('url')!r:.80}; give an http(s) URL or a data "
-                "URI, the server does not read files of its own for clients",
+                f"input[{number}] refers to the {block['type']} {source.get('url')!r:.80}; give an http(s) URL or a "
+                "data URI, the server does not read files of its own for clients",
                 field=f"input[{number}].content",
             )
 

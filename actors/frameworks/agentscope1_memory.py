@@ -112,7 +112,7 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
             )
 
     async def delete_by_mark(self, mark: str | list[str], *args: Any, **kwargs: Any) -> int:
-        """Delete messages that have one of the marks. Returns how many. Raises `TypeError` for marks that are no text."""
+        """Delete messages that have one of the marks. Returns how many. Raises `TypeError` for what is no mark."""
         unwanted = set(_texts(mark, "mark"))
         async with self._lock:
             session = await self._use()

@@ -1,8 +1,8 @@
 """Tools of AgentScope 1.x in a turn: synchronous ones run in worker threads (law 5).
 
-`Toolkit.call_tool_function` calls a synchronous tool on the loop itself. `install` wraps it: inside a turn the tool that
-is called is first replaced, in its toolkit, by one that looks where it runs. Outside of turns that one does what the
-tool itself would do.
+`Toolkit.call_tool_function` calls a synchronous tool on the loop itself. `install` wraps it: inside a turn the tool
+that is called is first replaced, in its toolkit, by one that looks where it runs. Outside of turns that one does what
+the tool itself would do.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
 
 
 def _family(base: type) -> Iterator[type]:
-    for subclass in base.__subclasses__():
+    subclasses: list[type] = base.__subclasses__()
+    for subclass in subclasses:
         yield subclass
         yield from _family(subclass)
 
@@ -109,7 +110,7 @@ _counting: ContextVar[bool] = ContextVar("greenroom_counting_usage", default=Fal
 def _counting_subclasses(own: Any) -> Any:
     """What is called for a new model class. `own`: what `ChatModelBase` itself has for that, if it has."""
 
-    def init_subclass(cls: type, **kwargs: Any) -> None:
+    def init_subclass(cls: type, /, **kwargs: Any) -> None:
         if own is not None:
             own.__func__(cls, **kwargs)
         else:

@@ -273,11 +273,25 @@ class HistoryKit(ABC):
             with in_turn() as work:
                 await service.delete_session("u", "s")
                 assert await service.list_sessions("u") == []
+                assert await _messages(service) == []
+                assert await service.list_sessions("u") == [Session("s", "u")]
+                await service.delete_session("u", "s")
                 await service.append_message(Session("s", "u"), HI)
                 assert await _messages(service) == [HI]
                 assert await service.list_sessions("u") == [Session("s", "u")]
                 work.commit()
             assert await _messages(service) == [HI]
+
+    async def test_what_a_turn_replaces_takes_the_place_of_what_it_wrote_before(self) -> None:
+        async with self.started() as service:
+            await service.append_message(Session("s", "u"), HELLO)
+            with in_turn() as work:
+                await service.append_message(Session("s", "u"), HI)
+                await service.replace_messages(Session("s", "u"), [HI])
+                await service.append_message(Session("s", "u"), HELLO)
+                assert await _messages(service) == [HI, HELLO]
+                work.commit()
+            assert await _messages(service) == [HI, HELLO]
 
     async def test_a_turn_reads_no_more_messages_than_are_kept(self) -> None:
         async with self.started(messages_kept=2) as service:
@@ -389,5 +403,5 @@ async def _write(service: SessionHistoryService, action: str, key: tuple[str, st
 
 async def _messages(service: SessionHistoryService, name: str = "s", user: str = "u") -> list[Message]:
     session = await service.get_session(user, name)
-    # A service that does not create what it does not find gives none.
-    return session.messages if session is not None else []
+    assert session is not None
+    return session.messages

@@ -20,8 +20,8 @@ class SessionMapMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.forgotten: list[SessionKey] = []
-        self.map: SessionMap[Resident] = SessionMap(BOUNDS, self.clock, self.forgotten.append)
+        self.held: set[SessionKey] = set()
+        self.map: SessionMap[Resident] = SessionMap(BOUNDS, self.clock, self.held.remove)
         self.model: dict[SessionKey, tuple[int, float]] = {}
 
     def expire(self) -> None:
@@ -31,6 +31,7 @@ class SessionMapMachine(RuleBasedStateMachine):
     @rule(key=KEYS, size=st.integers(0, 60))
     def keep(self, key: SessionKey, size: int) -> None:
         self.map.keep(key, self.map.find(key) or Resident(), size)
+        self.held.add(key)
         self.expire()
         self.model.pop(key, None)
         self.model[key] = (size, self.clock.now)
@@ -64,13 +65,8 @@ class SessionMapMachine(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         assert len(self.map) == len(self.model)
+        assert self.held == self.model.keys()
         assert self.map.size == sum(size for size, _ in self.model.values())
-
-    def teardown(self) -> None:
-        for key in list(self.model):
-            self.map.drop(key)
-        assert len(self.map) == 0
-        assert self.map.size == 0
 
 
 TestSessionMap = SessionMapMachine.TestCase

@@ -160,6 +160,23 @@ async def test_a_stalled_reader_costs_a_bounded_number_of_frames() -> None:
     assert stalled.ended
 
 
+async def test_who_goes_on_where_nobody_has_read_gets_the_right_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_frames, "KEPT_FRAMES", 2)
+    events = long_turn(40)
+    log = fill(TurnLog(a_turn()), events[:20])
+    shared = SharedFrames.of(log)
+    lagging, quick = shared.reader(), shared.reader()
+    drain(quick)
+    quick.close()
+    had = lagging.take(1)  # on its own from here on: frames are left that nobody waits for
+    fill(log, events[20:])
+    frames = all_frames(events)
+    assert drain(shared.reader(30)) == frames[30:]
+    assert had + drain(lagging) == frames
+
+
 async def test_nothing_is_encoded_before_somebody_takes_it() -> None:
     log = fill(TurnLog(a_turn()), long_turn(100))
     reader = SharedFrames.of(log).reader()

@@ -433,7 +433,7 @@ def test_speech_that_is_among_the_blocks_is_said_once() -> None:
 
 @pytest.mark.parametrize("block", [{"type": "hologram"}, {"text": "no type"}, "no block"])
 def test_unknown_blocks_are_named(block: Any) -> None:
-    with pytest.raises(HandlerError, match="hologram|None|str"):
+    with pytest.raises(HandlerError, match=r"hologram|None|str"):
         heard((Msg("Friday", [block], "assistant"), True))
 
 
@@ -474,13 +474,8 @@ def test_whatever_grows_in_whatever_order_nothing_is_lost(data: st.DataObject, a
     items = turn.finish()
     for kind in ("text", "thinking"):
         said = "".join(texts(items, "message" if kind == "text" else "reasoning"))
-        meant = [
-            whole
-            for shape, own in zip(shapes, wholes, strict=True)
-            for k, whole in zip(shape, own)
-            if k == kind
-        ]
-        assert sorted(said) == sorted("".join(meant))
+        own = [zip(shape, whole, strict=True) for shape, whole in zip(shapes, wholes, strict=True)]
+        assert sorted(said) == sorted("".join(whole for blocks in own for of, whole in blocks if of == kind))
 
 
 def blocks_of(shape: Sequence[str], wholes: Sequence[str], end: str = "") -> list[dict[str, Any]]:

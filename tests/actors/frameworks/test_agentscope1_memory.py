@@ -269,7 +269,8 @@ class Counted(InMemorySessionHistoryService):
 
 
 async def test_adding_in_a_turn_reads_the_history_once_and_rewrites_nothing() -> None:
-    async with Counted() as service:
+    service = Counted()
+    async with service:
         await memory_of(service).add(deepcopy(POOL))
         memory = memory_of(service)
         service.reads = 0
