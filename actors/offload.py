@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CancelScope, CapacityLimiter
 
 T = TypeVar("T")
 
@@ -32,15 +32,31 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 async def iterate_in_thread(generator: Generator[T, None, object]) -> AsyncGenerator[T, None]:
     """Iterate a synchronous generator with each step in a worker thread.
 
-    Each step sees the caller's context. When the iteration is cancelled the generator's running step ends unheard and
-    the generator is closed after it.
+    Each step sees the caller's context. When the iteration ends early the generator is closed, in a thread too: at once,
+    or after the step that runs, which ends unheard.
     """
+    left = False
+    stepping = False
 
     def step() -> Any:
-        return next(generator, _END)
+        item = next(generator, _END)
+        if left:
+            generator.close()
+        return item
 
-    while (item := await in_thread(step)) is not _END:
-        yield item
+    try:
+        while True:
+            stepping = True
+            item = await in_thread(step)
+            stepping = False
+            if item is _END:
+                return
+            yield item
+    finally:
+        left = True
+        if not stepping:
+            with CancelScope(shield=True):
+                await in_thread(generator.close)
 
 
 async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -95,8 +95,11 @@ class ActorSystem:
             await self._no_turns()
         for run in self._archive.runs():
             self._actor_of(run).cancel(run, "the server is stopping")
-        # Every cancelled turn ends within its bound, with its handler or without it.
-        await self._no_turns()
+        # A cancelled turn ends within its bound, with its handler or without it; only a store that hangs takes longer.
+        with anyio.move_on_after(2 * self.limits.cancel_seconds + 1) as patience:
+            await self._no_turns()
+        if patience.cancelled_caught:
+            logger.error("stopping without %s turns that could not be committed", self._archive.open)
 
     async def stop(self) -> None:
         """Let everything go. Turns that still run are cancelled. Stopping what was not started does nothing."""

@@ -201,7 +201,8 @@ def _is_predecessors(value: object) -> bool:
 def _kind(value: object) -> str:
     if isinstance(value, type):
         return "a class"
-    return f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 # -- the user's part of a traceback -------------------------------------------------------------------------------

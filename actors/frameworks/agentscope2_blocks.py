@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 from agentscope.message import Base64Source, DataBlock, TextBlock, URLSource
-from pydantic import ValidationError
+from pydantic import AnyUrl, ValidationError
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import Audio, Content, Data, File, Image, Refusal, Text, Video
@@ -140,7 +140,7 @@ def _found(
     if inline is not None:
         return _inline(inline[0] or media_type or _DEFAULT_MEDIA_TYPE[kind], inline[1], name)
     try:
-        source = URLSource(url=uri, media_type=media_type or _guess(uri, kind, name))
+        source = URLSource(url=AnyUrl(uri), media_type=media_type or _guess(uri, kind, name))
     except ValidationError as error:
         raise InvalidRequest(f"{uri[:80]!r} is neither a URL nor a data URI", field=where) from error
     if source.url.scheme == "file":

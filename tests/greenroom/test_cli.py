@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -88,7 +89,7 @@ def served(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], s
             process.kill()
 
 
-# -- without a server ---------------------------------------------------------------------------------------------------
+# -- without a server --------------------------------------------------------------------------------------------------
 
 
 def test_version_and_help() -> None:
@@ -229,52 +230,62 @@ def test_drain_seconds_bound_how_long_turns_run_on(folder: Path) -> None:
         assert process.wait(SECONDS) == 0
 
 
-def test_a_conversation_in_a_terminal(folder: Path) -> None:
-    (folder / "app.py").write_text(ECHO)
-    with served(folder / "app.py") as (_, url):
-        ours, theirs = pty.openpty()
-        chat = subprocess.Popen(
-            [sys.executable, "-m", "greenroom.cli", "chat", url],
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        # The leader of a new session that opens a terminal gets it as its own, so that Ctrl-C on it is a signal.
+        code = (
+            "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); from greenroom.cli import main; main()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=_own_terminal,
         )
         os.close(theirs)
-        try:
-            assert "/quit" in _read_to(ours, "> ")
-            os.write(ours, b"hello\n")
-            assert "you said hello" in _read_to(ours, "> ")
-            os.write(ours, b"wait\n")
-            _read_to(ours, "you said wait")
-            os.write(ours, b"\x03")  # Ctrl-C stops the answer
-            assert "(stopped)" in _read_to(ours, "> ")
-            os.write(ours, b"\x03")  # and at the prompt begins the line anew
-            _read_to(ours, "leaves)")
-            _read_to(ours, "> ")
-            os.write(ours, b"/new\n")
-            assert "session" in _read_to(ours, "> ")
-            os.write(ours, b"/help\n")
-            assert "no command" in _read_to(ours, "> ")
-            os.write(ours, b"\x04")  # Ctrl-D leaves
-            assert chat.wait(SECONDS) == 0
-        finally:
-            chat.kill()
-            chat.wait()
-            os.close(ours)
+        self._unread = ""
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def read_to(self, expected: str) -> str:
+        """What is shown next, up to and with what is expected."""
+        while expected not in self._unread:
+            assert select.select([self._ours], [], [], SECONDS)[0], (
+                f"waiting for {expected!r} after {self._unread!r}"
+            )
+            self._unread += os.read(self._ours, 1024).decode()
+        shown, _, self._unread = self._unread.partition(expected)
+        return shown + expected
 
 
-def _own_terminal() -> None:
-    """Make the terminal on standard input the process's own, so that Ctrl-C on it is a signal."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _read_to(terminal: int, expected: str) -> str:
-    text = ""
-    while not text.endswith(expected) and expected not in text.rpartition("\n")[2]:
-        text += os.read(terminal, 1024).decode()
-    return text
+def test_a_conversation_in_a_terminal(folder: Path) -> None:
+    (folder / "app.py").write_text(ECHO)
+    with served(folder / "app.py") as (_, url), Terminal("chat", url) as terminal:
+        assert "/quit" in terminal.read_to("> ")
+        terminal.type("hello\n")
+        assert "you said hello\r\n" in terminal.read_to("> ")
+        terminal.type("wait\n")
+        terminal.read_to("you said wait")
+        terminal.type("\x03")  # Ctrl-C stops the answer
+        assert "(stopped)" in terminal.read_to("> ")
+        terminal.type("\x03")  # and at the prompt begins the line anew
+        assert "leaves" in terminal.read_to("> ")
+        terminal.type("/new\n")
+        assert "session" in terminal.read_to("> ")
+        terminal.type("/help\n")
+        assert "no command" in terminal.read_to("> ")
+        terminal.type("\x04")  # Ctrl-D leaves
+        assert terminal.process.wait(SECONDS) == 0

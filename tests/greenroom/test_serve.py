@@ -224,11 +224,8 @@ def _running(server: AiohttpServer) -> AgentApp:
 async def test_an_application_with_its_own_server_is_served_by_it() -> None:
     server = AiohttpServer(port=0)
     app = _running(server)
-    serving = asyncio.create_task(serve(app, started=pytest.fail))
-    while "ready" not in repr(app):
-        await asyncio.sleep(0)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await serving
+    app.init(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    await serve(app, started=pytest.fail)
     assert server.port != 0
 
 

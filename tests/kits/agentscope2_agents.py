@@ -1,7 +1,7 @@
 """AgentScope 2.x agents for tests, on a model that says what it is told to, without a server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from agentscope.agent import Agent
@@ -11,7 +11,7 @@ from agentscope.message import Msg, TextBlock, ThinkingBlock, ToolCallBlock, Use
 from agentscope.model import ChatModelBase, ChatResponse, ChatUsage
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.tool import FunctionTool, Toolkit
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 ALLOW = PermissionDecision(behavior=PermissionBehavior.ALLOW, message="a test may")
 
@@ -27,28 +27,27 @@ class NoParameters(BaseModel):
     """The model takes none."""
 
 
-class Said(ChatModelBase):
+class Said(ChatModelBase):  # type: ignore[misc]  # its types are not followed
     """A model that answers each call with the next of its replies: a list of chunks, or an error to raise."""
 
     def __init__(self, *replies: Sequence[Chunk] | Exception) -> None:
-        super().__init__(OpenAICredential(api_key="none"), "said", NoParameters(), max_retries=0)
+        super().__init__(OpenAICredential(api_key=SecretStr("none")), "said", NoParameters(), max_retries=0)
         self.formatter = OpenAIChatFormatter()
-        self.replies = list(replies)
+        self.replies: list[Sequence[Chunk] | Exception] = list(replies)
         self.asked: list[list[Msg]] = []
         self.hanging = asyncio.Event()
 
     async def _call_api(
         self, model_name: str, messages: list[Msg], *args: Any, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        self.asked.append(
-            [msg.model_copy(deep=True) for msg in messages]
-        )  # the agent goes on writing to its own
+    ) -> AsyncGenerator[ChatResponse, None]:
+        # Copies: the agent goes on writing to its own.
+        self.asked.append([msg.model_copy(deep=True) for msg in messages])
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
         return self._stream(reply)
 
-    async def _stream(self, chunks: Sequence[Chunk]) -> AsyncIterator[ChatResponse]:
+    async def _stream(self, chunks: Sequence[Chunk]) -> AsyncGenerator[ChatResponse, None]:
         for chunk in chunks:
             if not chunk:
                 self.hanging.set()
@@ -58,9 +57,9 @@ class Said(ChatModelBase):
         yield ChatResponse(content=[], is_last=False, usage=usage)
 
 
-def say(*pieces: str) -> list[Chunk]:
+def say(*pieces: str | None) -> list[Chunk]:
     """A reply of text."""
-    return [[TextBlock(id="text", text=piece)] for piece in pieces]
+    return [[TextBlock(id="text", text=piece)] for piece in pieces if piece is not None]
 
 
 def think(*pieces: str) -> list[Chunk]:
@@ -74,11 +73,16 @@ def use(*calls: tuple[str, str, str]) -> list[Chunk]:
 
 
 def agent(
-    model: ChatModelBase, *functions: Callable[..., Any], concurrent: bool = True, **kwargs: Any
+    model: ChatModelBase,
+    *functions: Callable[..., Any],
+    concurrent: bool = True,
+    permission: PermissionDecision | None = ALLOW,
+    **kwargs: Any,
 ) -> Agent:
-    """An agent with these functions as tools, which it may call without asking."""
-    tools = [
-        FunctionTool(function, permission=ALLOW, is_concurrency_safe=concurrent) for function in functions
+    """An agent with these functions as tools. With `permission=None` it has to ask before it calls one."""
+    tools: list[Any] = [
+        FunctionTool(function, permission=permission, is_concurrency_safe=concurrent)
+        for function in functions
     ]
     return Agent("Friday", "You are Friday.", model, toolkit=Toolkit(tools=tools), **kwargs)
 

@@ -1,4 +1,4 @@
-"""AgentScope 1.x agents in turns of a real actor: answered, cancelled, their tools off the loop, their usage counted."""
+"""AgentScope 1.x agents in turns of a real actor: answered, cancelled, tools off the loop, usage counted."""
 
 import asyncio
 import threading
@@ -282,28 +282,25 @@ def output_of(ending: Terminal) -> list[str]:
     return ["".join(part.text for part in output.output) for output in outputs]  # type: ignore[union-attr]
 
 
+def where() -> str:
+    return "loop" if threading.current_thread() is threading.main_thread() else "thread"
+
+
 async def test_a_synchronous_tool_leaves_the_loop_free_and_knows_its_context() -> None:
-    entered, leave = threading.Event(), threading.Event()
+    loop, entered, leave = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def tool() -> ToolResponse:
         """A tool."""
-        entered.set()
-        assert leave.wait(30), "the loop was blocked: nobody could open the door"
-        return tool_says(
-            f"{place.get()} in {'main' if threading.current_thread() is threading.main_thread() else 'a'} thread"
-        )
+        loop.call_soon_threadsafe(entered.set)
+        assert leave.wait(10), "the loop was blocked: nobody could open the door"
+        return tool_says(f"{place.get()} in a {where()}")
 
     async def open_the_door() -> None:
-        while not entered.is_set():
-            await asyncio.sleep(0)
+        await entered.wait()
         leave.set()
 
     ending, _ = await with_tool(tool, open_the_door())
     assert output_of(ending) == ["here in a thread"]
-
-
-def where() -> str:
-    return "loop" if threading.current_thread() is threading.main_thread() else "thread"
 
 
 def generating() -> Generator[ToolResponse, None, None]:
@@ -347,8 +344,8 @@ def returning_an_async_generator() -> Any:
 async def test_tools_of_all_kinds(tool: Any, output: str, progress: list[str]) -> None:
     ending, events = await with_tool(tool)
     assert output_of(ending) == [output]
-    shown = [event.output[0].text for event in events if isinstance(event, ToolProgress)]
-    assert shown == progress
+    shown = [event.output for event in events if isinstance(event, ToolProgress)]
+    assert shown == [(Text(text),) for text in progress]
 
 
 async def test_a_synchronous_tool_that_raises_tells_the_model() -> None:
@@ -374,19 +371,18 @@ async def test_a_synchronous_postprocessing_is_off_the_loop_too() -> None:
 
 
 async def test_a_turn_is_cancelled_while_its_tool_is_in_a_thread() -> None:
-    entered, leave = threading.Event(), threading.Event()
+    loop, entered, leave = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def tool() -> ToolResponse:
         """A tool."""
-        entered.set()
-        leave.wait(30)
+        loop.call_soon_threadsafe(entered.set)
+        leave.wait(10)
         return tool_says("too late")
 
     agent = an_agent(Scripted(calls("tool"), says("never")), tool)
     async with serving(lambda msgs: printed(agent, msgs)) as system:
         log = await system.submit(turn("hello"))
-        while not entered.is_set():
-            await asyncio.sleep(0)
+        await entered.wait()
         await system.cancel(log.id)
         ending = await log.ended()
         leave.set()
@@ -447,16 +443,14 @@ async def test_a_model_made_of_another_is_counted_once() -> None:
 
 
 async def test_making_adapters_wraps_agentscope_once() -> None:
-    before = (
-        Toolkit.call_tool_function,
-        AgentBase.__call__,
-        ChatModelBase.__init_subclass__,
-        Scripted.__call__,
-    )
+    def wrapped() -> list[Any]:
+        return [
+            Toolkit.call_tool_function,
+            AgentBase.__call__,
+            ChatModelBase.__init_subclass__,
+            Scripted.__call__,
+        ]
+
+    before = wrapped()
     AgentScope1Adapter()
-    assert (
-        Toolkit.call_tool_function,
-        AgentBase.__call__,
-        ChatModelBase.__init_subclass__,
-        Scripted.__call__,
-    ) == before
+    assert wrapped() == before

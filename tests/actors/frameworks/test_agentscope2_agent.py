@@ -17,7 +17,7 @@ from agentscope.message import Msg
 from agentscope.model import OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionMode, PermissionRule
 from agentscope.state import AgentState
-from agentscope.tool import FunctionTool, Toolkit
+from pydantic import SecretStr
 
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import Terminal, TextDelta, TurnCancelled, TurnCompleted, TurnFailed
@@ -27,7 +27,7 @@ from greenroom.actors.messages import Data, Message, Text, ToolCall, ToolOutput,
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.memory_store import InMemoryStore
-from kits.agentscope2_agents import ALLOW, HANG, Said, agent, events_of, say, think, use, user
+from kits.agentscope2_agents import HANG, Said, agent, events_of, say, think, use, user
 from kits.grammar import check_events
 from kits.scripted_model import ScriptedModel
 from kits.scripted_model_script import CallTool, Say, Think
@@ -55,7 +55,7 @@ async def ending_of(system: ActorSystem, text: str = "hello", **kwargs: Any) -> 
     log = await system.submit(turn(text, **kwargs))
     events = [event async for event in log.read()]
     check_events(events)
-    ending: Any = events[-1]
+    ending: Terminal = events[-1]  # type: ignore[assignment]
     return ending
 
 
@@ -76,7 +76,6 @@ async def test_a_handler_in_the_manner_of_the_tutorial() -> None:
             friday = agent(model, state=AgentState.model_validate(kept) if kept else None)
             async for event in friday.reply_stream(msgs):
                 yield event
-            model.replies = [say(str(len(friday.state.context)))]
             await states.save_state(
                 user_id=request.user_id,
                 session_id=request.session_id,
@@ -150,7 +149,7 @@ async def test_restored_permissions_are_those_the_agent_goes_by() -> None:
         return "erased"
 
     def make(model: Said) -> Agent:
-        return Agent("Friday", "", model, toolkit=Toolkit(tools=[FunctionTool(erase)]))
+        return agent(model, erase, permission=None)
 
     adapter = AgentScope2Adapter()
     friday = make(Said())
@@ -198,10 +197,7 @@ async def test_who_writes_on_instead_of_confirming_is_heard() -> None:
 
     model = Said(use(("1", "erase", "{}")), say("All right, I do not."))
 
-    def make() -> Agent:
-        return Agent("Friday", "", model, toolkit=Toolkit(tools=[FunctionTool(erase)]))
-
-    async with serving(make, by_factory=True) as system:
+    async with serving(lambda: agent(model, erase, permission=None), by_factory=True) as system:
         waiting = await ending_of(system, "erase it")
         assert isinstance(waiting, TurnCompleted)
         assert [item.kind for item in waiting.output] == ["tool_call", "message"]
@@ -254,9 +250,8 @@ async def test_an_agent_on_a_model_server() -> None:
     async with ScriptedModel(script) as server:
 
         def make() -> Agent:
-            credential = OpenAICredential(api_key="any", base_url=server.base_url)
-            model = OpenAIChatModel(credential, "scripted", max_retries=0)
-            return Agent("Friday", "", model, toolkit=Toolkit(tools=[FunctionTool(clock, permission=ALLOW)]))
+            credential = OpenAICredential(api_key=SecretStr("any"), base_url=server.base_url)
+            return agent(OpenAIChatModel(credential, "scripted", max_retries=0), clock)
 
         async with serving(make, by_factory=True) as system:
             log = await system.submit(turn("What time is it?"))

@@ -29,7 +29,6 @@ from agentscope.message import (
 )
 from agentscope.model import ChatResponse
 from agentscope.state import AgentState
-from agentscope.tool import FunctionTool, Toolkit
 from agentscope.types import ErrorInfo, ErrorType, ReplyFinishedReason
 
 from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
@@ -320,7 +319,7 @@ class Small(Said):
 
 
 async def test_what_is_compressed_away_is_kept_in_the_history(service: InMemorySessionHistoryService) -> None:
-    state: AgentState | None = None
+    state = AgentState()
     expected: list[str] = []
     for number in range(4):
         model = Small(say(f"a{number} " * 60))
@@ -328,8 +327,8 @@ async def test_what_is_compressed_away_is_kept_in_the_history(service: InMemoryS
         friday = await turn(service, f"q{number} " * 60, model, state=state, context_config=config)
         state = AgentState.model_validate(friday.state.model_dump(mode="json"))
         expected += [f"q{number} " * 60, f"a{number} " * 60]
-    assert friday.state.summary
-    assert len("".join(text or "" for text in context(friday))) < len("".join(expected))
+    assert state.summary
+    assert len("".join(msg.get_text_content() or "" for msg in state.context)) < len("".join(expected))
     assert await told(service) == expected
 
 
@@ -339,8 +338,7 @@ async def test_a_reply_that_is_resumed_is_one_message(service: InMemorySessionHi
         return "erased"
 
     def make(model: Said) -> Agent:
-        toolkit = Toolkit(tools=[FunctionTool(erase)])
-        return Agent("Friday", "", model, toolkit=toolkit, middlewares=[remembers(service)])
+        return agent(model, erase, permission=None, middlewares=[remembers(service)])
 
     *_, asking = await events_of(make(Said(use(("1", "erase", "{}")))), user("erase it"))
     results = [ConfirmResult(confirmed=True, tool_call=call) for call in asking.tool_calls]

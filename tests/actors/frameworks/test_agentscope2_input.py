@@ -8,7 +8,7 @@ from kits.agentscope_line import require_line
 
 require_line(2)
 
-from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
+from agentscope.message import DataBlock, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
@@ -23,8 +23,8 @@ from greenroom.actors.messages import Audio, Content, Data, File, Image, Message
 pytestmark = pytest.mark.agentscope2
 
 
-def msgs(*messages: Message) -> list[Msg]:
-    return AgentScope2Adapter().messages(messages)
+def msgs(*messages: Message) -> list[Any]:
+    return list(AgentScope2Adapter().messages(messages))
 
 
 def block(part: Content) -> Any:

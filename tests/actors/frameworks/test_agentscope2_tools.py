@@ -15,6 +15,7 @@ from kits.agentscope_line import require_line
 require_line(2)
 
 from agentscope.agent import Agent
+from agentscope.event import ToolResultStartEvent, ToolResultTextDeltaEvent
 from agentscope.message import TextBlock
 from agentscope.tool import FunctionTool, ToolBase, ToolChunk, Toolkit
 
@@ -122,8 +123,9 @@ async def test_asynchronous_tools_stay_on_the_loop() -> None:
             """Tell where it runs."""
             return f"{on_the_loop()}"
 
+    functions: list[Any] = [tool, stream, Callable()]
     with turn():
-        for function in (tool, stream, Callable()):
+        for function in functions:
             it = FunctionTool(function, name="tool", permission=ALLOW)
             friday = Agent("Friday", "", Said(use(CALL), say("ok")), toolkit=Toolkit(tools=[it]))
             assert await output_of(friday) == "True (success)"
@@ -150,7 +152,7 @@ async def test_a_tool_that_raises_tells_the_agent() -> None:
         assert await output_of(agent(Said(use(CALL), say("ok")), tool)) == "no such city (error)"
 
 
-class _Plain(ToolBase):
+class _Plain(ToolBase):  # type: ignore[misc]  # its types are not followed
     """A tool whose own `__call__` is synchronous, which AgentScope calls on the loop."""
 
     name, description = "tool", "Tells where it runs."
@@ -162,12 +164,12 @@ class _Plain(ToolBase):
 
 
 class _Whole(_Plain):
-    def __call__(self, **kwargs: Any) -> Any:  # type: ignore[override]
+    def __call__(self, **kwargs: Any) -> Any:
         return ToolChunk(content=[TextBlock(text=f"{on_the_loop()}")])
 
 
 class _Stepwise(_Plain):
-    def __call__(self, **kwargs: Any) -> Any:  # type: ignore[override]
+    def __call__(self, **kwargs: Any) -> Any:
         for _ in range(2):
             yield ToolChunk(content=[TextBlock(text=f"{on_the_loop()} ")])
 
@@ -219,7 +221,7 @@ async def test_tasks_of_concurrent_calls_end_with_the_turn() -> None:
     with turn() as scope:
         async with aclosing(friday.reply_stream(user("go"))) as events:
             async for event in events:
-                if event.type == "TOOL_RESULT_START":
+                if isinstance(event, ToolResultStartEvent):
                     await stuck.started.wait()
                     break
         assert len(scope.tasks) == 2, "AgentScope leaves them behind when its stream is closed"
@@ -258,7 +260,7 @@ async def test_closing_the_stream_while_a_tool_speaks_raises_nothing() -> None:
         friday = agent(Said(use(CALL)), tool, concurrent=False)
         async with aclosing(friday.reply_stream(user("go"))) as events:
             async for event in events:
-                if event.type == "TOOL_RESULT_TEXT_DELTA":
+                if isinstance(event, ToolResultTextDeltaEvent):
                     break
         del events, friday
     await settled()
