@@ -15,7 +15,15 @@ from anyio import CapacityLimiter
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import GreenroomError, HandlerError, MailboxFull, SessionBusy
-from greenroom.actors.events import Item, Terminal, TurnAccepted, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from greenroom.actors.events import (
+    Item,
+    Terminal,
+    TurnAccepted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+)
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
@@ -162,8 +170,10 @@ class SessionActor:
         """The turn's task is no more. Had it been torn down before its end, by whoever closes the loop, each turn
         still gets its ending."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error)
-        if run.phase == "ended":
+            logger.error(
+                "turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error
+            )
+        if run.over:
             return
         for lost in (run, *self._mailbox):
             self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
@@ -192,9 +202,9 @@ class SessionActor:
         error: BaseException | None = None
         try:
             await self._answer(run)
-        except (Exception, asyncio.CancelledError) as caught:
+        except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 - whatever it is, it ends the turn
             error = caught
-        if run.phase == "ended":  # over our head: another turn may be running by now
+        if run.over:  # over our head: another turn may be running by now
             work.roll_back()
             return
         run.phase = "committing"
@@ -246,7 +256,7 @@ class SessionActor:
         if error is None and not run.stopping:
             try:
                 ending = await self._commit(run, work)
-            except Exception as caught:
+            except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
                 error = caught
         if ending is None:
             work.roll_back()
@@ -283,6 +293,9 @@ class SessionActor:
     def _last_words(self, run: TurnRun) -> tuple[Item, ...]:
         if run.composer is None:
             return ()
+        for _, usage in run.scope.usage:  # spent, although nobody will say so any more
+            run.composer.report_usage(usage)
+        run.scope.usage.clear()
         if not run.composer.ended:
             run.composer.abandon()
         return tuple(run.composer.output)
@@ -336,4 +349,3 @@ async def _close(stream: AsyncIterator[object]) -> None:
     close = getattr(stream, "aclose", None)
     if close is not None:
         await close()
-

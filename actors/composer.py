@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import astuple
+
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
     ArgumentsDelta,
@@ -26,6 +28,13 @@ from greenroom.actors.events import (
     ToolProgress,
 )
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
+
+
+def weight(part: Content) -> int:
+    """What a part counts against a turn's bound: the length of its text, or of its data as text."""
+    if type(part) is Text:
+        return len(part.text)
+    return sum(len(value if isinstance(value, str) else repr(value)) for value in astuple(part))
 
 
 class Draft:
@@ -110,6 +119,7 @@ class MessageDraft(Draft):
         """A whole part; text before it ends there."""
         self._check_open()
         self.end_text()
+        self._composer.spend(weight(part))
         self._part_done(part)
 
     def end_text(self) -> None:
@@ -191,6 +201,9 @@ class OutputDraft(Draft):
     def progress(self, output: Sequence[Content]) -> None:
         """What there is so far, whole."""
         self._check_open()
+        self._composer.spend(
+            sum(map(weight, output))
+        )  # each time: a log that holds every snapshot grows by it
         self._output = tuple(output)
         self._composer.emit(ToolProgress(self.id, self._output))
 
@@ -205,6 +218,7 @@ class OutputDraft(Draft):
         """The output is complete; without `output` the last progress is it."""
         if self.open:
             if output is not None:
+                self._composer.spend(sum(map(weight, output)))
                 self._output = tuple(output)
             self._part_done(self._whole())
             super().done()
@@ -215,7 +229,9 @@ class Composer:
 
     __slots__ = ("_drafts", "_emit", "_limit", "_new_id", "_speech", "ended", "output", "spent", "usage")
 
-    def __init__(self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = 1 << 62) -> None:
+    def __init__(
+        self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = 1 << 62
+    ) -> None:
         self._emit = emit
         self._new_id = new_id
         self._limit = limit
@@ -337,7 +353,9 @@ class Composer:
             self.emit(ItemStarted(draft.id, draft.kind, draft.role))
         else:
             self.end_speech()
-            self.emit(ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label))
+            self.emit(
+                ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label)
+            )
         self._drafts[draft.id] = draft
 
     def _item_id(self) -> str:

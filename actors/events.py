@@ -5,9 +5,9 @@ Contracts only. The order of a turn's events, which the composer keeps whatever 
     TurnAccepted [TurnStarted item*] (TurnCompleted | TurnFailed | TurnCancelled)
     item : ItemStarted (TextDelta | ArgumentsDelta | ToolProgress | PartDone)* ItemDone
 
-Items may interleave (two tools that run at once). A handler with `framework="events"` yields `ItemStarted`, `TextDelta`,
-`ArgumentsDelta`, `ToolProgress`, `PartDone`, `ItemDone` and `UsageReported`; its item ids are its own and need only be
-unique in its turn.
+Items may interleave (two tools that run at once). A handler with `framework="events"` yields `ItemStarted`,
+`TextDelta`, `ArgumentsDelta`, `ToolProgress`, `PartDone`, `ItemDone` and `UsageReported`; its item ids are its own and
+need only be unique in its turn.
 """
 
 from __future__ import annotations

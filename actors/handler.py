@@ -1,7 +1,7 @@
 """Handlers: the user's function that answers a turn, in whatever form it was written.
 
-`QueryHandler` calls a function for each turn (`@app.query`); `AgentHandler` calls a factory once a session and keeps the
-agent (`@app.agent`). Synchronous functions run in worker threads.
+`QueryHandler` calls a function for each turn (`@app.query`); `AgentHandler` calls a factory once a session and keeps
+the agent (`@app.agent`). Synchronous functions run in worker threads.
 """
 
 from __future__ import annotations

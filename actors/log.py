@@ -18,7 +18,18 @@ from greenroom.actors.messages import Turn
 class TurnLog:
     """Events of `turn`, numbered from 0. `views`: forms of it that its readers share, by protocol."""
 
-    __slots__ = ("__weakref__", "_events", "_loop", "_notifying", "_watchers", "expired", "size", "terminal", "turn", "views")
+    __slots__ = (
+        "__weakref__",
+        "_events",
+        "_loop",
+        "_notifying",
+        "_watchers",
+        "expired",
+        "size",
+        "terminal",
+        "turn",
+        "views",
+    )
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
@@ -33,7 +44,9 @@ class TurnLog:
 
     def __repr__(self) -> str:
         ending = type(self.terminal).__name__ if self.terminal else "open"
-        return f"<TurnLog {self.turn.id} {len(self._events)} events, {len(self._watchers)} watchers, {ending}>"
+        return (
+            f"<TurnLog {self.turn.id} {len(self._events)} events, {len(self._watchers)} watchers, {ending}>"
+        )
 
     def __len__(self) -> int:
         return len(self._events)
@@ -66,7 +79,9 @@ class TurnLog:
     def events(self, position: int = 0) -> list[Event]:
         """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept."""
         if self.expired:
-            raise CursorExpired(f"the events of turn {self.id} are no longer kept; ask for its session's history instead")
+            raise CursorExpired(
+                f"the events of turn {self.id} are no longer kept; ask for its session's history instead"
+            )
         return self._events[position:] if position else self._events
 
     def watch(self, watcher: Callable[[], None]) -> None:

@@ -32,8 +32,8 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 async def iterate_in_thread(generator: Generator[T, None, object]) -> AsyncGenerator[T, None]:
     """Iterate a synchronous generator with each step in a worker thread.
 
-    Each step sees the caller's context. When the iteration ends early the generator is closed, in a thread too: at once,
-    or after the step that runs, which ends unheard.
+    Each step sees the caller's context. When the iteration ends early the generator is closed, in a thread too: at
+    once, or after the step that runs, which ends unheard.
     """
     left = False
     stepping = False

@@ -63,7 +63,7 @@ class Roster:
         if len(self) >= self._bound:
             if not self._idle:
                 raise Overloaded(
-                    f"all {self._bound} sessions that may be active (Limits.active_sessions) are at work; try again later"
+                    f"all {self._bound} sessions that may be active (Limits.active_sessions) are at work; try later"
                 )
             self._passivate(next(iter(self._idle)))
         return self._new(key)

@@ -119,7 +119,9 @@ class ActorSystem:
     async def submit(self, turn: Turn) -> TurnLog:
         """Accept a turn. Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull` or `TurnExists`."""
         if self.state != "serving":
-            raise NotServing(f"no turns are taken: the application is {self.state}; try again, or another process")
+            raise NotServing(
+                f"no turns are taken: the application is {self.state}; try again, or another process"
+            )
         if self._archive.open >= self.limits.turns:
             raise Overloaded(
                 f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
@@ -137,7 +139,9 @@ class ActorSystem:
         """The log of a turn. Raises `TurnNotFound`."""
         return self._archive.get(TurnKey(principal, turn_id)).log
 
-    async def cancel(self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request") -> TurnLog:
+    async def cancel(
+        self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request"
+    ) -> TurnLog:
         """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
         run = self._archive.get(TurnKey(principal, turn_id))
         if run.phase != "ended":

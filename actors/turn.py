@@ -18,7 +18,18 @@ Phase: TypeAlias = Literal["queued", "running", "committing", "ended"]
 class TurnRun:
     """The mutable side of a turn, touched by its actor alone."""
 
-    __slots__ = ("composer", "context", "failure", "log", "phase", "reason", "scope", "size", "task", "timers")
+    __slots__ = (
+        "composer",
+        "context",
+        "failure",
+        "log",
+        "phase",
+        "reason",
+        "scope",
+        "size",
+        "task",
+        "timers",
+    )
 
     def __init__(self, log: TurnLog) -> None:
         self.log = log
@@ -43,6 +54,11 @@ class TurnRun:
         return f"turn {self.log.id} of session {self.log.turn.key.session_id!r}"
 
     @property
+    def over(self) -> bool:
+        """Whether the turn has its ending."""
+        return self.phase == "ended"
+
+    @property
     def stopping(self) -> bool:
         """Whether somebody asked the running handler to stop."""
         return self.reason is not None or self.failure is not None
@@ -64,4 +80,6 @@ def error_info(error: BaseException, error_id: str, debug: bool) -> ErrorInfo:
     name = type(error).__name__
     if debug:
         return ErrorInfo(name, f"{name}: {error}", error_id)
-    return ErrorInfo(name, f"the agent failed ({name}); the server's log has the details under {error_id}", error_id)
+    return ErrorInfo(
+        name, f"the agent failed ({name}); the server's log has the details under {error_id}", error_id
+    )

@@ -45,7 +45,9 @@ class Watchdog:
         """Begin to watch the running loop."""
         loop = asyncio.get_running_loop()
         ident = threading.get_ident()
-        self._thread = threading.Thread(target=self._watch, args=(loop, ident), name="greenroom watchdog", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, args=(loop, ident), name="greenroom watchdog", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

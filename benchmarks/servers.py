@@ -22,6 +22,7 @@ class Server(Struct, frozen=True):
 
     name: str
     port: int
+    pid: int
 
     def ask(self, what: str) -> float:
         """`cpu` (seconds used so far) or `memory` (bytes resident)."""
@@ -36,7 +37,7 @@ def running(name: str, *arguments: str) -> Iterator[Server]:
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin and process.stdout
     try:
-        yield Server(name, int(process.stdout.readline()))
+        yield Server(name, int(process.stdout.readline()), process.pid)
     finally:
         process.stdin.close()
         try:

@@ -92,7 +92,7 @@ async def shutdown_func(self):
 
 
 @agent_app.query(framework="agentscope")
-async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
+async def query_func(self, msgs, request: AgentRequest):
     session_id = request.session_id
     user_id = request.user_id
 

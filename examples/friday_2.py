@@ -50,7 +50,9 @@ async def execute_python_code(code: str, timeout: float = 300) -> str:
     """
     with anyio.move_on_after(timeout):
         command = [sys.executable, "-u", "-c", code]
-        done = await anyio.run_process(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        done = await anyio.run_process(
+            command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
         return f"exit code {done.returncode}\n{done.stdout.decode(errors='replace')}"
     return f"stopped after {timeout} seconds"
 
@@ -75,7 +77,9 @@ async def init_func(self):
     if api_key := os.getenv("DASHSCOPE_API_KEY"):
         self.model = dashscope_model(api_key)
     elif api_key := os.getenv("OPENAI_API_KEY"):
-        self.model = OpenAIChatModel(OpenAICredential(api_key=api_key), os.getenv("OPENAI_MODEL", "gpt-4.1-mini"))
+        self.model = OpenAIChatModel(
+            OpenAICredential(api_key=api_key), os.getenv("OPENAI_MODEL", "gpt-4.1-mini")
+        )
     else:
         logging.getLogger("friday").warning(local_model_warning())
         await self.local_model.start()
@@ -93,7 +97,9 @@ def use_local_model(self):
     self.model = OpenAIChatModel(credential, local.model, context_size=local.context)
     # So small a model answers in French and at length unless told, and a tool's description, or the time and the state
     # of its tasks, makes it talk about these.
-    self.system_prompt = "You're a helpful assistant named Friday. Keep answers short, correct and in English."
+    self.system_prompt = (
+        "You're a helpful assistant named Friday. Keep answers short, correct and in English."
+    )
     self.tools = []
     self.injection = InjectionConfig(inject_runtime_state=False)
 
@@ -106,7 +112,7 @@ async def shutdown_func(self):
 
 
 @agent_app.query(framework="agentscope")
-async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
+async def query_func(self, msgs, request: AgentRequest):
     session_id = request.session_id
     user_id = request.user_id
 

@@ -127,7 +127,6 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "__version__",
     "AgentApp",
     "AgentDriver",
     "AgentRequest",
@@ -180,6 +179,7 @@ __all__ = [
     "Usage",
     "UsageReported",
     "Video",
+    "__version__",
 ]
 
 

@@ -30,12 +30,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 class AgentApp:
     """An application: one handler, its services' hooks, its own routes.
 
-    Use it as a server (`app.run()`), or inside your own program: `async with app:` starts it in the running loop, with no
-    signal handlers and nothing global, and `app.process(...)` talks to it. Several applications may share a loop.
+    Use it as a server (`app.run()`), or inside your own program: `async with app:` starts it in the running loop, with
+    no signal handlers and nothing global, and `app.process(...)` talks to it. Several applications may share a loop.
 
     Parameters:
         app_name, app_description: what `GET /` tells.
-        overlap: what a turn does that finds its session at work: `queue`, `reject` or `interrupt`. A request may choose.
+        overlap: what a turn does that finds its session at work: `queue`, `reject`, `interrupt`; a request may choose.
         transports: carriers besides the in-process one; `run` adds an aiohttp server if there is none.
         state: where sessions are kept: nothing or `"memory"`, or a `SessionStore`.
         limits: the bounds of the process.
@@ -215,8 +215,9 @@ class AgentApp:
     def aiohttp_application(self, **options: Any) -> web.Application:
         """The routes as an aiohttp application, to be mounted in yours: `outer.add_subapp("/agent", ...)`.
 
-        It starts and stops this application with the outer one, unless it is running already. `options` are those of `AiohttpServer` that are not
-        about its socket: `body_bytes`, `read_seconds`, `keepalive_seconds`, `cors_origins`.
+        It starts and stops this application with the outer one, unless it is running already. `options` are those of
+        `AiohttpServer` that are not about its socket: `body_bytes`, `read_seconds`, `keepalive_seconds`,
+        `cors_origins`.
         """
         from greenroom.transports.aiohttp_server import embedded_application, make_application
 

@@ -247,7 +247,9 @@ def _refusal(status: int, body: bytes, retry_after: str | None) -> ChatFailed:
 
 def show_on_terminal(piece: Piece) -> None:
     """The answer goes to standard output, everything else to standard error; colours only on a terminal."""
-    click.secho(piece.text, nl=False, err=piece.style != "answer", **_LOOKS[piece.style])
+    look = _LOOKS[piece.style]
+    text = click.style(piece.text, **look) if look else piece.text
+    click.echo(text, nl=False, err=piece.style != "answer")
 
 
 def run_chat(

@@ -155,7 +155,7 @@ def _explain(error: Exception) -> NoReturn:
         raise Failed(error.message) from error
     if blames_user(error):
         raise Failed(
-            f"the application failed; is it an init or a shutdown hook?\n\n{users_part(error)}"
+            f"the application did not run, because one of its hooks failed:\n\n{users_part(error)}"
         ) from error
     raise Failed(
         f"{type(error).__name__}: {error}\n(--debug shows where; it may be a fault of Greenroom's)"

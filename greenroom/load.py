@@ -211,11 +211,18 @@ def _kind(value: object) -> str:
 def users_part(error: BaseException) -> str:
     """An error's traceback without the frames of libraries and of ours: where in the user's code it went wrong."""
     report = traceback.TracebackException.from_exception(error)
+    _trim(report)
+    return "".join(report.format()).rstrip()
+
+
+def _trim(report: traceback.TracebackException) -> None:
+    """Keep the user's frames only, also in the errors that led to this one."""
     report.stack = traceback.StackSummary.from_list(
         [frame for frame in report.stack if _is_users(frame.filename)]
     )
-    report.__cause__ = report.__context__ = None
-    return "".join(report.format()).rstrip()
+    for earlier in (report.__cause__, report.__context__):
+        if earlier is not None:
+            _trim(earlier)
 
 
 def blames_user(error: BaseException) -> bool:

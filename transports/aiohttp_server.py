@@ -50,7 +50,7 @@ class AiohttpServer:
         self.host = host
         self.port = port
         self._idle_seconds = idle_seconds
-        self._options = {
+        self._options: dict[str, Any] = {
             "body_bytes": body_bytes,
             "read_seconds": read_seconds,
             "keepalive_seconds": keepalive_seconds,

@@ -1,4 +1,4 @@
-"""Cross-origin requests (the Fetch standard's CORS protocol): which pages of other sites may call. None, unless said."""
+"""Cross-origin requests (CORS, of the Fetch standard): which pages of other sites may call. None, unless said."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Cors:
         async def middleware(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            if self._allowed(request) and request.method == "OPTIONS":
-                if "Access-Control-Request-Method" in request.headers:
-                    return self._preflight(request)
+            asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+            if asks and self._allowed(request):
+                return self._preflight(request)
             return await handler(request)
 
         return middleware

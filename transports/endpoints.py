@@ -11,7 +11,6 @@ import inspect
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from functools import partial
 from typing import Any
 
 import anyio
@@ -62,20 +61,6 @@ class EndpointCaller:
         bound = self.binder.bind(given)
         result = await call(self.endpoint.function, *bound.args, **bound.kwargs)
         return iterate_in_thread(result) if isinstance(result, Generator) else result
-
-
-def endpoint_routes(host: Host) -> list[web.RouteDef]:
-    """The routes of all endpoints. Raises `ConfigurationError` for one that no request could satisfy."""
-    callers = [EndpointCaller(endpoint) for endpoint in host.endpoints]
-    return [
-        web.route(method, caller.endpoint.path, partial(_handle, caller, host))
-        for caller in callers
-        for method in caller.endpoint.methods
-    ]
-
-
-async def _handle(caller: EndpointCaller, host: Host, request: web.Request) -> web.StreamResponse:
-    return await respond(caller, request, host)
 
 
 async def respond(caller: EndpointCaller, request: web.Request, host: Host) -> web.StreamResponse:

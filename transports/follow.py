@@ -14,20 +14,26 @@ import asyncio
 from typing import Protocol
 
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
 from greenroom.actors.log import TurnLog
 from greenroom.transports.sse import KEEPALIVE
 
 SLICE = 64 * 1024
-"""Bytes a write is made of at the most, as long as single frames are smaller: what a socket's buffer holds by default."""
+"""Bytes a write is made of at the most, unless one frame is larger: what a transport buffers before it says stop."""
 LOOK_SECONDS = 1.0
 """How often a silent connection is looked at when its turn must know soon that the client is gone."""
 
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+# Made once: copying such a dictionary is much cheaper than making it.
+HEADERS = CIMultiDict(
+    {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache",
+        "X-Accel-Buffering": "no",
+    }
+)
+FRAMED_HEADERS = CIMultiDict(HEADERS, **{"Transfer-Encoding": "chunked"})
+KEPT_FRAMED_HEADERS = CIMultiDict(FRAMED_HEADERS, Connection="keep-alive")
 
 
 class Frames(Protocol):
@@ -50,16 +56,19 @@ class Frames(Protocol):
 class EventStreamResponse(web.StreamResponse):
     """A response whose body comes framed."""
 
-    _length_check = False  # as aiohttp's own WebSocketResponse says that the body is not its writer's business
+    _length_check = (
+        False  # as aiohttp's own WebSocketResponse says that the body is not its writer's business
+    )
+    _send_headers_immediately = (
+        False  # as aiohttp's own Response says that they leave with the first of the body
+    )
 
     def __init__(self, request: web.Request) -> None:
-        super().__init__(headers=HEADERS)
         self.framed = request.version >= HttpVersion11
         if self.framed:
-            self.headers["Transfer-Encoding"] = "chunked"
-            if request.keep_alive:
-                self.headers["Connection"] = "keep-alive"
+            super().__init__(headers=KEPT_FRAMED_HEADERS if request.keep_alive else FRAMED_HEADERS)
         else:
+            super().__init__(headers=HEADERS)
             self.force_close()
 
     def body(self, frames: list[bytes], last: bool) -> bytes:

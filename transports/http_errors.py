@@ -26,8 +26,12 @@ ADVICE = {
 
 def error_response(status: int, code: str, message: str, **more: Any) -> web.Response:
     """An error as JSON: `{"error": {"code", "message", ...}}`."""
-    error = {"code": code, "message": message} | {name: value for name, value in more.items() if value is not None}
-    return web.Response(status=status, body=msgspec.json.encode({"error": error}), content_type="application/json")
+    error = {"code": code, "message": message} | {
+        name: value for name, value in more.items() if value is not None
+    }
+    return web.Response(
+        status=status, body=msgspec.json.encode({"error": error}), content_type="application/json"
+    )
 
 
 def refusal(error: GreenroomError) -> web.Response:
@@ -54,7 +58,9 @@ def errors_as_json(sources: Sources) -> Any:
         except Exception:
             error_id = f"err_{sources.uuid()}"
             logger.exception("%s %s failed [%s]", request.method, request.path, error_id)
-            return error_response(500, "internal_error", "the server failed; its log has the details", id=error_id)
+            return error_response(
+                500, "internal_error", "the server failed; its log has the details", id=error_id
+            )
 
     return middleware
 

@@ -40,7 +40,8 @@ class ProcessRoutes:
         host = self._host
         if request.content_type in FORM_TYPES and "Content-Type" in request.headers:
             raise UnsupportedMediaType(
-                f"the body is declared as {request.content_type}; send JSON and say so: -H 'Content-Type: application/json'"
+                f"the body is declared as {request.content_type}; send JSON, and say so: "
+                "-H 'Content-Type: application/json'"
             )
         principal = await host.authenticate(request.headers)
         turn = decode_request(await self._body(request), sources=host.sources, principal=principal)

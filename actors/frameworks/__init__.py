@@ -1,1 +1,1 @@
-"""Framework adapters: what turns AgentScope 1.x, AgentScope 2.x, plain text or canonical events into a turn's events."""
+"""Framework adapters: AgentScope 1.x, AgentScope 2.x, plain text or canonical events become a turn's events."""

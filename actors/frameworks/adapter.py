@@ -48,7 +48,7 @@ class FrameworkAdapter(Protocol):
     name: str
 
     def messages(self, messages: Sequence[Message]) -> object:
-        """A turn's input as the handler gets it in `msgs`. Raises `InvalidRequest` for what the framework cannot take."""
+        """A turn's input as the handler gets it. Raises `InvalidRequest` for what the framework cannot take."""
         ...
 
     def translator(self, composer: Composer) -> Translator:

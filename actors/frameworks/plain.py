@@ -88,7 +88,9 @@ class PlainTranslator:
         draft = self._drafts.get(item)
         if draft is None or not isinstance(draft, kinds):
             what = "no item" if draft is None else f"a {draft.kind} item"
-            raise HandlerError(f"the event names item {item!r}, which is {what}; start it with a fitting ItemStarted")
+            raise HandlerError(
+                f"the event names item {item!r}, which is {what}; start it with a fitting ItemStarted"
+            )
         return draft
 
     def _message(self, item: str) -> MessageDraft:
@@ -168,7 +170,7 @@ class PlainDriver:
         reply = getattr(agent, "reply", agent)
         if not callable(reply):
             raise HandlerError(
-                f"the agent factory returned a {type(agent).__name__}, which is neither callable nor has reply(messages)"
+                f"the agent factory returned a {type(agent).__name__}, neither callable nor with reply(messages)"
             )
         self._agent = agent
         self._reply: Callable[[Sequence[Message]], Any] = reply

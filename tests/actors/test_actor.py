@@ -9,18 +9,18 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from kits.grammar import check_events
-from kits.system import asked, running_system, said, turn
-from kits.virtual_time import virtual_time
 
 from greenroom.actors.errors import HandlerError, MailboxFull, SessionBusy
-from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.events import ItemStarted, ToolProgress, TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.limits import Limits
-from greenroom.actors.messages import Image, SessionKey
+from greenroom.actors.messages import Image, SessionKey, Text
 from greenroom.actors.session import Session
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.store import TurnCommit
 from greenroom.services.work import current_work
+from kits.grammar import check_events
+from kits.system import asked, running_system, said, turn
+from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
 KEY = SessionKey("u", "s")
@@ -95,7 +95,14 @@ async def test_sessions_run_beside_one_another() -> None:
 
 async def test_keys_are_tuples_whatever_the_ids_contain() -> None:
     async with running_system(new_counter, agent=True) as system:
-        for user, session in (("a", "b_c"), ("a_b", "c"), ("a_b_c", ""), ("", "a_b_c"), ("a\0b", "c"), ("a", "b\0c")):
+        for user, session in (
+            ("a", "b_c"),
+            ("a_b", "c"),
+            ("a_b_c", ""),
+            ("", "a_b_c"),
+            ("a\0b", "c"),
+            ("a", "b\0c"),
+        ):
             log = await system.submit(turn("q", user=user, session=session))
             assert said(await log.ended()) == "1"
 
@@ -217,7 +224,10 @@ async def test_overlap_interrupt_ends_the_running_turn_keeps_what_it_said_and_ru
         assert second.id in first.terminal.reason
         record = await store.load(KEY)
     assert record is not None
-    assert [(kept.status, said(kept.output)) for kept in record.turns] == [("cancelled", "partial"), ("completed", "1")]
+    assert [(kept.status, said(kept.output)) for kept in record.turns] == [
+        ("cancelled", "partial"),
+        ("completed", "1"),
+    ]
 
 
 async def test_a_full_mailbox_refuses_and_keeps_nothing_of_what_it_refused() -> None:
@@ -233,7 +243,9 @@ async def test_a_full_mailbox_refuses_and_keeps_nothing_of_what_it_refused() -> 
         assert system.statistics().accepted_turns == 3
 
 
-async def test_a_handler_that_swallows_cancellation_is_ended_over_its_head(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_swallows_cancellation_is_ended_over_its_head(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     released = asyncio.Event()
     late: list[str] = []
 
@@ -420,7 +432,9 @@ async def test_a_warm_agent_is_kept_and_a_passivated_one_restored() -> None:
         assert len(made) == 2
 
 
-def test_a_loop_torn_down_around_a_turn_still_gives_each_turn_its_ending(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_torn_down_around_a_turn_still_gives_each_turn_its_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     logs = []
 
     async def main() -> None:
@@ -432,3 +446,16 @@ def test_a_loop_torn_down_around_a_turn_still_gives_each_turn_its_ending(caplog:
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
     assert [type(log.terminal) for log in logs] == [TurnCancelled, TurnCancelled]
+
+
+@pytest.mark.parametrize("kind", ["progress", "picture"])
+async def test_every_kind_of_output_counts_against_the_turns_bound(kind: str) -> None:
+    async def endless(msgs: Any) -> AsyncIterator[object]:
+        yield ItemStarted("t", "tool_output", "tool", "c", "tool")
+        while True:
+            yield Image("x" * 1000) if kind == "picture" else ToolProgress("t", (Text("x" * 1000),))
+
+    async with running_system(endless, limits=Limits(turn_bytes=10_000)) as system:
+        ending = await (await system.submit(turn())).ended()
+    assert isinstance(ending, TurnFailed)
+    assert "turn_bytes" in ending.error.message

@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from kits.system import asked, running_system, said, turn
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
@@ -18,6 +17,7 @@ from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest
 from greenroom.actors.session import Session
+from kits.system import asked, running_system, said, turn
 
 
 async def asynchronous_generator(msgs: Any) -> AsyncIterator[str]:
@@ -140,7 +140,9 @@ async def test_a_synchronous_factory_runs_off_the_loop() -> None:
 async def test_a_handler_gets_what_it_names() -> None:
     got: dict[str, Any] = {}
 
-    async def everything(msgs: Any, request: AgentRequest, session: Session, *, other: int = 3, **rest: Any) -> None:
+    async def everything(
+        msgs: Any, request: AgentRequest, session: Session, *, other: int = 3, **rest: Any
+    ) -> None:
         got.update(msgs=msgs, request=request, session=session, other=other, rest=rest)
 
     async with running_system(everything) as system:

@@ -9,9 +9,6 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from kits.grammar import check_events
-from kits.system import asked, running_system, said, turn
-from kits.virtual_time import virtual_time
 
 from greenroom.actors.errors import MailboxFull, SessionBusy
 from greenroom.actors.events import TERMINAL, TurnCompleted
@@ -19,6 +16,9 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect, SessionKey
 from greenroom.services.memory_store import InMemoryStore
+from kits.grammar import check_events
+from kits.system import asked, running_system, said, turn
+from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
 
@@ -95,7 +95,9 @@ async def test_any_interleaving_keeps_the_laws(steps: list[Any], deadline: float
         assert sum(isinstance(event, TERMINAL) for event in log.events()) == 1
     completed = [log.id for log in logs if isinstance(log.terminal, TurnCompleted)]
     kept = record.turns if record is not None else ()
-    assert [turn.turn_id for turn in kept if turn.status == "completed"] == completed, "order or history disagree"
+    assert [turn.turn_id for turn in kept if turn.status == "completed"] == completed, (
+        "order or history disagree"
+    )
     order = [log.id for log in logs]
     assert [turn.turn_id for turn in kept] == sorted((turn.turn_id for turn in kept), key=order.index)
     state = [] if record is None or record.state is None else msgspec.json.decode(record.state)
@@ -113,7 +115,12 @@ async def take(step: tuple[Any, ...], system: Any, logs: list[TurnLog]) -> None:
         try:
             logs.append(
                 await system.submit(
-                    turn(f"{name} {how} {seconds}", id=name, overlap=overlap, disconnect=Disconnect(disconnect, 1.0))
+                    turn(
+                        f"{name} {how} {seconds}",
+                        id=name,
+                        overlap=overlap,
+                        disconnect=Disconnect(disconnect, 1.0),
+                    )
                 )
             )
         except (SessionBusy, MailboxFull):

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kits.system import turn
-from kits.virtual_time import virtual_time
 
 from greenroom.actors.errors import CursorExpired
 from greenroom.actors.events import Event, TextDelta, TurnAccepted, TurnCompleted
 from greenroom.actors.log import TurnLog
+from kits.system import turn
+from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
 END = TurnCompleted(2.0)
@@ -52,7 +52,9 @@ async def test_an_event_appended_between_replay_and_following_is_delivered_once(
     async for event in log.read():
         seen.append(event)
         if len(seen) == 1:
-            log.append(TextDelta("gap", "m"))  # while the reader is between what it has replayed and what comes
+            log.append(
+                TextDelta("gap", "m")
+            )  # while the reader is between what it has replayed and what comes
         elif len(seen) == 2:
             log.append(END)
     assert seen == [TurnAccepted("t", 1.0), TextDelta("gap", "m"), END]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import aclosing
+
+import pytest
 
 from greenroom.actors.offload import as_stream, call, in_thread, iterate_in_thread
 
@@ -13,7 +15,7 @@ from greenroom.actors.offload import as_stream, call, in_thread, iterate_in_thre
 async def test_a_generator_runs_in_threads_and_ends_where_it_ends() -> None:
     threads: set[int] = set()
 
-    def count() -> Iterator[int]:
+    def count() -> Generator[int, None, None]:
         for number in range(3):
             threads.add(threading.get_ident())
             yield number
@@ -25,7 +27,7 @@ async def test_a_generator_runs_in_threads_and_ends_where_it_ends() -> None:
 async def test_a_generator_left_early_is_closed_in_a_thread() -> None:
     closed: list[int] = []
 
-    def count() -> Iterator[int]:
+    def count() -> Generator[int, None, None]:
         try:
             yield 1
             yield 2
@@ -42,7 +44,7 @@ async def test_a_generator_cancelled_in_a_step_is_closed_after_it() -> None:
     loop = asyncio.get_running_loop()
     entered, closed, release = asyncio.Event(), asyncio.Event(), threading.Event()
 
-    def slow() -> Iterator[int]:
+    def slow() -> Generator[int, None, None]:
         try:
             loop.call_soon_threadsafe(entered.set)
             release.wait(10)
@@ -67,16 +69,12 @@ async def test_an_exception_in_a_thread_is_the_callers() -> None:
     def broken() -> None:
         raise LookupError("there")
 
-    try:
+    with pytest.raises(LookupError, match="there"):
         await in_thread(broken)
-    except LookupError as error:
-        assert str(error) == "there"
-    else:
-        raise AssertionError("nothing was raised")
 
 
 async def test_what_is_returned_becomes_a_stream() -> None:
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, None]:
         yield 1
         yield 2
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kits.system import asked, running_system, said, turn
-from kits.virtual_time import virtual_time
 
 from greenroom.actors.errors import CursorExpired, NotServing, Overloaded, TurnExists, TurnNotFound
 from greenroom.actors.events import TurnCancelled, TurnCompleted
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import Disconnect
+from kits.system import asked, running_system, said, turn
+from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
 
@@ -50,7 +50,7 @@ async def test_kept_turns_are_bounded_in_number_and_size() -> None:
         assert system.statistics().kept_turns == 3
         await (await system.submit(turn("y" * 99, id="large"))).ended()
         assert system.statistics().kept_turns == 2
-        assert said((await system.find("large").ended())) == "y" * 99
+        assert said(await system.find("large").ended()) == "y" * 99
 
 
 async def test_a_log_that_is_being_read_is_not_taken_from_its_reader() -> None:
@@ -134,8 +134,10 @@ async def test_what_a_disconnect_does_is_the_turns_policy(policy: Disconnect, ex
         await asyncio.sleep(2.5)
         system.client_left(log)
         await asyncio.sleep(60)  # nobody follows it meanwhile
-        assert isinstance(log.terminal, expected)
-        assert said(log.terminal).startswith("abc")
+        ending = log.terminal
+        assert ending is not None
+        assert isinstance(ending, expected)
+        assert said(ending).startswith("abc")
 
 
 async def test_a_client_that_comes_back_within_the_grace_keeps_its_turn() -> None:

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kits.system import running_system, turn
 
 from greenroom.actors.watchdog import LoopLag, Watchdog
+from kits.system import running_system, turn
 
 pytestmark = pytest.mark.blocks_loop
 

@@ -12,10 +12,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from kits.system import said
-from kits.transport_kit import Script
 
 from greenroom import AgentApp, TextDelta, TurnCompleted
+from kits.system import said
+from kits.transport_kit import Script
 
 pytestmark = pytest.mark.slow
 

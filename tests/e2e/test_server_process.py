@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from kits.http_client import http_client
 from kits.server_process import server, start
 
@@ -20,6 +21,11 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "notes"
     monkeypatch.setenv("NOTES", str(path))
     return path
+
+
+def lines(notes: Path) -> list[str]:
+    """What the application's hooks have noted."""
+    return notes.read_text().splitlines()
 
 
 async def curl(*arguments: str) -> str:
@@ -47,9 +53,9 @@ async def test_the_tutorials_curl_works(notes: Path) -> None:
         printed = await curl(
             "-X", "POST", f"{running.url}/process", "-H", "Content-Type: application/json", "-d", question
         )
-    lines = [line.removeprefix("data: ") for line in printed.splitlines() if line]
-    assert lines[-1] == "[DONE]"
-    last = json.loads(lines[-2])
+    events = [line.removeprefix("data: ") for line in printed.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    last = json.loads(events[-2])
     assert (last["object"], last["status"]) == ("response", "completed")
     assert last["output"][0]["content"][0]["text"] == "What is the capital of France?"
 
@@ -62,7 +68,10 @@ async def test_health_ready_routes_and_endpoints(notes: Path) -> None:
         assert json.loads(await curl(f"{running.url}/double?number=21")) == {"double": 42}
         header = ("-H", "Content-Type: application/json")
         stream = await curl("-X", "POST", f"{running.url}/count", *header, "-d", '{"to": 2}')
-        assert [json.loads(line[6:]) for line in stream.splitlines() if line] == [{"number": 0}, {"number": 1}]
+        assert [json.loads(line[6:]) for line in stream.splitlines() if line] == [
+            {"number": 0},
+            {"number": 1},
+        ]
 
 
 async def test_sigterm_lets_running_turns_end_runs_the_hooks_and_exits_0(notes: Path) -> None:
@@ -72,7 +81,7 @@ async def test_sigterm_lets_running_turns_end_runs_the_hooks_and_exits_0(notes: 
         stopping = asyncio.create_task(running.stop())
         assert (await exchange.ending()) == ("completed", "." * 10 + "done")
         assert await stopping == 0
-    assert notes.read_text().split("\n") == ["init", "slow done", "shutdown", ""]
+    assert lines(notes) == ["init", "slow done", "shutdown"]
 
 
 async def test_sigterm_ends_what_stalls_by_the_deadline(notes: Path) -> None:
@@ -83,7 +92,7 @@ async def test_sigterm_ends_what_stalls_by_the_deadline(notes: Path) -> None:
             stopping = asyncio.create_task(running.stop())
             assert (await exchange.ending()) == ("cancelled", "stalling")
             assert await stopping == 0
-    assert notes.read_text().split("\n") == ["init", "cancelled", "shutdown", ""]
+    assert lines(notes) == ["init", "cancelled", "shutdown"]
 
 
 async def test_while_draining_it_is_not_ready_and_takes_nothing(notes: Path) -> None:
@@ -93,7 +102,7 @@ async def test_while_draining_it_is_not_ready_and_takes_nothing(notes: Path) -> 
         running.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             while (await client.json("GET", "/ready"))[0] == 200:
-                await asyncio.sleep(0)
+                pass
         status, error = await client.json("POST", "/process", json={"input": [{"content": "late"}]})
         assert (status, error["error"]["code"]) == (503, "not_serving")
         assert (await exchange.ending())[0] == "completed"
@@ -103,7 +112,7 @@ async def test_while_draining_it_is_not_ready_and_takes_nothing(notes: Path) -> 
 async def test_sigint_stops_it_too(notes: Path) -> None:
     async with server("plain.py") as running:
         assert await running.stop(signal.SIGINT) == 0
-    assert notes.read_text().split() == ["init", "shutdown"]
+    assert lines(notes) == ["init", "shutdown"]
 
 
 async def test_a_second_signal_does_not_wait(notes: Path) -> None:
@@ -113,7 +122,7 @@ async def test_a_second_signal_does_not_wait(notes: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             while (await client.json("GET", "/ready"))[0] == 200:
-                await asyncio.sleep(0)
+                pass
             assert await running.stop() == -signal.SIGTERM
 
 
@@ -121,7 +130,7 @@ async def test_a_failed_init_hook_exits_1_in_words_after_the_shutdown_hook(notes
     running = await start("plain.py", env={"FAIL_INIT": "1"})
     assert await running.ended() == 1
     assert "the database is not there" in running.log
-    assert notes.read_text().split() == ["shutdown"]
+    assert lines(notes) == ["shutdown"]
 
 
 async def test_a_taken_port_exits_1_in_words(notes: Path) -> None:

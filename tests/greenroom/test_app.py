@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from kits.system import asked, said
 
 from greenroom import (
     AgentApp,
@@ -24,6 +23,7 @@ from greenroom import (
     Text,
     TurnCompleted,
 )
+from kits.system import asked, said
 
 
 async def hello(msgs: Any) -> str:
@@ -188,19 +188,36 @@ def test_a_decorator_without_its_parentheses_is_explained() -> None:
         AgentApp().query(hello)  # type: ignore[arg-type]
 
 
+async def start_with_a_store_by_url() -> None:
+    app = AgentApp(state="sqlite:///friday.db")
+    app.query()(hello)
+    await app.start()
+
+
+async def make_an_endpoint_without_its_slash() -> None:
+    AgentApp().endpoint("no-slash")
+
+
+async def ask_for_an_unknown_framework() -> None:
+    AgentApp().query(framework="lang")(hello)
+
+
+async def ask_for_an_unknown_overlap() -> None:
+    AgentApp(overlap="push")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "options", [{"overlap": "push"}, {"state": "sqlite:///friday.db"}, {"endpoint": "no-slash"}, {"framework": "lang"}]
+    "wrong",
+    [
+        start_with_a_store_by_url,
+        make_an_endpoint_without_its_slash,
+        ask_for_an_unknown_framework,
+        ask_for_an_unknown_overlap,
+    ],
 )
-async def test_a_wrong_setting_is_refused_in_words(options: dict[str, Any]) -> None:
+async def test_a_wrong_setting_is_refused_in_words(wrong: Callable[[], Awaitable[None]]) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        if "endpoint" in options:
-            AgentApp().endpoint(options["endpoint"])
-        elif "framework" in options:
-            AgentApp().query(**options)(hello)
-        else:
-            app = AgentApp(**options)
-            app.query()(hello)
-            await app.start()
+        await wrong()
     assert len(str(refused.value)) > 20
     assert issubclass(ConfigurationError, GreenroomError)
 
@@ -221,7 +238,9 @@ async def test_the_tutorials_level_self_carries_the_services() -> None:
         await self.session_service.stop()
 
     @app.query()
-    async def query_func(self: Any, msgs: Any, request: AgentRequest | None = None, **kwargs: Any) -> AsyncIterator[str]:
+    async def query_func(
+        self: Any, msgs: Any, request: AgentRequest | None = None, **kwargs: Any
+    ) -> AsyncIterator[str]:
         assert request is not None
         ids = {"session_id": request.session_id, "user_id": request.user_id}
         state = await self.state_service.export_state(**ids) or {"count": 0}

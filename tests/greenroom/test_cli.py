@@ -117,15 +117,19 @@ def test_starting_loads_nothing_that_is_not_needed() -> None:
         ("serve", "app.py", "--log-level", "loud"),
         ("chat",),
         ("nothing",),
-        ("serve", "missing.py"),
-        ("serve", "no.module"),
     ],
 )
 def test_a_wrong_command_line_is_2(arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
+    result = greenroom(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.output
+
+
+def test_a_file_that_is_not_there_is_2(folder: Path) -> None:
+    result = run("serve", "missing.py")
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert result.stderr
+    assert result.stderr.startswith("greenroom: there is no file missing.py")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_file_without_an_application_says_what_it_has(folder: Path) -> None:
@@ -154,6 +158,14 @@ def test_an_init_hook_that_fails_stops_the_start(folder: Path) -> None:
     assert "ConnectionError: the database is away" in result.stderr
     assert "in connect" in result.stderr
     assert result.stderr.count('File "') == 1
+
+
+def test_what_went_wrong_first_is_shown_first(folder: Path) -> None:
+    shutdown = "@app.shutdown\ndef disconnect(self):\n    self.never_made.close()\n"
+    (folder / "app.py").write_text(BROKEN + shutdown)
+    result = run("serve", "app.py", "--port", "0")
+    assert result.returncode == 1
+    assert "the database is away" in result.stderr
 
 
 def test_a_port_that_is_taken_is_said(folder: Path) -> None:
@@ -196,6 +208,7 @@ def test_a_chat_that_fails_is_1(arguments: tuple[str, ...], words: str) -> None:
 # -- with one ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_serve_chat_and_stop(folder: Path) -> None:
     (folder / "app.py").write_text(ECHO)
     with served(folder / "app.py") as (process, url):
@@ -207,6 +220,7 @@ def test_serve_chat_and_stop(folder: Path) -> None:
         assert process.wait(SECONDS) == 0
 
 
+@pytest.mark.slow
 def test_logs_as_json(folder: Path) -> None:
     (folder / "app.py").write_text(ECHO)
     with served(folder / "app.py", "--log-format", "json") as (process, _):
@@ -216,6 +230,7 @@ def test_logs_as_json(folder: Path) -> None:
         assert process.wait(SECONDS) == 0
 
 
+@pytest.mark.slow
 def test_drain_seconds_bound_how_long_turns_run_on(folder: Path) -> None:
     (folder / "app.py").write_text(ECHO)
     with served(folder / "app.py", "--drain-seconds", "0") as (process, url):
@@ -271,6 +286,7 @@ class Terminal:
         return shown + expected
 
 
+@pytest.mark.slow
 def test_a_conversation_in_a_terminal(folder: Path) -> None:
     (folder / "app.py").write_text(ECHO)
     with served(folder / "app.py") as (_, url), Terminal("chat", url) as terminal:

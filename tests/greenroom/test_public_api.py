@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kits.agentscope_line import installed_line
 
 import greenroom
+from kits.agentscope_line import installed_line
 
 ONLY_ON = {"AgentScopeSessionHistoryMemory": 1, "AgentScopeSessionHistoryMiddleware": 2}
 HEAVY = ("agentscope", "aiodocker", "aiohttp", "click", "openai", "pydantic", "rich", "xllamacpp")

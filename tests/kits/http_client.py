@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import aiohttp
-from kits.transport_kit import Exchange, Refused
 
 from greenroom import AgentApp, AiohttpServer
+from kits.transport_kit import Exchange, Refused
 
 STATUS: dict[str, Literal["completed", "failed", "cancelled"]] = {
     "completed": "completed",
@@ -21,7 +21,10 @@ STATUS: dict[str, Literal["completed", "failed", "cancelled"]] = {
 
 def body(text: str, session: str | None = None, **fields: Any) -> dict[str, Any]:
     """A request body as the tutorial's curl sends it."""
-    request: dict[str, Any] = {"input": [{"role": "user", "content": [{"type": "text", "text": text}]}], **fields}
+    request: dict[str, Any] = {
+        "input": [{"role": "user", "content": [{"type": "text", "text": text}]}],
+        **fields,
+    }
     if session is not None:
         request["session_id"] = session
     return request
@@ -124,7 +127,9 @@ class HttpClient:
 
     async def rejoin(self, turn_id: str, last_event_id: str | None = None) -> Exchange:
         headers = {"Last-Event-ID": last_event_id} if last_event_id is not None else {}
-        return await self._exchange(await self.http.get(f"{self.url}/process/{turn_id}/events", headers=headers))
+        return await self._exchange(
+            await self.http.get(f"{self.url}/process/{turn_id}/events", headers=headers)
+        )
 
     async def cancel(self, turn_id: str) -> None:
         async with self.http.post(f"{self.url}/process/{turn_id}/cancel") as response:

@@ -27,7 +27,9 @@ def write_wheel(folder: Path, content: bytes = CONTENT) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / "small_model-1.0-py3-none-any.whl"
     info = "small_model-1.0.dist-info"
-    metadata = "Metadata-Version: 2.1\nName: small-model\nVersion: 1.0\nRequires-Dist: nobody-has-this-package\n"
+    metadata = (
+        "Metadata-Version: 2.1\nName: small-model\nVersion: 1.0\nRequires-Dist: nobody-has-this-package\n"
+    )
     files = {
         "small_model/small.gguf": content,
         f"{info}/METADATA": metadata.encode(),

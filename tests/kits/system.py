@@ -69,7 +69,9 @@ def turn(
 ) -> Turn:
     """A turn with one user message."""
     turn_id = id or f"turn-{next(_turns)}"
-    request = AgentRequest(input=(Message((Text(text),)),), session_id=session, user_id=user, id=turn_id, extra=extra)
+    request = AgentRequest(
+        input=(Message((Text(text),)),), session_id=session, user_id=user, id=turn_id, extra=extra
+    )
     return Turn(
         id=turn_id,
         key=SessionKey(user, session),

@@ -23,10 +23,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
 import pytest
-from kits.system import asked
 
 from greenroom import AgentApp, Limits
 from greenroom.actors.errors import GreenroomError
+from kits.system import asked
 
 
 class Refused(Exception):
@@ -78,7 +78,8 @@ class Script:
         self.gate = asyncio.Event()
         self.asked: list[str] = []
         self.ended = asyncio.Event()
-        options = {"limits": Limits(cancel_seconds=1), "drain_seconds": 0} | options
+        options.setdefault("limits", Limits(cancel_seconds=1))
+        options.setdefault("drain_seconds", 0)
         self.app = AgentApp("Script", **options)
         self.app.query()(self.answer)
 

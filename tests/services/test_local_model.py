@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -68,10 +68,15 @@ class TestWithoutOne:
         with pytest.raises(MissingDependency, match=r"pip install 'greenroom\[local\]'"):
             await LocalModel(tmp_path / "mine.gguf").start()
 
-    async def test_no_model_in_the_file(self, tmp_path: Path) -> None:
+    async def test_another_kind_of_file(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.bin").write_bytes(b"PK and so on")
+        with pytest.raises(ConfigurationError, match=r"mine\.bin is no model .* a GGUF file"):
+            await LocalModel(tmp_path / "mine.bin").start()
+
+    async def test_broken_file(self, tmp_path: Path) -> None:
         (tmp_path / "mine.gguf").write_bytes(b"GGUF and nothing else")
         model = LocalModel(tmp_path / "mine.gguf")
-        with pytest.raises(ConfigurationError, match=r"(?s)could not load .*mine\.gguf.*failed to load model.*a GGUF"):
+        with pytest.raises(ConfigurationError, match=r"(?s)could not load .*mine\.gguf.*Is the file whole"):
             await model.start()
         assert not await model.health()
 
@@ -98,15 +103,21 @@ class TestRealModel:
             assert model.model == "mine"
             assert (await run_sync(ask, client, model, QUESTION)).status_code == 200
 
-    async def test_strangers_on_this_machine_are_kept_out(self, model_file: Path, client: httpx.Client) -> None:
+    async def test_strangers_on_this_machine_are_kept_out(
+        self, model_file: Path, client: httpx.Client
+    ) -> None:
         async with LocalModel() as model:
             url = f"{model.base_url}/chat/completions"
             body = {"messages": [{"role": "user", "content": QUESTION}]}
-            answer = await run_sync(partial(client.post, url, json=body, headers={"Origin": "http://evil.example"}))
+            answer = await run_sync(
+                partial(client.post, url, json=body, headers={"Origin": "http://evil.example"})
+            )
             assert answer.status_code == 401
             assert answer.headers.get("access-control-allow-origin", "") != "*"
 
-    async def test_answers_and_conversations_are_bounded(self, model_file: Path, client: httpx.Client) -> None:
+    async def test_answers_and_conversations_are_bounded(
+        self, model_file: Path, client: httpx.Client
+    ) -> None:
         async with LocalModel(context=256, max_tokens=8, slots=1) as model:
             story = (await run_sync(ask, client, model, "Tell me a very long story.")).json()
             assert story["usage"]["completion_tokens"] == 8
@@ -150,13 +161,14 @@ class TestRealModel:
             first_url = model.base_url
             body = {"messages": [{"role": "user", "content": "Tell me a very long story."}], "stream": True}
             headers = {"Authorization": f"Bearer {model.api_key}"}
-            async with client.stream("POST", f"{first_url}/chat/completions", json=body, headers=headers) as answer:
+            async with client.stream(
+                "POST", f"{first_url}/chat/completions", json=body, headers=headers
+            ) as answer:
                 lines = answer.aiter_lines()
                 await anext(lines)
                 await model.stop()
                 with pytest.raises(httpx.HTTPError):
-                    async for _ in lines:
-                        """Whatever was under way."""
+                    await _all_of(lines)
             with pytest.raises(httpx.ConnectError):
                 await client.get(f"{first_url}/models")
             await model.start()
@@ -174,6 +186,10 @@ class TestRealModel:
             assert not await model.health()
             await model.start()
             assert await model.health()
+
+
+async def _all_of(lines: AsyncIterator[str]) -> list[str]:
+    return [line async for line in lines]
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -233,7 +249,9 @@ async def test_react_agent_of_agentscope_1(model_file: Path) -> None:
     from agentscope.model import OpenAIChatModel
 
     async with LocalModel() as local:
-        model = OpenAIChatModel(local.model, api_key=local.api_key, client_kwargs={"base_url": local.base_url})
+        model = OpenAIChatModel(
+            local.model, api_key=local.api_key, client_kwargs={"base_url": local.base_url}
+        )
         agent = ReActAgent("Friday", FRIDAY, model, OpenAIChatFormatter())
         agent.set_console_output_enabled(enabled=False)
         answer = await agent(Msg("user", QUESTION, "user"))
@@ -261,4 +279,3 @@ async def test_agent_of_agentscope_2(model_file: Path) -> None:
 @pytest.mark.slow
 def test_default_is_what_the_command_installs(model_file: Path) -> None:
     assert installed_model() == model_file
-

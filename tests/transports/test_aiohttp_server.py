@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
 from aiohttp import web
-from kits.http_client import body, completed_text, http_client, served
-from kits.transport_kit import Client, Refused, Script, TransportKit
 
 from greenroom import AgentApp, AiohttpServer, ConfigurationError, Limits
+from kits.http_client import body, completed_text, http_client, served
+from kits.transport_kit import Client, Refused, Script, TransportKit
 
 
 class TestAiohttp(TransportKit):
@@ -135,7 +135,9 @@ async def test_a_cursor_that_names_no_event_is_refused(cursor: str) -> None:
         exchange = await client.ask("one", "s")
         await exchange.rest()
         status, error = await client.json(
-            "GET", f"/process/{exchange.id}/events", headers={"Last-Event-ID": cursor.encode().decode("latin-1")}
+            "GET",
+            f"/process/{exchange.id}/events",
+            headers={"Last-Event-ID": cursor.encode().decode("latin-1")},
         )
     assert status == 400
     assert error["error"]["field"] == "Last-Event-ID"
@@ -143,17 +145,21 @@ async def test_a_cursor_that_names_no_event_is_refused(cursor: str) -> None:
 
 async def test_silence_is_broken_by_comments_that_carry_no_number() -> None:
     script = Script()
-    async with served(script.app, keepalive_seconds=0.02) as client:
-        async with client.http.post(f"{client.url}/process", json=body("wait", "s")) as response:
-            chunks = []
-            while sum(chunk.startswith(b":") for chunk in chunks) < 3:
-                chunks.append((await response.content.readchunk())[0])
-            script.gate.set()
-            while chunk := (await response.content.readchunk())[0]:
-                chunks.append(chunk)
+    chunks: list[bytes] = []
+    async with served(script.app, keepalive_seconds=0.02) as client, AsyncExitStack() as stack:
+        response = await stack.enter_async_context(
+            client.http.post(f"{client.url}/process", json=body("wait", "s"))
+        )
+        while sum(chunk.startswith(b":") for chunk in chunks) < 3:
+            chunks.append((await response.content.readchunk())[0])
+        script.gate.set()
+        while chunk := (await response.content.readchunk())[0]:
+            chunks.append(chunk)
     events = [json.loads(chunk[6:]) for chunk in chunks if chunk.startswith(b"data: {")]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    assert all(len(chunk) >= 2048 for chunk in chunks if chunk.startswith(b":")), "too short to move a proxy's buffer"
+    assert all(len(chunk) >= 2048 for chunk in chunks if chunk.startswith(b":")), (
+        "too short to move a proxy's buffer"
+    )
 
 
 async def test_a_slow_reader_holds_nobody_up_and_misses_nothing() -> None:
@@ -214,9 +220,8 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_held() -> None:
     async with served(Script().app, body_bytes=1000) as client:
         status, error = await client.json("POST", "/process", json=body("x" * 2000))
         assert (status, error["error"]["code"]) == (413, "body_too_large")
-        chunked = (
-            b"POST /process HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        headers = b"Host: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunked = b"POST /process HTTP/1.1\r\n" + headers
         answer = await raw(client.url, chunked, (b"400\r\n" + b"x" * 1024 + b"\r\n") * 2, until=b"}}")
         assert b"413" in answer
 
@@ -234,7 +239,9 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
         assert await raw(client.url, b"POST /process HTTP/1.1\r\nHos") == b""
 
 
-@pytest.mark.parametrize("declared", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "declared", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
 async def test_what_any_page_may_post_is_refused(declared: str) -> None:
     async with served(Script().app) as client:
         status, error = await client.json(
@@ -278,28 +285,38 @@ async def by_token(headers: Any) -> str | None:
 
 async def test_with_authentication_nobody_reaches_what_is_not_his() -> None:
     script = Script(authenticate=by_token)
-    async with served(script.app) as client:
-        url = client.url
-        async with http_client(url, headers={"Authorization": "Bearer a"}) as alice:
-            exchange = await alice.ask("wait", "s", id="mine")
-            async with http_client(url, headers={"Authorization": "Bearer b"}) as bob:
-                for attempt in (bob.rejoin("mine"), bob.cancel("mine"), client.rejoin("mine"), client.cancel("mine")):
-                    with pytest.raises(Refused) as refused:
-                        await attempt
-                    assert refused.value.code in ("turn_not_found", "unauthenticated")
-                with pytest.raises(Refused) as refused:
-                    await bob.ask("x", "s", user_id="alice")
-                assert refused.value.code == "forbidden"
-                assert (await (await bob.ask("count", "s")).ending())[1] == "1"  # his own session of that name
-            with pytest.raises(Refused):
-                await client.ask("x")
-            script.gate.set()
-            assert (await exchange.ending())[0] == "completed"
+    async with AsyncExitStack() as stack:
+        stranger = await stack.enter_async_context(served(script.app))
+        alice = await stack.enter_async_context(
+            http_client(stranger.url, headers={"Authorization": "Bearer a"})
+        )
+        bob = await stack.enter_async_context(
+            http_client(stranger.url, headers={"Authorization": "Bearer b"})
+        )
+        exchange = await alice.ask("wait", "s", id="mine")
+        for client, code in ((bob, "turn_not_found"), (stranger, "unauthenticated")):
+            assert await refused(client.rejoin("mine")) == code
+            assert await refused(client.cancel("mine")) == code
+        assert await refused(stranger.ask("x")) == "unauthenticated"
+        assert await refused(bob.ask("x", "s", user_id="alice")) == "forbidden"
+        assert (await (await bob.ask("count", "s")).ending())[1] == "1"  # his own session of that name
+        script.gate.set()
+        assert (await exchange.ending())[0] == "completed"
+
+
+async def refused(attempt: Awaitable[object]) -> str:
+    """With what code it was."""
+    with pytest.raises(Refused) as caught:
+        await attempt
+    return caught.value.code
 
 
 async def test_cors_is_off_unless_said() -> None:
     headers = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
-    async with served(Script().app) as client, client.http.options(f"{client.url}/process", headers=headers) as answer:
+    async with (
+        served(Script().app) as client,
+        client.http.options(f"{client.url}/process", headers=headers) as answer,
+    ):
         assert answer.status == 405
         assert "Access-Control-Allow-Origin" not in answer.headers
 
@@ -317,7 +334,9 @@ async def test_cors_allows_the_origins_it_is_told() -> None:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
         async with client.http.post(url, json={}, headers=ours) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
-        async with client.http.post(url, json=body("x"), headers={"Origin": "https://other.example"}) as answer:
+        async with client.http.post(
+            url, json=body("x"), headers={"Origin": "https://other.example"}
+        ) as answer:
             assert "Access-Control-Allow-Origin" not in answer.headers
 
 
@@ -335,7 +354,12 @@ async def test_what_the_server_tells_of_itself() -> None:
         status, about = await client.json("GET", "/")
         paths = {(route["method"], route["path"]) for route in about["routes"]}
         assert (status, about["name"]) == (200, "Script")
-        assert {("POST", "/process"), ("GET", "/process/{id}/events"), ("GET", "/mine"), ("GET", "/ready")} <= paths
+        assert {
+            ("POST", "/process"),
+            ("GET", "/process/{id}/events"),
+            ("GET", "/mine"),
+            ("GET", "/ready"),
+        } <= paths
         assert not [path for _, path in paths if "shutdown" in path]
         assert await client.json("GET", "/mine") == (200, {"answer": 42})
         assert (await client.json("GET", "/health"))[0] == 200
@@ -385,7 +409,9 @@ async def test_a_port_that_is_taken_stops_the_start_before_init() -> None:
     assert inits == []
 
 
-async def test_stopping_does_not_wait_for_a_reader_that_does_not_read(caplog: pytest.LogCaptureFixture) -> None:
+async def test_stopping_does_not_wait_for_a_reader_that_does_not_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def flood(msgs: Any) -> AsyncIterator[str]:
         while True:
             yield "x" * 1000
@@ -400,7 +426,9 @@ async def test_stopping_does_not_wait_for_a_reader_that_does_not_read(caplog: py
     async with asyncio.timeout(20):
         await app.stop()
     writer.close()
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.name == "asyncio"]
+    assert not [
+        record for record in caplog.records if record.levelno >= logging.ERROR and record.name == "asyncio"
+    ]
 
 
 # -- inside another aiohttp application ----------------------------------------------------------------------------

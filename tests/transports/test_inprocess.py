@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
-from kits.grammar import check_events
-from kits.system import said
-from kits.transport_kit import Exchange, Refused, Script, TransportKit
 
 from greenroom import AgentApp, AgentRequest, Disconnect, InvalidRequest, Message, NotServing, Text
 from greenroom.actors.errors import GreenroomError
 from greenroom.actors.events import TERMINAL, Event, TextDelta, TurnCancelled, TurnCompleted
+from kits.grammar import check_events
+from kits.system import said
+from kits.transport_kit import Exchange, Refused, Script, TransportKit
 
 
 class InProcessExchange:
@@ -119,7 +119,9 @@ async def test_several_applications_share_a_loop_and_none_touches_signals() -> N
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     scripts = [Script() for _ in range(3)]
     async with scripts[0].app as a, scripts[1].app as b, scripts[2].app as c:
-        endings = await asyncio.gather(*(app.process("count", session_id="s").result() for app in (a, b, c, a)))
+        endings = await asyncio.gather(
+            *(app.process("count", session_id="s").result() for app in (a, b, c, a))
+        )
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert sorted(said(ending) for ending in endings) == ["1", "1", "1", "2"]
 

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-
 from greenroom import AgentApp, AgentRequest, Disconnect, Message, SessionKey, Text, TextDelta
 from greenroom.actors.messages import Turn
 

@@ -1,4 +1,5 @@
 """AgentScope 2.x agents that read and write a session's history."""
+# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -312,10 +313,10 @@ class Small(Said):
         self.context_size = 400
 
     async def generate_structured_output(self, messages: list[Msg], *args: Any, **kwargs: Any) -> Any:
-        summary = dict.fromkeys(
+        summary: Any = dict.fromkeys(
             ("task_overview", "current_state", "important_discoveries", "next_steps"), "x"
         )
-        return ChatResponse(content=summary | {"context_to_preserve": "x"}, is_last=True)  # type: ignore[arg-type]
+        return ChatResponse(content=summary | {"context_to_preserve": "x"}, is_last=True)
 
 
 async def test_what_is_compressed_away_is_kept_in_the_history(service: InMemorySessionHistoryService) -> None:

@@ -1,10 +1,13 @@
 """AgentScope 2.x events become a turn's events."""
+# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kits.agentscope_line import require_line
 
@@ -50,6 +53,7 @@ from agentscope.message import (
 )
 from agentscope.message import Usage as MsgUsage
 from agentscope.types import ErrorInfo, ErrorType, ReplyFinishedReason
+from pydantic import AnyUrl
 
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import Item, PartDone, ToolProgress
@@ -90,7 +94,7 @@ def thinking(*pieces: str, block: str = "t1") -> list[object]:
     return [start, *deltas, ThinkingBlockEndEvent(reply_id=R, block_id=block)]
 
 
-def call(call_id: str, name: str, *pieces: str) -> list[object]:
+def tool_call(call_id: str, name: str, *pieces: str) -> list[object]:
     deltas = [ToolCallDeltaEvent(reply_id=R, tool_call_id=call_id, delta=piece) for piece in pieces]
     start = ToolCallStartEvent(reply_id=R, tool_call_id=call_id, tool_call_name=name)
     return [start, *deltas, ToolCallEndEvent(reply_id=R, tool_call_id=call_id)]
@@ -154,9 +158,9 @@ class TestKit(AgentFrameworkKit):
     def thought(self, thought: Sequence[str], answer: Sequence[str]) -> Sequence[object]:
         return [*thinking(*thought), *text(*answer)]
 
-    def tool_round(self, call_: ToolCall, output: ToolOutput) -> Sequence[object]:
+    def tool_round(self, call: ToolCall, output: ToolOutput) -> Sequence[object]:
         events = [
-            *call(call_.call_id, call_.name, call_.arguments),
+            *tool_call(call.call_id, call.name, call.arguments),
             result_start(output.call_id, output.name),
         ]
         for part in output.output:
@@ -226,7 +230,7 @@ def test_hints_and_custom_events_are_not_said() -> None:
 
 
 def test_a_subclass_of_an_event_is_heard_as_that_event() -> None:
-    class Loud(TextBlockDeltaEvent):
+    class Loud(TextBlockDeltaEvent):  # type: ignore[misc]  # its types are not followed
         """Of somebody's middleware."""
 
     assert texts(finished(Loud(reply_id=R, block_id="b", delta="HI"))) == ["HI"]
@@ -303,7 +307,7 @@ def test_data_counts_against_the_bound_of_a_turn() -> None:
 
 
 def test_calls_that_interleave() -> None:
-    one, two = call("1", "a", '{"x":', "1}"), call("2", "b", "{", "}")
+    one, two = tool_call("1", "a", '{"x":', "1}"), tool_call("2", "b", "{", "}")
     together = [event for pair in zip(one, two, strict=True) for event in pair]
     outputs = [
         result_start("1", "a"),
@@ -361,7 +365,7 @@ def test_a_tool_that_answers_at_once_is_told_once() -> None:
 @pytest.mark.parametrize("state", ["error", "denied", "interrupted"])
 def test_how_a_tool_failed_stands_with_its_output(state: str) -> None:
     items = finished(
-        *call("1", "t", "{}"),
+        *tool_call("1", "t", "{}"),
         result_start("1", "t"),
         result_text("1", "no"),
         result_end("1", ToolResultState(state)),
@@ -371,7 +375,7 @@ def test_how_a_tool_failed_stands_with_its_output(state: str) -> None:
 
 def test_mcp_tools_name_their_server() -> None:
     items = finished(
-        *call("1", "mcp__maps__find", "{}"), result_start("1", "mcp__maps__find"), result_end("1")
+        *tool_call("1", "mcp__maps__find", "{}"), result_start("1", "mcp__maps__find"), result_end("1")
     )
     assert [item.parts[0] for item in items] == [
         ToolCall("1", "find", "{}", "maps"),
@@ -388,7 +392,7 @@ def test_the_output_of_a_call_that_was_told_in_an_earlier_turn() -> None:
 def test_a_call_to_be_executed_elsewhere_is_a_call_without_output() -> None:
     pending = ToolCallBlock(id="1", name="deploy", input="{}")
     (item,) = finished(
-        *call("1", "deploy", "{}"),
+        *tool_call("1", "deploy", "{}"),
         model_end(),
         result_start("1", "deploy"),
         RequireExternalExecutionEvent(reply_id=R, tool_calls=[pending]),
@@ -400,7 +404,9 @@ def test_a_call_that_waits_for_confirmation_is_told() -> None:
     pending = ToolCallBlock(id="1", name="erase", input='{"all": true}')
     asked = RequireUserConfirmEvent(reply_id=R, tool_calls=[pending])
     waiting = AssistantMsg("Friday", "I'm waiting for your permission", id=R)
-    told, message = finished(reply_start(), *call("1", "erase", '{"all": true}'), model_end(), asked, waiting)
+    told, message = finished(
+        reply_start(), *tool_call("1", "erase", '{"all": true}'), model_end(), asked, waiting
+    )
     assert told.parts == (ToolCall("1", "erase", '{"all": true}'),)
     assert message.parts == (Text('erase({"all": true}) waits for your confirmation and has not run.'),)
     assert message.metadata == {
@@ -420,7 +426,7 @@ def test_calls_that_wait_and_were_not_told_are_told_first() -> None:
 
 def test_usage_is_the_turns_and_the_messages() -> None:
     listener = heard(
-        *call("1", "t", "{}"), model_end(10, 1, 2), *text("hi"), model_end(20, 2, 4), reply_end()
+        *tool_call("1", "t", "{}"), model_end(10, 1, 2), *text("hi"), model_end(20, 2, 4), reply_end()
     )
     items = listener.finish()
     assert items[1].usage == Usage(20, 2, 4)
@@ -463,7 +469,13 @@ def test_a_final_message_is_not_said_twice() -> None:
         DataBlock(source=Base64Source(data="aGk=", media_type="image/png")),
         ToolCallBlock(id="1", name="t", input="{}"),
     ]
-    events = [*thinking("hmm"), *text("hi"), *data("image/png", "aGk="), *call("1", "t", "{}"), model_end()]
+    events = [
+        *thinking("hmm"),
+        *text("hi"),
+        *data("image/png", "aGk="),
+        *tool_call("1", "t", "{}"),
+        model_end(),
+    ]
     listener = heard(
         reply_start(),
         *events,
@@ -479,7 +491,7 @@ def test_a_final_message_says_what_its_events_have_not() -> None:
         reply_end("exceed_max_iters"),
         reply_msg(TextBlock(text="Too many rounds."), finished_reason="exceed_max_iters"),
     ]
-    items = finished(reply_start(), *call("1", "t", "{}"), model_end(), *end)
+    items = finished(reply_start(), *tool_call("1", "t", "{}"), model_end(), *end)
     assert texts(items) == ["Too many rounds."]
     assert items[-1].metadata == {"finished_reason": "exceed_max_iters"}
 
@@ -501,7 +513,7 @@ def test_a_handler_may_yield_messages_alone() -> None:
         result,
         TextBlock(text=""),
         TextBlock(text="There."),
-        DataBlock(source=URLSource(url="https://e.org/a.png", media_type="image/png")),
+        DataBlock(source=URLSource(url=AnyUrl("https://e.org/a.png"), media_type="image/png")),
         usage=MsgUsage(input_tokens=7, output_tokens=5),
     )
     listener = heard(msg, msg, AssistantMsg("Friday", "There."))
@@ -525,6 +537,34 @@ def test_a_message_keeps_its_role() -> None:
 
 def test_a_message_of_a_failed_reply_ends_the_turn() -> None:
     error = ErrorInfo(type=ErrorType.UPSTREAM, message="502")
-    msg = Msg(name="Friday", role="assistant", content=[], finished_reason="error", error=error)
+    msg = Msg(
+        name="Friday", role="assistant", content=[], finished_reason=ReplyFinishedReason.ERROR, error=error
+    )
     with pytest.raises(AgentFailed, match="upstream"):
         heard(msg)
+
+
+# -- any order ---------------------------------------------------------------------------------------------------------
+
+STREAMS = [
+    *text("one", " two"),
+    *text("three", block="b2", whole="3"),
+    *thinking("hm", "m"),
+    *data("audio/wav", "aGk=", "aGk="),
+    *tool_call("1", "a", "{", "}"),
+    *tool_call("2", "mcp__s__b", "{}"),
+    *[result_start("1", "a"), result_text("1", "x"), result_text("1", "y"), result_end("1")],
+    *[result_text("2", "z"), result_end("2", ToolResultState.ERROR)],
+    *[reply_start(), ModelCallStartEvent(reply_id=R, model_name="m"), model_end(), reply_end(), "plain"],
+    RequireUserConfirmEvent(reply_id=R, tool_calls=[ToolCallBlock(id="3", name="c", input="{}")]),
+    reply_msg(
+        ThinkingBlock(thinking="hm"), TextBlock(text="four"), ToolCallBlock(id="1", name="a", input="{}")
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(STREAMS), max_size=25))
+def test_the_grammar_holds_whatever_order_events_come_in(events: list[object]) -> None:
+    listener = heard(*events)
+    listener.translator.finish()
+    check_items(listener.events, rewrites=True)

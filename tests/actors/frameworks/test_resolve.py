@@ -49,7 +49,7 @@ def test_an_adapter_passes_through() -> None:
 @pytest.mark.parametrize("unknown", ["langgraph", "AgentScope", "", None, 1, object()])
 def test_what_is_not_known_is_refused_with_what_is(unknown: Any) -> None:
     with pytest.raises(
-        ConfigurationError, match="'agentscope'.*'agentscope1'.*'agentscope2'.*'text'.*'events'"
+        ConfigurationError, match=r"'agentscope'.*'agentscope1'.*'agentscope2'.*'text'.*'events'"
     ):
         resolve_framework(unknown)
 
@@ -94,7 +94,7 @@ def test_what_is_missing_is_named(agentscope: Any, name: str, installed: str | N
 def test_an_installation_that_does_not_import(agentscope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     agentscope("1.0.21")
     monkeypatch.setitem(resolve.AGENTSCOPE, 1, ("broken_agentscope", "Adapter", "greenroom[agentscope1]"))
-    monkeypatch.setitem(sys.modules, "broken_agentscope", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "broken_agentscope", None)
     with pytest.raises(MissingDependency, match=r"cannot be imported.*greenroom\[agentscope1\]"):
         resolve_framework("agentscope")
 
@@ -103,7 +103,7 @@ def test_a_line_is_told_without_importing_it(agentscope: Any, monkeypatch: pytes
     light = ModuleType("light_adapter")
     light.Adapter = PlainAdapter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "light_adapter", light)
-    monkeypatch.setitem(sys.modules, "agentscope", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "agentscope", None)
     monkeypatch.setitem(resolve.AGENTSCOPE, 2, ("light_adapter", "Adapter", "greenroom[agentscope]"))
     agentscope("2.0.10")
     assert isinstance(resolve_framework("agentscope"), PlainAdapter)

@@ -1,0 +1,81 @@
+"""What it is compared with: a bare aiohttp handler that writes the same bytes, one `write` an event.
+
+`python -m benchmarks.bare RECORDINGS [CORE]` says its port and serves until its input ends. It answers a request with
+the recording for that very body: it parses nothing, makes no ids and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
+from benchmarks.plans import Recording
+
+DELTA_FRAME = '"delta":true'
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Script:
+    """A recording made ready: the frames that leave together, with a pause before each later lot."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.headers = recording.headers
+        self.pause = recording.plan.pause
+        self.lots: list[list[bytes]] = [[]]
+        deltas = 0
+        for frame in recording.frames:
+            deltas += DELTA_FRAME in frame
+            if self.pause and deltas > 1 and DELTA_FRAME in frame:
+                self.lots.append([])
+            self.lots[-1].append(frame.encode())
+
+
+def handler(scripts: dict[bytes, Script]) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        script = scripts[await request.read()]
+        response = web.StreamResponse(headers=script.headers)
+        response._length_check=False; response.headers["Transfer-Encoding"]="chunked"
+        await response.prepare(request)
+        for number, lot in enumerate(script.lots):
+            if number:
+                await asyncio.sleep(script.pause)
+            for frame in [b"".join(b"%x\r\n%b\r\n"%(len(f),f) for f in lot)+b"0\r\n\r\n"]:
+                await response.write(frame)
+        return response
+
+    return answer
+
+
+async def cpu(_: web.Request) -> web.StreamResponse:
+    return web.json_response(cpu_seconds())
+
+
+async def resident(_: web.Request) -> web.StreamResponse:
+    return web.json_response(memory())
+
+
+async def main(recordings: Path) -> None:
+    scripts = {
+        recording.plan.body: Script(recording)
+        for recording in msgspec.json.decode(recordings.read_bytes(), type=list[Recording])
+    }
+    app = web.Application()
+    app.add_routes([web.post("/process", handler(scripts)), web.get("/cpu", cpu), web.get("/memory", resident)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    print(runner.addresses[0][1], flush=True)
+    await input_ended()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        pin(int(sys.argv[2]))
+    raise_open_files()
+    asyncio.run(main(Path(sys.argv[1])))
