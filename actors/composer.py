@@ -98,7 +98,7 @@ class MessageDraft(Draft):
         if not self.open:
             self._check_open()
         if delta:
-            self._composer.emit(TextDelta(delta, self.id, len(self._parts)))
+            self._composer.emit_text(TextDelta(delta, self.id, len(self._parts)))
             self._pieces.append(delta)
 
     def text_so_far(self, whole: str) -> None:
@@ -162,7 +162,7 @@ class CallDraft(Draft):
         """More of the arguments' JSON text."""
         self._check_open()
         if delta:
-            self._composer.emit(ArgumentsDelta(delta, self.id))
+            self._composer.emit_text(ArgumentsDelta(delta, self.id))
             self._pieces.append(delta)
 
     def arguments_so_far(self, whole: str) -> None:
@@ -322,20 +322,25 @@ class Composer:
     # -- for drafts ------------------------------------------------------------------------------------------------
 
     def emit(self, event: Event) -> None:
-        """Pass an event on, unless the turn has ended or outgrown its bound."""
+        """Pass an event on. Raises `HandlerError` when the turn has ended."""
         if self.ended:
-            raise HandlerError("the turn has ended; what its handler says now is not heard")
-        if type(event) is TextDelta or type(event) is ArgumentsDelta:
-            self.spend(len(event.text))
+            raise _unheard()
+        self._emit(event)
+
+    def emit_text(self, event: TextDelta | ArgumentsDelta) -> None:
+        """The same for text, which counts against the turn's bound. Every token comes this way: no call is idle."""
+        if self.ended:
+            raise _unheard()
+        self.spent += len(event.text)
+        if self.spent > self._limit:
+            raise _too_large()
         self._emit(event)
 
     def spend(self, size: int) -> None:
         """Count text against the turn's bound. Raises `HandlerError` when it is overrun."""
         self.spent += size
         if self.spent > self._limit:
-            raise HandlerError(
-                "the turn said more than one turn may (Limits.turn_bytes); raise the limit or have the agent say less"
-            )
+            raise _too_large()
 
     def finished(self, draft: Draft, item: Item) -> None:
         """A draft is complete."""
@@ -360,3 +365,13 @@ class Composer:
 
     def _item_id(self) -> str:
         return f"msg_{self._new_id()}"
+
+
+def _unheard() -> HandlerError:
+    return HandlerError("the turn has ended; what its handler says now is not heard")
+
+
+def _too_large() -> HandlerError:
+    return HandlerError(
+        "the turn said more than one turn may (Limits.turn_bytes); raise the limit or have the agent say less"
+    )

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from greenroom.actors.errors import CursorExpired
-from greenroom.actors.events import TERMINAL, Event, Terminal
+from greenroom.actors.events import TERMINAL, Event, Terminal, TextDelta
 from greenroom.actors.messages import Turn
 
 
@@ -65,7 +65,7 @@ class TurnLog:
         """Add an event and let the watchers know, once for all that are added in this step of the loop."""
         assert self.terminal is None, f"{self!r} has ended"
         self._events.append(event)
-        if isinstance(event, TERMINAL):
+        if type(event) is not TextDelta and isinstance(event, TERMINAL):
             self.terminal = event
         if self._watchers and not self._notifying:
             self._notifying = True

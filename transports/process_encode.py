@@ -10,7 +10,7 @@ cut out of a struct's own encoding, once, and the number and the text are put in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -89,6 +89,25 @@ class ProcessEncoder:
             self._turn_to(event.item, event.part)
         frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (self.number, self._head, encode(event.text)))
         self.number += 1
+
+    def feed_run(self, events: Sequence[Event], start: int, stop: int, frames: list[bytes]) -> int:
+        """Feed the event at `start`, and if it is text the text of the same part that follows it, up to `stop`.
+
+        Gives the position after them. Bursts of text come this way: what is looked up once is not looked up each time.
+        """
+        first = events[start]
+        self.feed(first, frames)
+        if type(first) is not TextDelta:
+            return start + 1
+        item, part, head, number = first.item, first.part, self._head, self.number
+        for event in events[start + 1 : stop]:
+            if type(event) is not TextDelta or event.item != item or event.part != part:
+                break
+            frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (number, head, encode(event.text)))
+            number += 1
+        start += 1 + number - self.number
+        self.number = number
+        return start
 
     def skip(self, event: Event) -> None:
         """Go past an event whose frames nobody wants."""

@@ -21,6 +21,9 @@ from greenroom.transports.sse import DONE, with_id
 KEPT_FRAMES = 1024
 """A reader further behind the others is not waited for."""
 
+RUN_EVENTS = 64
+"""Events of a burst that are encoded at once, perhaps before all of them are taken."""
+
 _VIEW = "process"
 _ID_LINE_BYTES = len("id: 18446744073709551615\n")
 _LEAST_BYTES = 128  # no numbered frame is shorter
@@ -87,8 +90,7 @@ class SharedFrames:
                 end += 1
             if self.fed >= stop:
                 return frames[start:end]
-            self._encoder.feed(events[self.fed], frames)
-            self.fed += 1
+            self.fed = self._encoder.feed_run(events, self.fed, min(stop, self.fed + RUN_EVENTS), frames)
 
     def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""

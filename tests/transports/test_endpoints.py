@@ -328,6 +328,146 @@ async def asked(
     host = host or FakeHost()
     host.endpoints = [Endpoint(path, (method,), function)]
     app = application(host, middlewares=[errors_as_json(host.sources)], client_max_size=1000)
+    async with (
+        TestClient(TestServer(app)) as client,
+        client.request(method, url, **request) as response,
+    ):
+        return response, await response.read()
+
+
+def code_of(body: bytes) -> object:
+    return msgspec.json.decode(body)["error"]["code"]
+
+
+async def test_json_in_json_out() -> None:
+    async def add(a: int, b: int) -> dict[str, int]:
+        return {"sum": a + b}
+
+    response, body = await asked(add, json={"a": 1, "b": 2})
+    assert (response.status, response.content_type, body) == (200, "application/json", b'{"sum":3}')
+
+
+async def test_get_with_path_and_query() -> None:
+    def show(user: str, page: int = 1) -> list[Any]:
+        return [user, page]
+
+    response, body = await asked(show, "GET", "/users/{user}", "/users/kim?page=2")
+    assert (response.status, body) == (200, b'["kim",2]')
+
+
+async def test_the_requests_faults_are_named() -> None:
+    async def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    cases: list[tuple[tuple[int, str], dict[str, Any]]] = [
+        ((400, "invalid_request"), {"json": {"a": "x"}}),
+        ((400, "invalid_request"), {"data": b"{", "headers": {"Content-Type": "application/json"}}),
+        ((413, "body_too_large"), {"json": {"a": "x" * 2000}}),
+        ((415, "unsupported_media_type"), {"data": b"a=1", "headers": {"Content-Type": "text/plain"}}),
+        ((401, "unauthenticated"), {"json": {"a": 1}, "headers": {"x-user": "nobody"}}),
+    ]
+    for expected, request in cases:
+        response, body = await asked(add, **request)
+        assert (response.status, code_of(body)) == expected
+    response, body = await asked(add, json={"a": 1}, host=FakeHost(state="draining"))
+    assert (response.status, response.headers["Retry-After"]) == (503, "2")
+
+
+async def test_the_functions_own_refusals_go_out_as_they_are() -> None:
+    async def busy() -> None:
+        raise SessionBusy("wait")
+
+    async def gone() -> None:
+        raise web.HTTPGone
+
+    response, body = await asked(busy)
+    assert (response.status, code_of(body), response.headers["Retry-After"]) == (409, "session_busy", "1")
+    response, body = await asked(gone)
+    assert response.status == 410
+
+
+async def test_a_response_of_aiohttp_goes_out_as_it_is() -> None:
+    async def made(request: web.Request) -> web.Response:
+        return web.Response(text=await request.text(), status=202)
+
+    response, body = await asked(made, data=b"raw", headers={"Content-Type": "text/plain"})
+    assert (response.status, body) == (202, b"raw")
+
+
+async def test_an_exception_is_logged_under_its_id_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ValueError("the password is swordfish")
+
+    response, body = await asked(fail)
+    assert (response.status, code_of(body)) == (500, "ValueError")
+    assert b"err_id" in body
+    assert b"swordfish" not in body
+    assert "err_id" in caplog.text
+    assert "swordfish" in caplog.text
+    _, body = await asked(fail, host=FakeHost(debug=True))
+    assert b"swordfish" in body
+
+
+async def test_what_json_cannot_say_is_the_endpoints_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def thing() -> object:
+        return object()
+
+    response, body = await asked(thing)
+    assert (response.status, code_of(body)) == (500, "handler_error")
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def asynchronous(n: int = 2) -> AsyncIterator[Any]:
+    for i in range(n):
+        yield {"i": i}
+    yield "text"
+
+
+def synchronous(n: int = 2) -> Iterator[Any]:
+    for i in range(n):
+        yield {"i": i}
+    yield "text"
+
+
+async def returned(n: int = 2) -> AsyncIterator[Any]:
+    return asynchronous(n)
+
+
+@pytest.mark.parametrize("function", [asynchronous, synchronous, returned])
+async def test_generators_are_event_streams(function: Callable[..., Any]) -> None:
+    response, body = await asked(function, json={"n": 1})
+    assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert body == b'data: {"i":0}\n\ndata: "text"\n\n'
+
+
+async def test_a_stream_that_fails_says_so_and_ends() -> None:
+    async def half() -> AsyncIterator[str]:
+        yield "first"
+        raise ValueError("the password is swordfish")
+
+    response, body = await asked(half)
+    first, last, rest = body.split(b"\n\n")
+    assert (response.status, first, rest) == (200, b'data: "first"', b"")
+    assert msgspec.json.decode(last.removeprefix(b"data: "))["error"]["id"] == "err_id"
+    assert b"swordfish" not in body
+
+
+async def test_arguments_of_generators_are_checked_before_the_stream_begins() -> None:
+    response, body = await asked(asynchronous, json={"n": "many"})
+    assert (response.status, code_of(body)) == (400, "invalid_request")
+
+
+async def test_a_client_that_leaves_closes_the_generator() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            closed.set()
+
+    host = FakeHost([Endpoint("/", ("GET",), endless)])
     async with TestClient(TestServer(application(host))) as client:
         async with client.get("/") as response:
             assert await response.content.readline() == b'data: "' + b"x" * 1000 + b'"\n'
