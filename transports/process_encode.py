@@ -4,16 +4,17 @@ Rule 1: no I/O, and nothing but the turn and its events decides the bytes: encod
 Rule 2: sequence numbers start at 0 and have no gaps; nested objects keep the number of the event that completed them.
 Rule 3: text is escaped once. A completed content's bytes are reused in its message's, and those in the response's.
 
-Deltas are the path every token takes, so they are not encoded as structs: what stays the same of a part's deltas is
-cut out of a struct's own encoding, once, and the number and the text are put in.
+What every turn writes is not encoded as structs: a struct with holes is encoded once, at import, and its holes are
+filled. Deltas, the path every token takes, have all but the number and the text filled in once a part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Raw
+from msgspec.json import Encoder
 from msgspec.structs import asdict, astuple
 
 from greenroom.actors.events import (
@@ -38,6 +39,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Turn, Usage
 from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import encode
+from greenroom.transports.process_templates import MESSAGE, NULL, RESPONSE, TEXT
 from greenroom.transports.sse import DONE, data_frame
 from greenroom.transports.tool_blocks import blocks
 
@@ -45,19 +47,19 @@ SNAPSHOT_BYTES = 1024
 """Snapshots of a call's arguments go out with every delta up to this size. Later each must have grown by a sixteenth,
 so that the snapshots of long arguments come to a multiple of their size and not to its square."""
 
+_encode = Encoder().encode
 _NUMBER = len(b'{"sequence_number":0')
 
 
 class OpenItem:
     """What the encoder keeps of an item that is being written."""
 
-    __slots__ = ("arguments", "call", "head", "parts", "role", "sent", "type")
+    __slots__ = ("arguments", "call", "head", "labels", "parts", "sent")
 
-    def __init__(self, type: str, role: str, call: ToolCall) -> None:
-        self.type = type
-        self.role = role
+    def __init__(self, item: str, type: str, role: str, call: ToolCall) -> None:
+        self.labels = (encode(item), encode(type), encode(role))
         self.call = call
-        self.parts: list[Raw] = []
+        self.parts: list[bytes] = []
         self.head = b""
         self.arguments = bytearray()
         self.sent = 0
@@ -66,12 +68,13 @@ class OpenItem:
 class ProcessEncoder:
     """Encodes one turn. `number`: the next frame's, which is the count of frames so far, `[DONE]` included."""
 
-    __slots__ = ("_done", "_head", "_item", "_items", "_part", "_turn", "number")
+    __slots__ = ("_done", "_head", "_item", "_items", "_labels", "_part", "_turn", "number")
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
+        self._labels = (encode(turn.id), int(turn.created_at), encode(turn.key.session_id))
         self._items: dict[str, OpenItem] = {}
-        self._done: dict[str, Raw] = {}
+        self._done: dict[str, bytes] = {}
         self._item = ""
         self._part = -1
         self._head = b""
@@ -103,7 +106,11 @@ class ProcessEncoder:
         for event in events[start + 1 : stop]:
             if type(event) is not TextDelta or event.item != item or event.part != part:
                 break
-            frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (number, head, encode(event.text)))
+            try:
+                text = _encode(event.text)
+            except (TypeError, ValueError):  # what JSON cannot say as it is
+                text = encode(event.text)
+            frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (number, head, text))
             number += 1
         start += 1 + number - self.number
         self.number = number
@@ -120,43 +127,45 @@ class ProcessEncoder:
         """The response with which the turn ends, as JSON."""
         output = [
             self._done.get(item.id)
-            or self._held(item, "completed" if item.complete else "incomplete", self.number)
+            or self._held(item, b"completed" if item.complete else b"incomplete", self.number)
             for item in event.output
         ]
-        return encode(
-            self._response(
-                self.number,
-                _STATUSES[type(event)],
-                error=wire.WireError(*astuple(event.error)) if isinstance(event, TurnFailed) else None,
-                completed_at=int(event.at),
-                output=output,
-                usage=_usage(event.usage),
-            )
+        return self._response(
+            self.number,
+            _STATUSES[type(event)],
+            error=encode(wire.WireError(*astuple(event.error))) if isinstance(event, TurnFailed) else NULL,
+            completed_at=b"%d" % event.at,
+            output=_list(output),
+            usage=_usage(event.usage),
         )
 
     def snapshot(self, open_items: Iterable[Item]) -> bytes:
         """The response of a turn that runs, as JSON, with the last frame's number. `open_items`: what they hold."""
         last = self.number - 1
-        output = [*self._done.values(), *(self._held(item, "in_progress", last) for item in open_items)]
-        return encode(self._response(last if self.number else None, "in_progress", output=output))
+        output = [*self._done.values(), *(self._held(item, b"in_progress", last) for item in open_items)]
+        return self._response(last if self.number else None, b"in_progress", output=_list(output))
 
     # -- the turn ------------------------------------------------------------------------------------------------------
 
-    def _response(self, number: int | None, status: wire.Status, **ended: Any) -> wire.Response:
-        return wire.Response(
-            sequence_number=number,
-            status=status,
-            id=self._turn.id,
-            created_at=int(self._turn.created_at),
-            session_id=self._turn.key.session_id,
-            **ended,
-        )
+    def _response(
+        self,
+        number: int | None,
+        status: bytes,
+        *,
+        error: bytes = NULL,
+        completed_at: bytes = NULL,
+        output: bytes = NULL,
+        usage: bytes = NULL,
+    ) -> bytes:
+        turn_id, created_at, session_id = self._labels
+        place = NULL if number is None else b"%d" % number
+        return RESPONSE % (place, status, error, turn_id, created_at, completed_at, output, usage, session_id)
 
     def _accepted(self, _: TurnAccepted, frames: list[bytes]) -> None:
-        self._add(encode(self._response(self.number, "created")), frames)
+        self._add(self._response(self.number, b"created"), frames)
 
     def _started(self, _: TurnStarted, frames: list[bytes]) -> None:
-        self._add(encode(self._response(self.number, "in_progress")), frames)
+        self._add(self._response(self.number, b"in_progress"), frames)
 
     def _ended(self, event: Terminal, frames: list[bytes]) -> None:
         self._add(self.ending(event), frames)
@@ -173,34 +182,34 @@ class ProcessEncoder:
 
     def _open(self, event: ItemStarted, frames: list[bytes]) -> None:
         call = ToolCall(event.call_id or "", event.name or "", "", event.server_label)
-        item = OpenItem(message_type(event.kind, event.server_label), event.role, call)
+        item = OpenItem(event.item, message_type(event.kind, event.server_label), event.role, call)
         self._items[event.item] = item
-        self._add(encode(_message(self.number, "in_progress", event.item, item)), frames)
+        self._add(_message(self.number, b"in_progress", item), frames)
         if event.kind == "tool_call":
-            empty = encode(_content(0, "in_progress", event.item, 0, call))
+            empty = _content(0, b"in_progress", event.item, 0, call)
             item.head = empty[_NUMBER : -len(b'"}}')]
             self._add_arguments(item, frames)
 
     def _close(self, event: ItemDone, frames: list[bytes]) -> None:
         item = self._items.pop(event.item)
-        line = encode(_message(self.number, "completed", event.item, item, item.parts, event.done))
-        self._done[event.item] = Raw(line)
+        line = _message(self.number, b"completed", item, item.parts, event.done)
+        self._done[event.item] = line
         self._add(line, frames)
 
-    def _held(self, item: Item, status: wire.Status, number: int) -> Raw:
+    def _held(self, item: Item, status: bytes, number: int) -> bytes:
         """An item that is not done, as a message: its done parts as they went out, and what there is of the next."""
         opened = self._items.get(item.id) or _opened(item)
         parts = opened.parts.copy()
         for index in range(len(parts), len(item.parts)):
-            parts.append(Raw(encode(_content(number, status, item.id, index, item.parts[index]))))
-        return Raw(encode(_message(number, status, item.id, opened, parts, item)))
+            parts.append(_content(number, status, item.id, index, item.parts[index]))
+        return _message(number, status, opened, parts, item)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _turn_to(self, item: str, part: int) -> None:
         self._item, self._part = item, part
-        empty = encode(_content(0, "in_progress", item, part, Text(""), delta=True))
-        self._head = empty[_NUMBER : -len(b'""}')]
+        empty = TEXT % (0, b"in_progress", part, b"true", encode(item), b"")
+        self._head = empty[_NUMBER : -len(b"}")]
 
     def _arguments(self, event: ArgumentsDelta, frames: list[bytes]) -> None:
         item = self._items[event.item]
@@ -219,11 +228,11 @@ class ProcessEncoder:
     def _progress(self, event: ToolProgress, frames: list[bytes]) -> None:
         call = self._items[event.item].call
         so_far = ToolOutput(call.call_id, call.name, event.output, call.server_label)
-        self._add(encode(_content(self.number, "in_progress", event.item, 0, so_far)), frames)
+        self._add(_content(self.number, b"in_progress", event.item, 0, so_far), frames)
 
     def _part_done(self, event: PartDone, frames: list[bytes]) -> None:
-        line = encode(_content(self.number, "completed", event.item, event.part, event.content))
-        self._items[event.item].parts.append(Raw(line))
+        line = _content(self.number, b"completed", event.item, event.part, event.content)
+        self._items[event.item].parts.append(line)
         self._add(line, frames)
 
 
@@ -239,11 +248,7 @@ _WRITERS: dict[type, Callable[[ProcessEncoder, Any, list[bytes]], None]] = {
     TurnFailed: ProcessEncoder._ended,
     TurnCancelled: ProcessEncoder._ended,
 }
-_STATUSES: dict[type, wire.Status] = {
-    TurnCompleted: "completed",
-    TurnFailed: "failed",
-    TurnCancelled: "canceled",
-}
+_STATUSES: dict[type, bytes] = {TurnCompleted: b"completed", TurnFailed: b"failed", TurnCancelled: b"canceled"}
 
 
 # -- the wire's objects from ours ----------------------------------------------------------------------------
@@ -258,39 +263,41 @@ def message_type(kind: ItemKind, server_label: str | None) -> str:
 def _opened(item: Item) -> OpenItem:
     call = next((part for part in item.parts if isinstance(part, ToolCall | ToolOutput)), None)
     label = call.server_label if call else None
-    return OpenItem(message_type(item.kind, label), item.role, ToolCall("", "", "", label))
+    return OpenItem(item.id, message_type(item.kind, label), item.role, ToolCall("", "", "", label))
+
+
+def _list(lines: list[bytes]) -> bytes:
+    return b"[%b]" % b",".join(lines)
 
 
 def _message(
-    number: int,
-    status: wire.Status,
-    item_id: str,
-    item: OpenItem,
-    parts: list[Raw] | None = None,
-    said: Item | None = None,
-) -> wire.Message:
-    return wire.Message(
-        sequence_number=number,
-        status=status,
-        id=item_id,
-        type=item.type,
-        role=item.role,
-        content=parts,
-        usage=_usage(said.usage) if said else None,
-        metadata=said.metadata if said else None,
-    )
+    number: int, status: bytes, item: OpenItem, parts: list[bytes] | None = None, said: Item | None = None
+) -> bytes:
+    content = NULL if parts is None else _list(parts)
+    if said is None:
+        return MESSAGE % (number, status, *item.labels, content, NULL, NULL)
+    metadata = NULL if said.metadata is None else encode(said.metadata)
+    return MESSAGE % (number, status, *item.labels, content, _usage(said.usage), metadata)
 
 
-def _content(
-    number: int, status: wire.Status, item: str, index: int, part: Part, delta: bool | None = None
-) -> wire.Content:
+def _content(number: int, status: bytes, item: str, index: int, part: Part) -> bytes:
+    if type(part) is Text:
+        return TEXT % (number, status, index, NULL, encode(item), encode(part.text))
     fields: dict[str, Any]
     if isinstance(part, ToolCall | ToolOutput):
         kind, fields, delta = "data", {"data": _tool_data(part)}, False
     else:
-        kind, fields = str(part.__struct_config__.tag), asdict(part)
-    return wire.CONTENTS[kind](
-        sequence_number=number, status=status, type=kind, index=index, delta=delta, msg_id=item, **fields
+        kind, fields, delta = str(part.__struct_config__.tag), asdict(part), None
+    return encode(
+        wire.CONTENTS[kind](
+            sequence_number=number,
+            status=cast(wire.Status, status.decode()),
+            type=kind,
+            index=index,
+            delta=delta,
+            msg_id=item,
+            **fields,
+        )
     )
 
 
@@ -305,15 +312,17 @@ def _tool_data(part: ToolCall | ToolOutput) -> dict[str, str]:
     return data
 
 
-def _usage(usage: Usage | None) -> wire.WireUsage | None:
+def _usage(usage: Usage | None) -> bytes:
     if usage is None:
-        return None
-    return wire.WireUsage(
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.input_tokens + usage.output_tokens,
-        wire.InputTokens(usage.cached_tokens),
-        wire.OutputTokens(usage.reasoning_tokens),
+        return NULL
+    return encode(
+        wire.WireUsage(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.input_tokens + usage.output_tokens,
+            wire.InputTokens(usage.cached_tokens),
+            wire.OutputTokens(usage.reasoning_tokens),
+        )
     )
 
 

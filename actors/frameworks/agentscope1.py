@@ -13,7 +13,7 @@ from agentscope.pipeline import stream_printing_messages
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import HandlerError
-from greenroom.actors.frameworks import agentscope1_tools, agentscope1_turns
+from greenroom.actors.frameworks import agentscope1_tools, agentscope1_turns, model_clients
 from greenroom.actors.frameworks.agentscope1_blocks import to_msgs
 from greenroom.actors.frameworks.agentscope1_translator import AgentScope1Translator
 from greenroom.actors.messages import Message
@@ -31,6 +31,7 @@ class AgentScope1Adapter:
     def __init__(self) -> None:
         agentscope1_tools.install()
         agentscope1_turns.install()
+        model_clients.prepare()
 
     def __repr__(self) -> str:
         return "<AgentScope1Adapter>"

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import HandlerError
+from greenroom.actors.frameworks import model_clients
 from greenroom.actors.frameworks.adapter import AgentDriver, Translator
 from greenroom.actors.frameworks.agentscope2_input import is_history, msgs_of
 from greenroom.actors.frameworks.agentscope2_tools import install
@@ -27,6 +28,7 @@ class AgentScope2Adapter:
 
     def __init__(self) -> None:
         install()
+        model_clients.prepare()
 
     def messages(self, messages: Sequence[Message]) -> list[Msg]:
         """The turn's input as `Msg` objects. Raises `InvalidRequest` for what AgentScope 2.x has no place for."""

@@ -454,3 +454,24 @@ async def test_making_adapters_wraps_agentscope_once() -> None:
     before = wrapped()
     AgentScope1Adapter()
     assert wrapped() == before
+
+
+def a_tool(place: str, days: int = 3) -> ToolResponse:
+    """Tell the weather.
+
+    Args:
+        place (str): Where.
+        days (int): How far ahead.
+    """
+    return ToolResponse(content=[])
+
+
+def test_a_tool_function_is_described_once_and_every_toolkit_has_its_own_copy() -> None:
+    toolkits = [Toolkit(), Toolkit()]
+    for toolkit in toolkits:
+        toolkit.register_tool_function(a_tool)
+    first, second = (toolkit.get_json_schemas()[0]["function"] for toolkit in toolkits)
+    assert first == second
+    assert set(first["parameters"]["properties"]) == {"place", "days"}
+    first["parameters"]["properties"].clear()
+    assert set(second["parameters"]["properties"]) == {"place", "days"}

@@ -13,7 +13,7 @@ from agentscope.message import Msg, TextBlock
 from agentscope.model import OpenAIChatModel
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from workshop_parts import await_at, caller, history_of, log_of, note, wait_at
+from workshop_parts import await_at, caller, history_of, log_of, note, spoken, wait_at
 
 from greenroom import (
     AgentApp,
@@ -163,7 +163,7 @@ async def actor_kept(user: str, session: str):
         agent = make_agent(actor.model)
         agent.load_state_dict(json.loads(record.state), strict=False)
         msgs = await agent.memory.get_memory()
-        said = [[msg.role, msg.get_text_content()] for msg in msgs if msg.get_text_content()]
+        said = spoken((msg.role, msg.get_text_content()) for msg in msgs)
     turns = sum(role == "user" for role, _ in said)
     return {"turns": turns, "said": said, "log": await log_of(actor_store, user, session)}
 

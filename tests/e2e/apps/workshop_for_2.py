@@ -14,7 +14,7 @@ from agentscope.model import OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
-from workshop_parts import await_at, caller, history_of, log_of, note, wait_at
+from workshop_parts import await_at, caller, history_of, log_of, note, spoken, wait_at
 
 from greenroom import (
     AgentApp,
@@ -151,8 +151,7 @@ async def actor_kept(user: str, session: str):
     record = await actor_store.load(SessionKey(user, session))
     if record is not None and record.state:
         msgs = AgentState.model_validate_json(record.state).context
-        texts = [[msg.role, msg.get_text_content()] for msg in msgs]
-        said = [line for line in texts if line[1] and not line[1].startswith("<system-")]
+        said = spoken((msg.role, msg.get_text_content()) for msg in msgs)
     turns = sum(role == "user" for role, _ in said)
     return {"turns": turns, "said": said, "log": await log_of(actor_store, user, session)}
 

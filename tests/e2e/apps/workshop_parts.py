@@ -54,7 +54,11 @@ def _answered(item):
 
 
 async def history_of(service, user, session):
-    """What the history service has: [role, text] of messages that say something."""
+    """What the history service has: [role, text] of what was said."""
     kept = await service.get_session(user, session)
-    said = [[message.role, text_of(message)] for message in kept.messages if message.type == "message"]
-    return [line for line in said if line[1]]
+    return spoken((message.role, text_of(message)) for message in kept.messages if message.type == "message")
+
+
+def spoken(lines):
+    """Of [role, text] those that somebody said: not the notes that AgentScope 2.x puts between, such as the time."""
+    return [[role, text] for role, text in lines if text and not text.startswith("<system-")]

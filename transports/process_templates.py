@@ -1,0 +1,59 @@
+"""The wire's objects that every turn writes, as templates for `%`.
+
+Filling a template costs a third of making a struct and encoding it, and `process_wire` stays the one place that says
+which fields there are and in what order: a template is a struct's own encoding, with holes where the values were.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+from msgspec.json import Encoder
+
+from greenroom.transports import process_wire as wire
+
+_encode = Encoder().encode
+_INTEGER: Any = Raw(b"%d")
+_WORD: Any = Raw(b'"%b"')  # of the protocol's own: nothing in it needs escaping
+_JSON: Any = Raw(b"%b")
+
+NULL = b"null"
+"""What goes into a JSON hole that has no value."""
+
+RESPONSE = _encode(
+    wire.Response(
+        sequence_number=_JSON,
+        status=_WORD,
+        error=_JSON,
+        id=_JSON,
+        created_at=_INTEGER,
+        completed_at=_JSON,
+        output=_JSON,
+        usage=_JSON,
+        session_id=_JSON,
+    )
+)
+MESSAGE = _encode(
+    wire.Message(
+        sequence_number=_INTEGER,
+        status=_WORD,
+        id=_JSON,
+        type=_JSON,
+        role=_JSON,
+        content=_JSON,
+        usage=_JSON,
+        metadata=_JSON,
+    )
+)
+TEXT = _encode(
+    wire.TextContent(
+        sequence_number=_INTEGER,
+        status=_WORD,
+        type="text",
+        index=_INTEGER,
+        delta=_JSON,
+        msg_id=_JSON,
+        text=_JSON,
+    )
+)
