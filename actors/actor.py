@@ -167,17 +167,18 @@ class SessionActor:
         self._next()
 
     def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
-        """The turn's task is no more. Had it been torn down before its end, by whoever closes the loop, each turn
-        still gets its ending."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error(
-                "turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error
-            )
+        """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error)
         if run.over:
             return
-        for lost in (run, *self._mailbox):
-            self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
-        self._mailbox.clear()
+        if error is not None:
+            self._end(run, TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")))
+        else:  # whoever closes the loop has torn it down, and would those that wait
+            for lost in (run, *self._mailbox):
+                self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
+            self._mailbox.clear()
         self._forget_agent()
         self._next()
 

@@ -9,219 +9,21 @@ A draft is one item being written. A plain text handler needs only `Composer.say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from msgspec.structs import astuple
-
-from greenroom.actors.errors import HandlerError
-from greenroom.actors.events import (
-    ArgumentsDelta,
-    Event,
-    Item,
-    ItemDone,
-    ItemKind,
-    ItemStarted,
-    Part,
-    PartDone,
-    TextDelta,
-    ToolProgress,
+from greenroom.actors.drafts import (
+    NOT_CALLED,
+    OUTCOME_UNKNOWN,
+    CallDraft,
+    Draft,
+    MessageDraft,
+    OutputDraft,
 )
+from greenroom.actors.errors import HandlerError
+from greenroom.actors.events import ArgumentsDelta, Event, Item, ItemKind, ItemStarted, TextDelta
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 
-
-def weight(part: Content) -> int:
-    """What a part counts against a turn's bound: the length of its text, or of its data as text."""
-    if type(part) is Text:
-        return len(part.text)
-    return sum(len(value if isinstance(value, str) else repr(value)) for value in astuple(part))
-
-
-class Draft:
-    """One item while it is written. Use the subclass the composer gives; all end with `done`."""
-
-    __slots__ = ("_composer", "_parts", "id", "kind", "metadata", "open", "role", "usage")
-
-    def __init__(self, composer: Composer, item: str, kind: ItemKind, role: str) -> None:
-        self._composer = composer
-        self._parts: list[Part] = []
-        self.id = item
-        self.kind: ItemKind = kind
-        self.role = role
-        self.usage: Usage | None = None
-        self.metadata: dict[str, Any] | None = None
-        self.open = True
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.kind} {self.id} {'open' if self.open else 'done'}>"
-
-    def _part_done(self, part: Part) -> None:
-        self._composer.emit(PartDone(part, self.id, len(self._parts)))
-        self._parts.append(part)
-
-    def _check_open(self) -> None:
-        if not self.open:
-            raise HandlerError(
-                f"more was written to {self.kind} {self.id} after it was done; open a new item for what comes later"
-            )
-
-    def item(self, complete: bool) -> Item:
-        """The item as it stands."""
-        return Item(self.id, self.kind, self.role, tuple(self._parts), self.usage, self.metadata, complete)
-
-    def abandon(self) -> Item:
-        """Stop writing: the turn ends before the item does. Nothing is emitted."""
-        self.open = False
-        return self.item(complete=False)
-
-    def done(self) -> None:
-        """The item is complete. Doing it twice is fine."""
-        if self.open:
-            self.open = False
-            item = self.item(complete=True)
-            self._composer.emit(ItemDone(self.id, item))
-            self._composer.finished(self, item)
-
-
-class MessageDraft(Draft):
-    """A message (or reasoning): text that grows, and whole parts between."""
-
-    __slots__ = ("_pieces", "_rewritten")
-
-    def __init__(self, composer: Composer, item: str, kind: ItemKind, role: str) -> None:
-        super().__init__(composer, item, kind, role)
-        self._pieces: list[str] = []
-        self._rewritten: str | None = None
-
-    def text(self, delta: str) -> None:
-        """More text. Empty deltas say nothing and are dropped."""
-        if not self.open:
-            self._check_open()
-        if delta:
-            self._composer.emit_text(TextDelta(delta, self.id, len(self._parts)))
-            self._pieces.append(delta)
-
-    def text_so_far(self, whole: str) -> None:
-        """The part's text, whole. What it adds to the last goes out as a delta.
-
-        A whole that does not begin with what was said before is a rewrite: deltas cannot take words back, so none
-        is sent, and the part ends with what was said last.
-        """
-        self._check_open()
-        said = self._rewritten if self._rewritten is not None else self._said()
-        if self._rewritten is None and whole.startswith(said):
-            self.text(whole[len(said) :])
-        elif whole != said:
-            self._rewritten = whole
-            self._composer.spend(len(whole) - len(said))
-
-    def content(self, part: Content) -> None:
-        """A whole part; text before it ends there."""
-        self._check_open()
-        self.end_text()
-        self._composer.spend(weight(part))
-        self._part_done(part)
-
-    def end_text(self) -> None:
-        """The text part that is open, if one is, is complete."""
-        if self._pieces or self._rewritten is not None:
-            self._part_done(Text(self._whole()))
-            self._pieces = []
-            self._rewritten = None
-
-    def _said(self) -> str:
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
-
-    def _whole(self) -> str:
-        return self._rewritten if self._rewritten is not None else self._said()
-
-    def abandon(self) -> Item:
-        if self._pieces or self._rewritten is not None:
-            self._parts.append(Text(self._whole()))
-        return super().abandon()
-
-    def done(self) -> None:
-        if self.open:
-            self.end_text()
-            super().done()
-
-
-class CallDraft(Draft):
-    """A tool call: its arguments are JSON text that grows."""
-
-    __slots__ = ("_call", "_pieces")
-
-    def __init__(self, composer: Composer, item: str, call: ToolCall) -> None:
-        super().__init__(composer, item, "tool_call", "assistant")
-        self._call = call
-        self._pieces: list[str] = []
-
-    def arguments(self, delta: str) -> None:
-        """More of the arguments' JSON text."""
-        self._check_open()
-        if delta:
-            self._composer.emit_text(ArgumentsDelta(delta, self.id))
-            self._pieces.append(delta)
-
-    def arguments_so_far(self, whole: str) -> None:
-        """The arguments' text, whole; sent as a delta where it extends what went before, else with `done`."""
-        self._check_open()
-        said = "".join(self._pieces)
-        if whole.startswith(said):
-            self._pieces = [said]
-            self.arguments(whole[len(said) :])
-
-    def _whole(self, arguments: str | None) -> ToolCall:
-        whole = arguments if arguments is not None else "".join(self._pieces)
-        return ToolCall(self._call.call_id, self._call.name, whole, self._call.server_label)
-
-    def abandon(self) -> Item:
-        self._parts.append(self._whole(None))
-        return super().abandon()
-
-    def done(self, arguments: str | None = None) -> None:
-        """The call is complete; `arguments` overrules what the deltas said."""
-        if self.open:
-            self._part_done(self._whole(arguments))
-            super().done()
-
-
-class OutputDraft(Draft):
-    """What a tool gives back."""
-
-    __slots__ = ("_call", "_output")
-
-    def __init__(self, composer: Composer, item: str, call: ToolCall) -> None:
-        super().__init__(composer, item, "tool_output", "tool")
-        self._call = call
-        self._output: tuple[Content, ...] = ()
-
-    def progress(self, output: Sequence[Content]) -> None:
-        """What there is so far, whole."""
-        self._check_open()
-        self._composer.spend(
-            sum(map(weight, output))
-        )  # each time: a log that holds every snapshot grows by it
-        self._output = tuple(output)
-        self._composer.emit(ToolProgress(self.id, self._output))
-
-    def _whole(self) -> ToolOutput:
-        return ToolOutput(self._call.call_id, self._call.name, self._output, self._call.server_label)
-
-    def abandon(self) -> Item:
-        self._parts.append(self._whole())
-        return super().abandon()
-
-    def done(self, output: Sequence[Content] | None = None) -> None:
-        """The output is complete; without `output` the last progress is it."""
-        if self.open:
-            if output is not None:
-                self._composer.spend(sum(map(weight, output)))
-                self._output = tuple(output)
-            self._part_done(self._whole())
-            super().done()
+NO_LIMIT = 1 << 62
 
 
 class Composer:
@@ -230,7 +32,7 @@ class Composer:
     __slots__ = ("_drafts", "_emit", "_limit", "_new_id", "_speech", "ended", "output", "spent", "usage")
 
     def __init__(
-        self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = 1 << 62
+        self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = NO_LIMIT
     ) -> None:
         self._emit = emit
         self._new_id = new_id
@@ -308,12 +110,34 @@ class Composer:
         self._speech = None
 
     def abandon(self) -> None:
-        """The turn ends now, whatever is open: its partial items are kept in `output`, marked incomplete."""
+        """The turn ends now, whatever is open: its partial items are kept in `output`, marked incomplete.
+
+        A tool call that has no result gets one that says so: models refuse a history with calls left unanswered.
+        """
+        self._limit = NO_LIMIT  # a turn that overran its bound still says how it ended
         for draft in list(self._drafts.values()):
-            self.output.append(draft.abandon())
-        self._drafts.clear()
+            if not isinstance(draft, OutputDraft):
+                self.output.append(draft.abandon())
+                del self._drafts[draft.id]
+        for call, complete in self._unanswered():
+            output = self.output_of(call.call_id, call.name, call.server_label)
+            output.done([Text(OUTCOME_UNKNOWN if complete else NOT_CALLED)])
+        for draft in list(self._drafts.values()):
+            if isinstance(draft, OutputDraft):
+                draft.break_off()
         self._speech = None
         self.ended = True
+
+    def _unanswered(self) -> list[tuple[ToolCall, bool]]:
+        """The calls without a result or the beginning of one, and whether their arguments were complete."""
+        answered = {draft.call_id for draft in self._drafts.values() if isinstance(draft, OutputDraft)}
+        answered.update(part.call_id for item in self.output for part in item.parts if isinstance(part, ToolOutput))
+        return [
+            (part, item.complete)
+            for item in self.output
+            for part in item.parts
+            if isinstance(part, ToolCall) and part.call_id not in answered
+        ]
 
     def end(self) -> None:
         """Nothing may be said any more."""

@@ -2,12 +2,12 @@
 
 Contracts only: frozen structs without behaviour, importable from every room. The field names and defaults of
 `AgentRequest`, `Message` and the content parts are those of AgentScope Runtime's `/process` protocol, so that an
-application written for it finds what it expects on the request.
+application written for it finds what it expects on the request. A part's `type` is its tag on the wire.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -43,24 +43,28 @@ class SessionKey(NamedTuple):
 class Text(Struct, frozen=True, tag_field="type", tag="text", gc=False):
     """Words."""
 
+    type: ClassVar[str] = "text"
     text: str
 
 
 class Data(Struct, frozen=True, tag_field="type", tag="data"):
     """A JSON object."""
 
+    type: ClassVar[str] = "data"
     data: dict[str, Any]
 
 
 class Image(Struct, frozen=True, tag_field="type", tag="image", gc=False):
     """A picture, as a URL or a data URI."""
 
+    type: ClassVar[str] = "image"
     image_url: str
 
 
 class Audio(Struct, frozen=True, tag_field="type", tag="audio", gc=False):
     """Sound: base64 data (or a URL) and its format, e.g. `wav`."""
 
+    type: ClassVar[str] = "audio"
     data: str
     format: str | None = None
 
@@ -68,12 +72,14 @@ class Audio(Struct, frozen=True, tag_field="type", tag="audio", gc=False):
 class Video(Struct, frozen=True, tag_field="type", tag="video", gc=False):
     """A film, as a URL or a data URI."""
 
+    type: ClassVar[str] = "video"
     video_url: str
 
 
 class File(Struct, frozen=True, tag_field="type", tag="file", gc=False):
     """A file, by URL, by id or inline (base64)."""
 
+    type: ClassVar[str] = "file"
     file_url: str | None = None
     file_id: str | None = None
     file_data: str | None = None
@@ -83,6 +89,7 @@ class File(Struct, frozen=True, tag_field="type", tag="file", gc=False):
 class Refusal(Struct, frozen=True, tag_field="type", tag="refusal", gc=False):
     """The model's words for declining."""
 
+    type: ClassVar[str] = "refusal"
     refusal: str
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import structs
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.events import Event
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
 from greenroom.actors.frameworks.resolve import resolve_framework
-from greenroom.actors.handler import AgentHandler, Handler, QueryHandler
+from greenroom.actors.handler import AgentHandler, Handler, QueryHandler, takes_self
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Disconnect, Overlap
@@ -109,7 +111,9 @@ class AgentApp:
         Raises `ConfigurationError` for a second handler, a wrong signature or an unknown framework, and
         `MissingDependency` when the framework is not installed.
         """
-        return self._handled_by(lambda function, adapter: QueryHandler(function, adapter, self), framework)
+        return self._handled_by(
+            lambda function, adapter: QueryHandler(function, adapter, self._hooks.owner), framework
+        )
 
     def agent(self, framework: str | FrameworkAdapter = "agentscope") -> Callable[[F], F]:
         """Answer turns with an agent: this function makes one for a session, `def make_agent(session): ...`.
@@ -117,15 +121,21 @@ class AgentApp:
         The session's actor restores the agent's state, runs it, saves it after each turn, and keeps it warm between
         turns while the session is active. Raises as `query` does.
         """
-        return self._handled_by(lambda function, adapter: AgentHandler(function, adapter, self), framework)
+        return self._handled_by(
+            lambda function, adapter: AgentHandler(function, adapter, self._hooks.owner), framework
+        )
 
     def endpoint(self, path: str, methods: Sequence[str] = ("POST",)) -> Callable[[F], F]:
-        """Serve this function at a path of its own. A generator is sent as an SSE stream."""
+        """Serve this function at a path of its own; `self`, if its first parameter is so called, is the application.
+
+        A generator is sent as an SSE stream.
+        """
         if not path.startswith("/"):
             raise ConfigurationError(f"the endpoint path {path!r} does not begin with a slash")
 
         def register(function: F) -> F:
-            self._endpoints.append(Endpoint(path, tuple(method.upper() for method in methods), function))
+            answer = MethodType(function, self._hooks.owner) if takes_self(function) else function
+            self._endpoints.append(Endpoint(path, tuple(method.upper() for method in methods), answer))
             return function
 
         return register
@@ -145,6 +155,17 @@ class AgentApp:
         return register
 
     # -- running it ------------------------------------------------------------------------------------------------
+
+    def configure(self, *, debug: bool | None = None, drain_seconds: float | None = None) -> None:
+        """Change what the application was made with; `None` leaves a setting as it is.
+
+        Raises `ConfigurationError` when it is running, or mounted somewhere: it is too late then.
+        """
+        given = {"debug": debug, "drain_seconds": drain_seconds}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if changes and (self._runtime is not None or self._prepared is not None):
+            raise ConfigurationError(f"{self.app_name!r} is running already; configure it before it starts")
+        self._settings = structs.replace(self._settings, **changes)
 
     async def start(self, *more: Transport) -> None:
         """Start in the running event loop. `async with app:` does it, and stops it at the end.

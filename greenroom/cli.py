@@ -95,12 +95,12 @@ def serve(
     It runs until Ctrl-C or SIGTERM; then it takes no more turns, lets those that run end, and leaves. An application
     written for AgentScope Runtime 1.0 is served as it is.
     """
-    from greenroom.serve import configure_logging, load_application, override, run_application
+    from greenroom.serve import configure_logging, load_application, run_application
 
     configure_logging("debug" if debug else log_level, log_format)
     try:
         application = load_application(app)
-        override(application, drain_seconds=drain_seconds, debug=True if debug else None)
+        application.configure(drain_seconds=drain_seconds, debug=True if debug else None)
         run_application(application, host, port)
     except Exception as error:
         if debug:

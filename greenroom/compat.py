@@ -23,7 +23,8 @@ def _from(module: str, *names: str) -> dict[str, str]:
     return {name: f"{module}:{name}" for name in names}
 
 
-_APP = _from("greenroom", "AgentApp")
+_APP = _from("greenroom.compat_app", "AgentApp")
+_RUNNER = _from("greenroom.compat_app", "Runner")
 _STATE = _from("greenroom.services.agent_state", "InMemoryStateService", "StateService")
 _HISTORY = _from(
     "greenroom.services.session_history", "InMemorySessionHistoryService", "SessionHistoryService"
@@ -31,9 +32,11 @@ _HISTORY = _from(
 _SANDBOX_SERVICE = _from("greenroom.sandbox", "SandboxService", "SandboxServiceFactory")
 _SCHEMAS = _from("greenroom", "AgentRequest") | _from(
     "greenroom.compat_schemas",
+    "AgentResponse",
     "AudioContent",
     "ContentType",
     "DataContent",
+    "Event",
     "FileContent",
     "ImageContent",
     "Message",
@@ -63,10 +66,11 @@ PROVIDED: Final[Mapping[str, Mapping[str, str]]] = {
     "adapters": {},
     "adapters.agentscope": {},
     "adapters.agentscope.memory": _from("greenroom", "AgentScopeSessionHistoryMemory"),
-    "engine": _APP,
+    "engine": _APP | _RUNNER,
     "engine.app": _APP,
     "engine.app.agent_app": _APP,
     "engine.deployers": {},
+    "engine.runner": _RUNNER,
     "engine.schemas": {},
     "engine.schemas.agent_schemas": _SCHEMAS,
     "engine.schemas.session": _from("greenroom.services.session_history", "Session"),
@@ -98,13 +102,11 @@ _SANDBOX = "it comes with the sandbox, which this version does not have yet"
 _PROTOCOLS = "other protocols than /process come in a later version"
 
 ADVICE: Final[Mapping[str, str]] = {
-    "AgentResponse": _OUTPUT,
     "AgentRunDeployManager": _DEPLOY,
     "BaseResponse": _OUTPUT,
     "Content": "use the kind you mean: TextContent, DataContent, ImageContent, AudioContent, VideoContent, …",
     "DeployManager": _DEPLOY,
     "Error": "raise an exception in the handler; the turn then ends as failed, with an error id",
-    "Event": _OUTPUT,
     "FCDeployManager": _DEPLOY,
     "FunctionCall": _CALL,
     "FunctionCallOutput": _CALL_OUTPUT,

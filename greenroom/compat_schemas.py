@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from greenroom.actors import messages
+from greenroom.actors.errors import ConfigurationError
+from greenroom.compat import ADVICE
 
 WIRE_ONLY: Final = frozenset(
     {"code", "delta", "error", "index", "message", "msg_id", "object", "sequence_number", "status", "usage"}
@@ -81,6 +83,46 @@ class RefusalContent(metaclass=StandsFor, makes=messages.Refusal):
 
 class Message(metaclass=StandsFor, makes=messages.Message):
     """A message: `role`, `content` (a list of parts), `type`, `id`, `metadata`."""
+
+
+class InputMessage(messages.Message, frozen=True):
+    """A message of a request as handlers find it: one of ours that can say what is in it."""
+
+    def get_text_content(self) -> str | None:
+        """Its first text; none: it has no text."""
+        return next((part.text for part in self.content if isinstance(part, messages.Text)), None)
+
+    def get_image_content(self) -> list[str]:
+        """The URLs of its pictures."""
+        return [part.image_url for part in self.content if isinstance(part, messages.Image)]
+
+
+def as_known_there(request: messages.AgentRequest) -> messages.AgentRequest:
+    """The request with lists where AgentScope Runtime has lists (ours are tuples), and its messages' methods."""
+    return structs.replace(request, input=[_as_known_there(message) for message in request.input])
+
+
+def _as_known_there(message: messages.Message) -> InputMessage:
+    fields: dict[str, Any] = structs.asdict(message)
+    return InputMessage(**fields | {"content": list(message.content)})
+
+
+class OnlyNamed:
+    """Names that annotations need. Making one raises `ConfigurationError`."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise ConfigurationError(
+            f"Greenroom stands in for AgentScope Runtime and has no {type(self).__name__} to make: "
+            f"{ADVICE['BaseResponse']}"
+        )
+
+
+class AgentResponse(OnlyNamed):
+    """The whole answer to a request, which Greenroom writes."""
+
+
+class Event(OnlyNamed):
+    """A part of an answer, which Greenroom writes."""
 
 
 class Role:

@@ -13,6 +13,9 @@ import msgspec
 LogFormat: TypeAlias = Literal["text", "json"]
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
+TALKATIVE: Final = ("httpcore", "httpx", "httpx2", "openai")
+"""Loggers of model clients, which tell of every call at INFO: under load a line or more a turn that says nothing."""
+
 _COLOURS: Final = {
     logging.DEBUG: "2",
     logging.INFO: "32",
@@ -60,10 +63,16 @@ def configure_logging(
 ) -> None:
     """Send all logs of the process to `stream` (standard error), in place of handlers that were there before.
 
-    Colours are used on a terminal, unless the environment has NO_COLOR.
+    Colours are used on a terminal, unless the environment has NO_COLOR. What model clients tell of each call is shown
+    at level debug only.
     """
     target = sys.stderr if stream is None else stream
     colour = target.isatty() and not os.environ.get("NO_COLOR")
     handler = logging.StreamHandler(target)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter(colour))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    threshold = logging.root.level
+    for name in TALKATIVE:
+        # NOTSET: as the root has it. Else not below the root's, which a logger's own level goes before.
+        quiet = logging.NOTSET if threshold <= logging.DEBUG else max(threshold, logging.WARNING)
+        logging.getLogger(name).setLevel(quiet)

@@ -101,9 +101,16 @@ class Runtime:
         except BaseException:
             self.state = "stopped"
             with anyio.CancelScope(shield=True):
-                await self._exits.aclose()
+                await self._give_up()
             raise
         self.state = "ready"
+
+    async def _give_up(self) -> None:
+        """Stop what a start that failed had begun. What fails at that is logged: it must not hide why it did not start."""
+        try:
+            await self._exits.aclose()
+        except Exception:
+            logger.exception("the application did not start, and what stops it again failed too")
 
     async def _start_in_order(self, transports: Sequence[Transport]) -> None:
         """What is pushed last is stopped first: streams, then sessions and their store, then the user's services."""

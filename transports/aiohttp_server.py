@@ -118,7 +118,7 @@ def make_application(
     app.add_routes(process.routes())
     app.add_routes(about_routes(host, app))
     for endpoint in host.endpoints:
-        _endpoint_route(host, app, endpoint)
+        _endpoint_route(host, app, endpoint, process)
     return app
 
 
@@ -141,7 +141,10 @@ def embedded_application(
     return app
 
 
-def _endpoint_route(host: Host, app: web.Application, endpoint: Endpoint) -> None:
+def _endpoint_route(host: Host, app: web.Application, endpoint: Endpoint, process: ProcessRoutes) -> None:
+    if endpoint.function is None:
+        app.router.add_post(endpoint.path, process.process)
+        return
     caller = EndpointCaller(endpoint)
 
     async def answer(request: web.Request) -> web.StreamResponse:

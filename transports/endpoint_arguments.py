@@ -31,6 +31,9 @@ from greenroom.transports.process_decode import decode_request
 
 REQUEST: Final = "request"
 PRINCIPAL: Final = "principal"
+REQUEST_MODULES: Final = ("aiohttp.web_request", "starlette.requests")
+"""Where request classes are from. A function that is written for FastAPI gets aiohttp's request: method, headers, cookies
+and `await request.json()` are alike."""
 
 
 class Given(Struct, frozen=True, kw_only=True):
@@ -200,7 +203,7 @@ def _globals(function: Any) -> dict[str, Any]:
 
 def _is_request(name: str, annotation: Any) -> bool:
     """Whether the transport's own request is meant: by its class, or by its name if it is not annotated as a model."""
-    if isinstance(annotation, type) and annotation.__module__ == "aiohttp.web_request":
+    if isinstance(annotation, type) and annotation.__module__ in REQUEST_MODULES:
         return True
     return name == REQUEST and not _is_model(annotation)
 

@@ -10,7 +10,7 @@ filled. Deltas, the path every token takes, have all but the number and the text
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from msgspec import Raw
@@ -40,7 +40,7 @@ from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Turn,
 from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.process_templates import MESSAGE, NULL, RESPONSE, TEXT
-from greenroom.transports.sse import DONE, data_frame
+from greenroom.transports.sse import DONE
 from greenroom.transports.tool_blocks import blocks
 
 SNAPSHOT_BYTES = 1024
@@ -85,36 +85,27 @@ class ProcessEncoder:
 
     def feed(self, event: Event, frames: list[bytes]) -> None:
         """Append the frames that the event makes: most make one, some two, a delta of long arguments perhaps none."""
-        if type(event) is not TextDelta:
-            _WRITERS[type(event)](self, event, frames)
-            return
-        if event.item != self._item or event.part != self._part:
-            self._turn_to(event.item, event.part)
-        frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (self.number, self._head, encode(event.text)))
-        self.number += 1
+        self.feed_all((event,), frames)
 
-    def feed_run(self, events: Sequence[Event], start: int, stop: int, frames: list[bytes]) -> int:
-        """Feed the event at `start`, and if it is text the text of the same part that follows it, up to `stop`.
-
-        Gives the position after them. Bursts of text come this way: what is looked up once is not looked up each time.
-        """
-        first = events[start]
-        self.feed(first, frames)
-        if type(first) is not TextDelta:
-            return start + 1
-        item, part, head, number = first.item, first.part, self._head, self.number
-        for event in events[start + 1 : stop]:
-            if type(event) is not TextDelta or event.item != item or event.part != part:
-                break
+    def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
+        """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
+        item, part, head, number = self._item, self._part, self._head, self.number
+        for event in events:
+            if type(event) is not TextDelta:
+                self.number = number
+                _WRITERS[type(event)](self, event, frames)
+                number = self.number
+                continue
+            if event.item != item or event.part != part:
+                item, part = event.item, event.part
+                head = self._turn_to(item, part)
             try:
                 text = _encode(event.text)
             except (TypeError, ValueError):  # what JSON cannot say as it is
                 text = encode(event.text)
             frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (number, head, text))
             number += 1
-        start += 1 + number - self.number
         self.number = number
-        return start
 
     def skip(self, event: Event) -> None:
         """Go past an event whose frames nobody wants."""
@@ -175,7 +166,7 @@ class ProcessEncoder:
         self._done.clear()
 
     def _add(self, line: bytes, frames: list[bytes]) -> None:
-        frames.append(data_frame(line))
+        frames.append(b"data: %b\n\n" % line)
         self.number += 1
 
     # -- items ---------------------------------------------------------------------------------------------------------
@@ -206,10 +197,11 @@ class ProcessEncoder:
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
-    def _turn_to(self, item: str, part: int) -> None:
+    def _turn_to(self, item: str, part: int) -> bytes:
         self._item, self._part = item, part
         empty = TEXT % (0, b"in_progress", part, b"true", encode(item), b"")
         self._head = empty[_NUMBER : -len(b"}")]
+        return self._head
 
     def _arguments(self, event: ArgumentsDelta, frames: list[bytes]) -> None:
         item = self._items[event.item]

@@ -90,7 +90,10 @@ class SharedFrames:
                 end += 1
             if self.fed >= stop:
                 return frames[start:end]
-            self.fed = self._encoder.feed_run(events, self.fed, min(stop, self.fed + RUN_EVENTS), frames)
+            may_fit = min(size // _LEAST_BYTES + 1, RUN_EVENTS)
+            run = events[self.fed : min(self.fed + may_fit, stop)]
+            self.fed += len(run)
+            self._encoder.feed_all(run, frames)
 
     def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""

@@ -19,7 +19,10 @@ HostState: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 
 
 class Endpoint(Struct, frozen=True):
-    """A route of the user's own: `function` takes the decoded JSON body's fields, the query's, or `request`."""
+    """A route of the user's own: `function` takes the decoded JSON body's fields, the query's, or `request`.
+
+    Without a function the path is another name of `POST /process`.
+    """
 
     path: str
     methods: tuple[str, ...]

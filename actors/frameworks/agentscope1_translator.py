@@ -15,7 +15,8 @@ from typing import Any
 
 from agentscope.message import Msg
 
-from greenroom.actors.composer import CallDraft, Composer, MessageDraft, OutputDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import CallDraft, MessageDraft, OutputDraft
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks.agentscope1_blocks import (
     MEDIA,
@@ -197,9 +198,14 @@ class Reply:
     # -- images, sound, films --------------------------------------------------------------------------------------
 
     def _hear_media(self, slot: Slot, block: Block, last: bool) -> None:
-        """Pictures and films are shown when they turn up, and sound, which grows, at its end."""
+        """Pictures and films are shown when they turn up, and sound, which grows, at its end: in its place, unless text
+        is being said there."""
         slot.whole = block
-        if slot.kind != "audio" and (last or not slot.said):
+        if slot.kind == "audio":
+            due = last and self._growing is None
+        else:
+            due = last or not slot.said
+        if due:
             self._show(slot)
 
     def _show(self, slot: Slot) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from agentscope.message import ToolCallBlock
 
-from greenroom.actors.composer import CallDraft, Composer, OutputDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import CallDraft, OutputDraft
 from greenroom.actors.frameworks.agentscope2_blocks import join_base64, part_of, tool_name
 from greenroom.actors.messages import Content, Text
 

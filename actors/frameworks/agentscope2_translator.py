@@ -44,7 +44,8 @@ from agentscope.event import (
 from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock
 from agentscope.message import Usage as MsgUsage
 
-from greenroom.actors.composer import Composer, MessageDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import MessageDraft
 from greenroom.actors.errors import GreenroomError, HandlerError
 from greenroom.actors.events import Part
 from greenroom.actors.frameworks.agentscope2_blocks import part_of_block, parts_of_output, tool_name

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from greenroom.actors.composer import CallDraft, Composer, Draft, MessageDraft, OutputDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
     ArgumentsDelta,

@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 
 from greenroom.actors.errors import HandlerError, MailboxFull, SessionBusy
-from greenroom.actors.events import ItemStarted, ToolProgress, TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.events import (
+    ArgumentsDelta,
+    ItemStarted,
+    PartDone,
+    ToolProgress,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+)
 from greenroom.actors.limits import Limits
-from greenroom.actors.messages import Image, SessionKey, Text
+from greenroom.actors.messages import Image, SessionKey, Text, ToolCall, ToolOutput
 from greenroom.actors.session import Session
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.store import TurnCommit
@@ -459,3 +467,35 @@ async def test_every_kind_of_output_counts_against_the_turns_bound(kind: str) ->
         ending = await (await system.submit(turn())).ended()
     assert isinstance(ending, TurnFailed)
     assert "turn_bytes" in ending.error.message
+
+
+async def test_a_turn_cancelled_among_its_tools_leaves_no_call_without_a_result() -> None:
+    started = asyncio.Event()
+
+    async def tools(msgs: Any) -> AsyncIterator[object]:
+        for name in ("finished", "running", "reporting", "half-written"):
+            yield ItemStarted(name, "tool_call", "assistant", f"call-{name}", name)
+            yield ArgumentsDelta("{" if name == "half-written" else "{}", name)
+            if name != "half-written":
+                yield PartDone(ToolCall(f"call-{name}", name, "{}"), name)
+        yield ItemStarted("result", "tool_output", "tool", "call-finished", "finished")
+        yield PartDone(ToolOutput("call-finished", "finished", (Text("42"),)), "result")
+        yield ItemStarted("report", "tool_output", "tool", "call-reporting", "reporting")
+        yield ToolProgress("report", (Text("half"),))
+        started.set()
+        await asyncio.sleep(1000)
+
+    async with running_system(tools) as system:
+        log = await system.submit(turn())
+        await started.wait()
+        await system.cancel(log.id)
+        ending = await log.ended()
+        check_events(log.events())
+    outputs = [part for item in ending.output for part in item.parts if isinstance(part, ToolOutput)]
+    told = {part.name: [text.text for text in part.output if isinstance(text, Text)] for part in outputs}
+    assert told == {
+        "finished": ["42"],
+        "running": ["interrupted, outcome unknown"],
+        "reporting": ["half", "interrupted, outcome unknown"],
+        "half-written": ["interrupted before it was called"],
+    }

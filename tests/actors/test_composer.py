@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.composer import CallDraft, Composer, Draft, MessageDraft, OutputDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
     ArgumentsDelta,

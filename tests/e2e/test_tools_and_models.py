@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+from kits.agentscope_line import installed_line
 from kits.scripted_model_script import (
     Break,
     CallTool,
@@ -95,9 +96,17 @@ async def test_a_tool_that_raises_does_not_fail_the_turn(stage: Stage) -> None:
     assert ending["status"] == "completed"
     (told,) = data(ending, "plugin_call_output")
     assert "no luck today" in output(told)
-    assert output(told).startswith("Error: ")
-    assert "no luck today" in texts(ending)[0]
+    assert "no luck today" in texts(ending)[0], "the model was told"
     assert "Traceback" not in json.dumps(ending)
+
+
+@pytest.mark.xfail(
+    installed_line() == 2, reason="the output is the exception's text alone, `state: error` beside it", strict=True
+)
+async def test_the_output_of_a_tool_that_raises_says_that_it_is_an_error(stage: Stage) -> None:
+    stage.play(rules({"break": CallTool("break_down", {})}))
+    (told,) = data(await ending_of(stage, "break", "error"), "plugin_call_output")
+    assert output(told) == "Error: no luck today"
 
 
 async def test_a_tool_that_is_not_there_does_not_fail_the_turn(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from greenroom import (
     AgentApp,
@@ -21,7 +22,9 @@ from greenroom import (
     Message,
     Session,
     Text,
+    TurnCancelled,
     TurnCompleted,
+    TurnFailed,
 )
 from kits.system import asked, said
 
@@ -108,6 +111,23 @@ async def test_a_failed_init_fails_loudly_and_still_tidies_up() -> None:
     assert notes.count("shutdown 1") == 1
 
 
+async def test_why_it_did_not_start_is_raised_and_what_failed_after_it_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    notes: list[str] = []
+    app = noting_app(notes, init_fails=True)
+
+    @app.shutdown
+    async def broken() -> None:
+        raise OSError("cannot close")
+
+    with pytest.raises(OSError, match="no database"):
+        await app.start()
+    assert notes == [*START[:3], "transport stops", "shutdown 1", "shutdown 2"]
+    assert "did not start" in caplog.text
+    assert "OSError: cannot close" in caplog.text
+
+
 async def test_a_transport_that_cannot_start_stops_the_start_before_init() -> None:
     notes: list[str] = []
     with pytest.raises(ConfigurationError, match="cannot start"):
@@ -161,6 +181,49 @@ async def test_synchronous_hooks_do_not_block_the_loop() -> None:
     app.init(lambda: threads.append(threading.get_ident()))
     async with app:
         assert threads != [threading.get_ident()]
+
+
+async def test_it_can_be_configured_until_it_starts() -> None:
+    app = AgentApp(drain_seconds=30)
+    begun = asyncio.Event()
+
+    @app.query()
+    async def answer(msgs: Any) -> None:
+        begun.set()
+        if asked(msgs[-1]) == "fail":
+            raise ValueError("the text of the exception")
+        await asyncio.Event().wait()
+
+    app.configure()
+    app.configure(debug=True)
+    app.configure(drain_seconds=0)
+    async with app:
+        with pytest.raises(ConfigurationError, match="before it starts"):
+            app.configure(debug=False)
+        failed = await app.process("fail").result()
+        assert isinstance(failed, TurnFailed)
+        assert "the text of the exception" in failed.error.message
+        begun.clear()
+        log = await app.process("wait").submit()
+        await begun.wait()
+    assert isinstance(log.terminal, TurnCancelled)
+
+
+async def test_self_of_an_endpoint_is_the_application() -> None:
+    app = AgentApp()
+    app.query()(hello)
+    app.greeting = "hello"  # type: ignore[attr-defined]
+
+    @app.endpoint("/greet")
+    def greet(self: Any, name: str) -> str:
+        return f"{self.greeting} {name}"
+
+    assert greet.__name__ == "greet"
+    async with (
+        TestClient(TestServer(app.aiohttp_application())) as client,
+        client.post("/greet", json={"name": "Ada"}) as response,
+    ):
+        assert await response.json() == "hello Ada"
 
 
 async def test_starting_twice_is_refused() -> None:

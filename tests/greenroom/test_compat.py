@@ -10,9 +10,9 @@ import pytest
 
 import greenroom
 import greenroom.sandbox
-from greenroom import compat, compat_schemas
-from greenroom.actors.errors import MissingDependency
-from greenroom.actors.messages import Image, Message, MessageType, Text
+from greenroom import compat, compat_app, compat_schemas
+from greenroom.actors.errors import ConfigurationError, MissingDependency
+from greenroom.actors.messages import Content, Image, Message, MessageType, Text
 
 TUTORIAL = """
 from agentscope_runtime.engine import AgentApp
@@ -40,7 +40,8 @@ def run(code: str) -> dict[str, object]:
 
 def test_the_tutorials_imports() -> None:
     names = run(TUTORIAL)
-    assert names["AgentApp"] is greenroom.AgentApp
+    assert names["AgentApp"] is compat_app.AgentApp
+    assert issubclass(compat_app.AgentApp, greenroom.AgentApp)
     assert names["AgentRequest"] is greenroom.AgentRequest
     assert names["InMemoryStateService"] is greenroom.InMemoryStateService
     assert names["InMemorySessionHistoryService"] is greenroom.InMemorySessionHistoryService
@@ -73,7 +74,7 @@ def test_the_tutorials_memory_is_of_agentscope_1() -> None:
     ],
 )
 def test_every_way_to_import(code: str) -> None:
-    assert run(code)["found"] is greenroom.AgentApp
+    assert run(code)["found"] is compat_app.AgentApp
 
 
 @pytest.mark.parametrize("module", compat.PROVIDED)
@@ -99,11 +100,10 @@ def test_parents_of_every_module_are_in_the_table() -> None:
             "from agentscope_runtime.engine.deployers.local_deployer import LocalDeployManager",
             "greenroom serve",
         ),
-        ("from agentscope_runtime.engine import Runner", "app.run()"),
         ("from agentscope_runtime.engine.services.agent_state import RedisStateService", "durable stores"),
         ("import agentscope_runtime.engine.services.agent_state.redis_state_service", "durable stores"),
         ("from agentscope_runtime.engine.services.memory import InMemoryMemoryService", "long-term memory"),
-        ("from agentscope_runtime.engine.schemas.agent_schemas import AgentResponse", "events"),
+        ("from agentscope_runtime.engine.schemas.agent_schemas import BaseResponse", "events"),
         ("from agentscope_runtime.engine.deployers.adapter.a2a import A2AFastAPIDefaultAdapter", "protocols"),
         ("from agentscope_runtime.sandbox.enums import SandboxType", "comes with the sandbox"),
         ("from agentscope_runtime.tools import ModelstudioSearchLite", "ready-made tools"),
@@ -185,6 +185,37 @@ def test_wrong_fields_are_refused() -> None:
         old.TextContent(txt="hi")
     with pytest.raises(TypeError, match="'text'"):
         old.TextContent(type="image", text="hi")
+
+
+@pytest.mark.parametrize("name", ["AgentResponse", "Event"])
+def test_what_greenroom_writes_can_be_named_but_not_made(name: str) -> None:
+    names = run(f"from agentscope_runtime.engine.schemas.agent_schemas import {name} as found")
+    with pytest.raises(ConfigurationError, match=f"no {name} to make: .*events"):
+        names["found"](object="response")  # type: ignore[operator]
+
+
+def test_a_request_as_known_there() -> None:
+    plain = Message((Image("http://x/y.png"), Text("hi"), Text("there")), id="m1")
+    request = compat_schemas.as_known_there(
+        greenroom.AgentRequest(input=(plain, Message()), session_id="s", extra={"colour": "red"})
+    )
+    assert isinstance(request, greenroom.AgentRequest)
+    assert (request.session_id, request.colour) == ("s", "red")
+    first, empty = request.input
+    assert isinstance(request.input, list)
+    assert isinstance(first, Message)
+    assert (first.id, [part.type for part in first.content]) == ("m1", ["image", "text", "text"])
+    assert isinstance(first.content, list)
+    assert isinstance(first, compat_schemas.InputMessage)
+    assert first.get_text_content() == "hi"
+    assert first.get_image_content() == ["http://x/y.png"]
+    assert isinstance(empty, compat_schemas.InputMessage)
+    assert (empty.get_text_content(), empty.get_image_content()) == (None, [])
+
+
+def test_the_type_of_a_part_is_its_tag_on_the_wire() -> None:
+    for part in get_args(Content):
+        assert part.type == part.__struct_config__.tag
 
 
 def test_message_types_are_those_of_messages() -> None:

@@ -1,6 +1,7 @@
 """Loading applications, serving them until a signal, and the logs."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -16,8 +17,8 @@ import pytest
 from greenroom import AgentApp, AiohttpServer, compat
 from greenroom.actors.errors import ConfigurationError
 from greenroom.load import LoadFailed, NoSuchApplication, load_application, parse
-from greenroom.logs import configure_logging
-from greenroom.serve import banner, override, run_application, serve, url_of
+from greenroom.logs import TALKATIVE, configure_logging
+from greenroom.serve import banner, run_application, serve, url_of
 
 ECHO = """
 from agentscope_runtime.engine import AgentApp
@@ -127,7 +128,7 @@ def test_what_cannot_be_found_is_said(folder: Path, spec: str, code: str, words:
         ("def f(:\n  pass", "SyntaxError"),
         ("value = {}['key']", "KeyError: 'key'"),
         ("import sys; sys.exit(3)", "sys.exit(3)"),
-        (ECHO.partition("if __name__")[0] + "app.run()", "__main__"),
+        ("from greenroom import AgentApp\nAgentApp().run()", "__main__"),
         ("from greenroom import AgentApp\n@AgentApp().query\ndef f(): ...", "parentheses"),
     ],
 )
@@ -229,20 +230,37 @@ async def test_an_application_with_its_own_server_is_served_by_it() -> None:
     assert server.port != 0
 
 
-def test_the_command_line_goes_before_what_the_application_says() -> None:
-    app = greeting_app(drain_seconds=3.0)
-    override(app)
-    assert app._settings.drain_seconds == 3.0
-    override(app, drain_seconds=0.5, debug=True)
-    assert (app._settings.drain_seconds, app._settings.debug) == (0.5, True)
-
-
 def test_an_application_does_not_serve_while_it_is_loaded(folder: Path) -> None:
-    (folder / "app.py").write_text(ECHO.partition("if __name__")[0] + "app.run()")
+    (folder / "app.py").write_text("from greenroom import AgentApp\napp = AgentApp()\napp.run()")
     with pytest.raises(LoadFailed, match="if __name__"):
         load_application("app.py")
     with pytest.raises(ConfigurationError, match="nothing to answer with"):
         run_application(AgentApp(), port=0)  # loading is over: it would serve
+
+
+def test_who_owns_the_process_lets_the_collector_forget() -> None:
+    frozen = gc.get_freeze_count()
+    during: list[int] = []
+    app = greeting_app()
+    app.shutdown(lambda: during.append(gc.get_freeze_count()))
+    app.init(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        run_application(app, port=0)
+        assert gc.get_freeze_count() > frozen + 1000
+    finally:
+        gc.unfreeze()
+
+
+async def test_an_embedded_application_leaves_the_collector_alone() -> None:
+    frozen = gc.get_freeze_count()
+    serving = asyncio.create_task(
+        serve(greeting_app(), port=0, started=(urls := asyncio.Queue[str]()).put_nowait)
+    )
+    await urls.get()
+    assert gc.get_freeze_count() == frozen
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 @pytest.mark.parametrize(
@@ -274,7 +292,10 @@ def test_the_banner_can_be_followed() -> None:
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    talkative = {name: logging.getLogger(name).level for name in TALKATIVE}
     yield root
+    for name, before in talkative.items():
+        logging.getLogger(name).setLevel(before)
     for handler in root.handlers[:]:
         root.removeHandler(handler)
     for handler in handlers:
@@ -313,3 +334,18 @@ def test_logs_as_json(root_logger: logging.Logger) -> None:
     assert (entry["level"], entry["logger"], entry["message"]) == ("error", "greenroom.test", "it failed")
     assert "ValueError: wrong" in entry["exception"]
     assert entry["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"), [("debug", [True, True]), ("info", [False, True]), ("error", [False, False])]
+)
+@pytest.mark.parametrize("name", ["httpx", "httpx2", "httpcore", "openai", "openai._base_client"])
+def test_model_clients_do_not_tell_of_every_call(
+    root_logger: logging.Logger, name: str, level: str, shown: list[bool]
+) -> None:
+    stream = io.StringIO()
+    configure_logging(level, stream=stream)
+    logger = logging.getLogger(name)
+    logger.info("HTTP Request: POST")
+    logger.warning("retrying")
+    assert ["POST" in stream.getvalue(), "retrying" in stream.getvalue()] == shown

@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from greenroom.actors.composer import CallDraft, Composer, Draft, MessageDraft, OutputDraft
+from greenroom.actors.composer import Composer
+from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
 from greenroom.actors.events import (
     Event,
     Terminal,

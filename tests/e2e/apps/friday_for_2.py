@@ -1,11 +1,15 @@
 """The tutorial's application as somebody writes it for AgentScope 2.x, with a model that OPENAI_BASE_URL names."""
 
 import os
+import subprocess
+import sys
 
 from agentscope.agent import Agent
 from agentscope.credential import OpenAICredential
 from agentscope.model import OpenAIChatModel
+from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
+from agentscope.tool import FunctionTool, Toolkit
 
 from greenroom import (
     AgentApp,
@@ -19,6 +23,15 @@ agent_app = AgentApp(
     app_name="Friday",
     app_description="A helpful assistant",
 )
+
+
+def execute_python_code(code: str) -> str:
+    """Run Python code and return what it prints.
+
+    Args:
+        code (str): The code.
+    """
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout
 
 
 @agent_app.init
@@ -55,6 +68,14 @@ async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
                 base_url=os.getenv("OPENAI_BASE_URL"),
             ),
             "scripted",
+        ),
+        toolkit=Toolkit(
+            tools=[
+                FunctionTool(
+                    execute_python_code,
+                    permission=PermissionDecision(PermissionBehavior.ALLOW, "It may."),
+                )
+            ]
         ),
         middlewares=[
             AgentScopeSessionHistoryMiddleware(

@@ -1,0 +1,241 @@
+"""Drafts: one item of a turn's output while it is written. The composer gives them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from msgspec.structs import astuple
+
+from greenroom.actors.errors import HandlerError
+from greenroom.actors.events import (
+    ArgumentsDelta,
+    Event,
+    Item,
+    ItemDone,
+    ItemKind,
+    Part,
+    PartDone,
+    TextDelta,
+    ToolProgress,
+)
+from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
+
+
+class Pen(Protocol):
+    """What drafts write with."""
+
+    def emit(self, event: Event) -> None:
+        """Pass an event on. Raises `HandlerError` when the turn has ended or outgrown its bound."""
+        ...
+
+    def spend(self, size: int) -> None:
+        """Count text against the turn's bound. Raises `HandlerError` when it is overrun."""
+        ...
+
+    def finished(self, draft: Draft, item: Item) -> None:
+        """A draft is complete."""
+        ...
+
+
+OUTCOME_UNKNOWN = "interrupted, outcome unknown"
+"""The result of a tool that was called and not heard of before its turn was stopped."""
+NOT_CALLED = "interrupted before it was called"
+
+
+def weight(part: Content) -> int:
+    """What a part counts against a turn's bound: the length of its text, or of its data as text."""
+    if type(part) is Text:
+        return len(part.text)
+    return sum(len(value if isinstance(value, str) else repr(value)) for value in astuple(part))
+
+
+class Draft:
+    """One item while it is written. Use the subclass the composer gives; all end with `done`."""
+
+    __slots__ = ("_pen", "_parts", "id", "kind", "metadata", "open", "role", "usage")
+
+    def __init__(self, pen: Pen, item: str, kind: ItemKind, role: str) -> None:
+        self._pen = pen
+        self._parts: list[Part] = []
+        self.id = item
+        self.kind: ItemKind = kind
+        self.role = role
+        self.usage: Usage | None = None
+        self.metadata: dict[str, Any] | None = None
+        self.open = True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kind} {self.id} {'open' if self.open else 'done'}>"
+
+    def _part_done(self, part: Part) -> None:
+        self._pen.emit(PartDone(part, self.id, len(self._parts)))
+        self._parts.append(part)
+
+    def _check_open(self) -> None:
+        if not self.open:
+            raise HandlerError(
+                f"more was written to {self.kind} {self.id} after it was done; open a new item for what comes later"
+            )
+
+    def item(self, complete: bool) -> Item:
+        """The item as it stands."""
+        return Item(self.id, self.kind, self.role, tuple(self._parts), self.usage, self.metadata, complete)
+
+    def abandon(self) -> Item:
+        """Stop writing: the turn ends before the item does. Nothing is emitted."""
+        self.open = False
+        return self.item(complete=False)
+
+    def done(self) -> None:
+        """The item is complete. Doing it twice is fine."""
+        if self.open:
+            self.open = False
+            item = self.item(complete=True)
+            self._pen.emit(ItemDone(self.id, item))
+            self._pen.finished(self, item)
+
+
+class MessageDraft(Draft):
+    """A message (or reasoning): text that grows, and whole parts between."""
+
+    __slots__ = ("_pieces", "_rewritten")
+
+    def __init__(self, pen: Pen, item: str, kind: ItemKind, role: str) -> None:
+        super().__init__(pen, item, kind, role)
+        self._pieces: list[str] = []
+        self._rewritten: str | None = None
+
+    def text(self, delta: str) -> None:
+        """More text. Empty deltas say nothing and are dropped."""
+        if not self.open:
+            self._check_open()
+        if delta:
+            self._pen.emit_text(TextDelta(delta, self.id, len(self._parts)))
+            self._pieces.append(delta)
+
+    def text_so_far(self, whole: str) -> None:
+        """The part's text, whole. What it adds to the last goes out as a delta.
+
+        A whole that does not begin with what was said before is a rewrite: deltas cannot take words back, so none
+        is sent, and the part ends with what was said last.
+        """
+        self._check_open()
+        said = self._rewritten if self._rewritten is not None else self._said()
+        if self._rewritten is None and whole.startswith(said):
+            self.text(whole[len(said) :])
+        elif whole != said:
+            self._rewritten = whole
+            self._pen.spend(len(whole) - len(said))
+
+    def content(self, part: Content) -> None:
+        """A whole part; text before it ends there."""
+        self._check_open()
+        self.end_text()
+        self._pen.spend(weight(part))
+        self._part_done(part)
+
+    def end_text(self) -> None:
+        """The text part that is open, if one is, is complete."""
+        if self._pieces or self._rewritten is not None:
+            self._part_done(Text(self._whole()))
+            self._pieces = []
+            self._rewritten = None
+
+    def _said(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    def _whole(self) -> str:
+        return self._rewritten if self._rewritten is not None else self._said()
+
+    def abandon(self) -> Item:
+        if self._pieces or self._rewritten is not None:
+            self._parts.append(Text(self._whole()))
+        return super().abandon()
+
+    def done(self) -> None:
+        if self.open:
+            self.end_text()
+            super().done()
+
+
+class CallDraft(Draft):
+    """A tool call: its arguments are JSON text that grows."""
+
+    __slots__ = ("_call", "_pieces")
+
+    def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
+        super().__init__(pen, item, "tool_call", "assistant")
+        self._call = call
+        self._pieces: list[str] = []
+
+    def arguments(self, delta: str) -> None:
+        """More of the arguments' JSON text."""
+        self._check_open()
+        if delta:
+            self._pen.emit_text(ArgumentsDelta(delta, self.id))
+            self._pieces.append(delta)
+
+    def arguments_so_far(self, whole: str) -> None:
+        """The arguments' text, whole; sent as a delta where it extends what went before, else with `done`."""
+        self._check_open()
+        said = "".join(self._pieces)
+        if whole.startswith(said):
+            self._pieces = [said]
+            self.arguments(whole[len(said) :])
+
+    def _whole(self, arguments: str | None) -> ToolCall:
+        whole = arguments if arguments is not None else "".join(self._pieces)
+        return ToolCall(self._call.call_id, self._call.name, whole, self._call.server_label)
+
+    def abandon(self) -> Item:
+        self._parts.append(self._whole(None))
+        return super().abandon()
+
+    def done(self, arguments: str | None = None) -> None:
+        """The call is complete; `arguments` overrules what the deltas said."""
+        if self.open:
+            self._part_done(self._whole(arguments))
+            super().done()
+
+
+class OutputDraft(Draft):
+    """What a tool gives back."""
+
+    __slots__ = ("_call", "_output")
+
+    def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
+        super().__init__(pen, item, "tool_output", "tool")
+        self._call = call
+        self._output: tuple[Content, ...] = ()
+
+    def progress(self, output: Sequence[Content]) -> None:
+        """What there is so far, whole."""
+        self._check_open()
+        # Each time: a log that holds every snapshot grows by it.
+        self._pen.spend(sum(map(weight, output)))
+        self._output = tuple(output)
+        self._pen.emit(ToolProgress(self.id, self._output))
+
+    @property
+    def call_id(self) -> str:
+        """The call it answers."""
+        return self._call.call_id
+
+    def break_off(self) -> None:
+        """The turn ends before the tool does: what there is, and that it is not all."""
+        self.done([*self._output, Text(OUTCOME_UNKNOWN)])
+
+    def _whole(self) -> ToolOutput:
+        return ToolOutput(self._call.call_id, self._call.name, self._output, self._call.server_label)
+
+    def done(self, output: Sequence[Content] | None = None) -> None:
+        """The output is complete; without `output` the last progress is it."""
+        if self.open:
+            if output is not None:
+                self._pen.spend(sum(map(weight, output)))
+                self._output = tuple(output)
+            self._part_done(self._whole())
+            super().done()

@@ -1,0 +1,114 @@
+"""The tutorial's steps 4 to 6, as written there: the application served unchanged, and asked with curl."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from kits.scripted_model_script import CallTool, rules
+from kits.server_process import APPS
+from kits.stage import Stage, for_installed_line, stage_of
+from kits.wire_grammar import check_stream, data, texts
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = ["the tutorial's", "the example"]
+
+STEP_5 = """{
+    "input": [
+      {
+        "role": "user",
+        "content": [
+          { "type": "text", "text": "What is the capital of France?" }
+        ]
+      }
+    ]
+  }"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=FILES)
+async def friday(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """The tutorial's application, for the line that is installed, and the example made of it."""
+    if request.param == FILES[0]:
+        app = str(APPS / for_installed_line("friday_for_{}.py"))
+    else:
+        app = str(EXAMPLES / for_installed_line("friday_{}.py").replace("_1", ""))
+    async with stage_of(app) as stage:
+        yield stage
+
+
+async def curl(url: str, body: str) -> str:
+    """The tutorial's command; what it printed."""
+    program = shutil.which("curl")
+    assert program, "curl is needed: apt-get install curl"
+    command = ["-N", "-X", "POST", url, "-H", "Content-Type: application/json", "-d", body]
+    process = await asyncio.create_subprocess_exec(
+        program, "-sS", *command, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
+async def answer(stage: Stage, body: str) -> dict[str, Any]:
+    """What curl gets: `data:` lines, the last of them `[DONE]`, the one before it the whole response."""
+    printed = await curl(f"{stage.process.url}/process", body)
+    lines = [line.removeprefix("data: ") for line in printed.splitlines() if line]
+    assert lines.pop() == "[DONE]"
+    return check_stream([json.loads(line) for line in lines])
+
+
+def saying(text: str, session: str) -> str:
+    content = [{"type": "text", "text": text}]
+    return json.dumps({"input": [{"role": "user", "content": content}], "session_id": session})
+
+
+async def test_step_5_the_stream_says_paris(friday: Stage) -> None:
+    friday.begin()
+    printed = await curl(f"{friday.process.url}/process", STEP_5)
+    assert "Paris" in printed
+    assert printed.endswith("data: [DONE]\n\n")
+    ending = await answer(friday, STEP_5)
+    assert (ending["status"], texts(ending)) == ("completed", ["The capital of France is Paris."])
+    assert ending["usage"]["total_tokens"] > 0
+    await friday.end()
+
+
+async def test_step_6_two_turns_remember(friday: Stage) -> None:
+    friday.begin()
+    assert texts(await answer(friday, saying("My name is Alice.", "s6"))) == ["Nice to meet you, Alice."]
+    assert texts(await answer(friday, saying("What is my name?", "s6"))) == ["Your name is Alice."]
+    other = await answer(friday, saying("What is my name?", "another"))
+    assert texts(other) == ["You have not told me your name."]
+    assert friday.prompts[1] == ["My name is Alice.", "What is my name?"]
+    await friday.end()
+
+
+async def test_its_tool_runs_code(friday: Stage) -> None:
+    friday.begin()
+    friday.play(rules({"6 by 7": CallTool("execute_python_code", {"code": "print(6 * 7)"})}))
+    ending = await answer(friday, saying("What is 6 by 7?", "tool"))
+    (told,) = data(ending, "plugin_call_output")
+    assert "42" in told["output"]
+    assert "42" in texts(ending)[0]
+    await friday.end()
+
+
+async def test_one_object_instead_of_a_stream(friday: Stage) -> None:
+    friday.begin()
+    body = json.dumps({**json.loads(STEP_5), "stream": False})
+    response = json.loads(await curl(f"{friday.process.url}/process", body))
+    assert texts(response) == ["The capital of France is Paris."]
+    await friday.end()
+
+
+async def test_what_it_is_called(friday: Stage) -> None:
+    status, about = await friday.client.json("GET", "/")
+    assert (status, about["name"]) == (200, "Friday")
