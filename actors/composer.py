@@ -115,29 +115,29 @@ class Composer:
         A tool call that has no result gets one that says so: models refuse a history with calls left unanswered.
         """
         self._limit = NO_LIMIT  # a turn that overran its bound still says how it ended
-        for draft in list(self._drafts.values()):
-            if not isinstance(draft, OutputDraft):
-                self.output.append(draft.abandon())
-                del self._drafts[draft.id]
+        self._end_calls()
+        self.output += [draft.abandon() for draft in self._drafts.values()]
+        self._drafts.clear()
+        self._speech = None
+        self.ended = True
+
+    def _end_calls(self) -> None:
         for call, complete in self._unanswered():
             output = self.output_of(call.call_id, call.name, call.server_label)
             output.done([Text(OUTCOME_UNKNOWN if complete else NOT_CALLED)])
         for draft in list(self._drafts.values()):
             if isinstance(draft, OutputDraft):
                 draft.break_off()
-        self._speech = None
-        self.ended = True
 
     def _unanswered(self) -> list[tuple[ToolCall, bool]]:
         """The calls without a result or the beginning of one, and whether their arguments were complete."""
-        answered = {draft.call_id for draft in self._drafts.values() if isinstance(draft, OutputDraft)}
-        answered.update(part.call_id for item in self.output for part in item.parts if isinstance(part, ToolOutput))
-        return [
-            (part, item.complete)
-            for item in self.output
-            for part in item.parts
-            if isinstance(part, ToolCall) and part.call_id not in answered
-        ]
+        drafts = self._drafts.values()
+        parts = [part for item in self.output for part in item.parts]
+        calls = [(part, True) for part in parts if isinstance(part, ToolCall)]
+        calls += [(draft.call, False) for draft in drafts if isinstance(draft, CallDraft)]
+        answered = {part.call_id for part in parts if isinstance(part, ToolOutput)}
+        answered |= {draft.call.call_id for draft in drafts if isinstance(draft, OutputDraft)}
+        return [(call, complete) for call, complete in calls if call.call_id not in answered]
 
     def end(self) -> None:
         """Nothing may be said any more."""

@@ -164,11 +164,11 @@ class MessageDraft(Draft):
 class CallDraft(Draft):
     """A tool call: its arguments are JSON text that grows."""
 
-    __slots__ = ("_call", "_pieces")
+    __slots__ = ("_pieces", "call")
 
     def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
         super().__init__(pen, item, "tool_call", "assistant")
-        self._call = call
+        self.call = call
         self._pieces: list[str] = []
 
     def arguments(self, delta: str) -> None:
@@ -188,7 +188,7 @@ class CallDraft(Draft):
 
     def _whole(self, arguments: str | None) -> ToolCall:
         whole = arguments if arguments is not None else "".join(self._pieces)
-        return ToolCall(self._call.call_id, self._call.name, whole, self._call.server_label)
+        return ToolCall(self.call.call_id, self.call.name, whole, self.call.server_label)
 
     def abandon(self) -> Item:
         self._parts.append(self._whole(None))
@@ -204,11 +204,11 @@ class CallDraft(Draft):
 class OutputDraft(Draft):
     """What a tool gives back."""
 
-    __slots__ = ("_call", "_output")
+    __slots__ = ("_output", "call")
 
     def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
         super().__init__(pen, item, "tool_output", "tool")
-        self._call = call
+        self.call = call
         self._output: tuple[Content, ...] = ()
 
     def progress(self, output: Sequence[Content]) -> None:
@@ -219,17 +219,12 @@ class OutputDraft(Draft):
         self._output = tuple(output)
         self._pen.emit(ToolProgress(self.id, self._output))
 
-    @property
-    def call_id(self) -> str:
-        """The call it answers."""
-        return self._call.call_id
-
     def break_off(self) -> None:
         """The turn ends before the tool does: what there is, and that it is not all."""
         self.done([*self._output, Text(OUTCOME_UNKNOWN)])
 
     def _whole(self) -> ToolOutput:
-        return ToolOutput(self._call.call_id, self._call.name, self._output, self._call.server_label)
+        return ToolOutput(self.call.call_id, self.call.name, self._output, self.call.server_label)
 
     def done(self, output: Sequence[Content] | None = None) -> None:
         """The output is complete; without `output` the last progress is it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -88,24 +90,29 @@ async def test_the_request_is_as_handlers_know_it() -> None:
         assert said(await app.process("what was said").result()) == "what was said"
 
 
-@pytest.mark.agentscope1
-async def test_the_framework_is_agentscope_if_nothing_is_said() -> None:
+@pytest.fixture
+def agentscope_app() -> AgentApp:
+    """Made before there is a loop that importing AgentScope would block."""
     from agentscope.message import Msg
 
     app = AgentApp()
 
     @app.query()
     async def query_func(self: Any, msgs: Any, request: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        assert isinstance(msgs[-1], Msg)
         yield Msg("Friday", msgs[-1].get_text_content(), "assistant"), True
 
-    async with app:
-        assert said(await app.process("hi").result()) == "hi"
+    return app
+
+
+@pytest.mark.agentscope1
+async def test_the_framework_is_agentscope_if_nothing_is_said(agentscope_app: AgentApp) -> None:
+    async with agentscope_app:
+        assert said(await agentscope_app.process("hi").result()) == "hi"
 
 
 @pytest.mark.parametrize("framework", ["agno", "autogen", "langgraph", None])
 def test_other_frameworks_are_refused_in_words(framework: str | None) -> None:
-    with pytest.raises(ConfigurationError, match="serves AgentScope; use.*yield the text"):
+    with pytest.raises(ConfigurationError, match=r"serves AgentScope; use.*yield the text"):
         AgentApp().query(framework=framework)
 
 
@@ -166,7 +173,7 @@ async def test_a_runner_of_the_users_own() -> None:
 
 async def test_a_runner_does_not_run() -> None:
     for use in (Runner().start, Runner().deploy, Runner().__aenter__):
-        with pytest.raises(ConfigurationError, match="greenroom serve|app.run"):
+        with pytest.raises(ConfigurationError, match=r"greenroom serve|app\.run"):
             await use()
     with pytest.raises(ConfigurationError, match=r"app\.process"):
         Runner().stream_query({"input": []})
@@ -178,9 +185,9 @@ async def test_a_runner_does_not_run() -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_done_is_refused_with_what_to_do_instead(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name) as refused:
-        AgentApp(**{name: [object()]})
+        app_with_answer(**{name: [object()]})
     assert REFUSED[name] in str(refused.value)
-    AgentApp(**{name: None})
+    app_with_answer(**{name: None})
 
 
 @pytest.mark.parametrize("arguments", [{"stream": False}, {"runner": object()}, {"endpoint_path": "chat"}])
@@ -245,46 +252,58 @@ async def test_what_it_has_not_says_what_to_do_instead() -> None:
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def app_that_stops(**arguments: Any) -> AgentApp:
+    app = app_with_answer(**arguments)
+    app.init(stop)
+    return app
+
+
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[AiohttpServer]]:
-    """The servers that ran; each is stopped as soon as it has started."""
-    servers: list[AiohttpServer] = []
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Where servers listened."""
+    hosts: list[str] = []
     start = AiohttpServer.start
 
-    async def start_and_stop(self: AiohttpServer, host: greenroom.Host) -> None:
-        servers.append(self)
+    async def note_and_start(self: AiohttpServer, host: greenroom.Host) -> None:
+        hosts.append(self.host)
         await start(self, host)
-        signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(AiohttpServer, "start", start_and_stop)
-    monkeypatch.setattr("greenroom.serve.settle", lambda: None)
-    yield servers
+    monkeypatch.setattr(AiohttpServer, "start", note_and_start)
+    yield hosts
+    gc.unfreeze()
 
 
-def test_where_it_listens(served: list[AiohttpServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_listens(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("greenroom.compat_app.PORT", 0)
     monkeypatch.delenv("HOST", raising=False)
     monkeypatch.delenv("PORT", raising=False)
-    app_with_answer().run()
-    assert served[0].host == "127.0.0.1"
+    app_that_stops().run()
+    monkeypatch.setattr("greenroom.compat_app.PORT", -1)
     monkeypatch.setenv("HOST", "localhost")
     monkeypatch.setenv("PORT", "0")
-    app_with_answer().run(idle_seconds=3)
-    assert served[1].host == "localhost"
-    app_with_answer().run("127.0.0.1", port=0)
-    assert served[2].host == "127.0.0.1"
+    app_that_stops().run(idle_seconds=3)
+    monkeypatch.setenv("PORT", "-1")
+    app_that_stops().run("127.0.0.1", port=0)
+    assert served == ["127.0.0.1", "localhost", "127.0.0.1"]
 
 
-def test_what_run_does_not_know_is_for_the_callbacks(served: list[AiohttpServer]) -> None:
+def test_what_run_does_not_know_is_for_the_callbacks(served: list[str]) -> None:
     got: list[dict[str, Any]] = []
-    app = app_with_answer(before_start=lambda app, **kwargs: got.append(kwargs))
-    app.run(port=0, body_bytes=1000, colour="red")
-    assert got in ([{"colour": "red"}], [])  # the signal may come before the hook
-    assert served
+
+    def before_start(app: Any, **kwargs: Any) -> None:
+        got.append(kwargs)
+        stop()
+
+    app_with_answer(before_start=before_start).run(port=0, body_bytes=1000, colour="red")
+    assert got == [{"colour": "red"}]
 
 
-def test_the_web_page_may_call(served: list[AiohttpServer], caplog: pytest.LogCaptureFixture) -> None:
-    app_with_answer(endpoint_path="/chat").run(port=0, web_ui=True)
+def test_the_web_page_may_call(served: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    app_that_stops(endpoint_path="/chat").run(port=0, web_ui=True)
     assert "--url http://localhost:0/chat" in caplog.text
     assert "http://localhost:5173" in caplog.text
 
