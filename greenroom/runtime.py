@@ -106,7 +106,7 @@ class Runtime:
         self.state = "ready"
 
     async def _give_up(self) -> None:
-        """Stop what a start that failed had begun. What fails at that is logged, so as not to hide the first failure."""
+        """Stop what a failed start had begun. What fails at that is logged, so as not to hide the first failure."""
         try:
             await self._exits.aclose()
         except Exception:

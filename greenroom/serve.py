@@ -86,8 +86,8 @@ async def serve(
 def settle() -> None:
     """Let the garbage collector forget what is alive now.
 
-    A process that serves keeps what it started with, such as the 200,000 objects of an agent framework, to its end. Each
-    full collection would walk them all and stop every turn meanwhile, for 100 ms and more. Only for who owns the
+    A process that serves keeps what it started with, such as the 200,000 objects of an agent framework, to its end.
+    Each full collection would walk them all and stop every turn meanwhile, for 100 ms and more. Only for who owns the
     process: other programs' objects may die later, and their cycles would not be found.
     """
     gc.collect()

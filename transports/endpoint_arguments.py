@@ -32,8 +32,8 @@ from greenroom.transports.process_decode import decode_request
 REQUEST: Final = "request"
 PRINCIPAL: Final = "principal"
 REQUEST_MODULES: Final = ("aiohttp.web_request", "starlette.requests")
-"""Where request classes are from. A function written for FastAPI gets aiohttp's request too: method, headers, cookies and
-`await request.json()` are alike."""
+"""Where request classes are from. A function written for FastAPI gets aiohttp's request too: method, headers, cookies
+and `await request.json()` are alike."""
 
 
 class Given(Struct, frozen=True, kw_only=True):

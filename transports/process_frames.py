@@ -90,7 +90,7 @@ class SharedFrames:
                 end += 1
             if self.fed >= stop:
                 return frames[start:end]
-            may_fit = min(size // _LEAST_BYTES + 1, RUN_EVENTS)
+            may_fit = min(max(size, 0) // _LEAST_BYTES + 1, RUN_EVENTS)
             run = events[self.fed : min(self.fed + may_fit, stop)]
             self.fed += len(run)
             self._encoder.feed_all(run, frames)

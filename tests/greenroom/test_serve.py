@@ -251,9 +251,8 @@ def test_who_owns_the_process_lets_the_collector_forget() -> None:
 
 async def test_an_embedded_application_leaves_the_collector_alone() -> None:
     frozen = gc.get_freeze_count()
-    serving = asyncio.create_task(
-        serve(greeting_app(), port=0, started=(urls := asyncio.Queue[str]()).put_nowait)
-    )
+    urls = asyncio.Queue[str]()
+    serving = asyncio.create_task(serve(greeting_app(), port=0, started=urls.put_nowait))
     await urls.get()
     assert gc.get_freeze_count() == frozen
     serving.cancel()

@@ -299,12 +299,17 @@ def test_a_failed_turn_keeps_what_was_said() -> None:
     assert brief(response) == "response/failed"
     assert response["error"] == {"code": "ValueError", "message": "the agent failed", "id": "err_1"}
     assert response["completed_at"] == 1795328013
-    assert [message["status"] for message in response["output"]] == ["completed", "incomplete", "incomplete"]
-    contents = response["output"][1]["content"]
+    assert [(message["type"], message["status"]) for message in response["output"]] == [
+        ("message", "completed"),
+        ("plugin_call_output", "completed"),  # that the call was interrupted
+        ("message", "incomplete"),
+        ("plugin_call", "incomplete"),
+    ]
+    contents = response["output"][2]["content"]
     assert [part["status"] for part in contents] == ["completed", "completed", "incomplete"]
     assert contents[2]["text"] == "par"
     assert contents[2]["sequence_number"] == response["sequence_number"]
-    assert response["output"][2]["content"][0]["data"]["arguments"] == '{"a"'
+    assert response["output"][3]["content"][0]["data"]["arguments"] == '{"a"'
 
 
 def test_a_turn_cancelled_while_it_waits() -> None:
