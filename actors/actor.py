@@ -172,6 +172,7 @@ class SessionActor:
         if error is not None:
             logger.error("turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error)
         if run.over:
+            run.release()
             return
         if error is not None:
             self._end(run, TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")))

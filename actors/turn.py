@@ -63,6 +63,10 @@ class TurnRun:
         """Whether somebody asked the running handler to stop."""
         return self.reason is not None or self.failure is not None
 
+    def release(self) -> None:
+        """Let go what only a running turn needs: its log may be kept for long, and there are many."""
+        del self.context, self.scope
+
     def stop_timers(self) -> None:
         """No timer fires on a turn that has moved on."""
         for timer in self.timers:

@@ -247,6 +247,20 @@ class AgentApp:
         self._prepared = self._prepare()
         return embedded_application(self._prepared, self.start, self.stop, **options)
 
+    def aiohttp_routes(self, **options: Any) -> list[web.RouteDef]:
+        """`/process` and what belongs to it, and the endpoints, to be added to your aiohttp application.
+
+        You start and stop this application yourself (`async with app:`). `options`: `body_bytes`, `read_seconds`,
+        `keepalive_seconds`.
+        """
+        from greenroom.transports.aiohttp_server import turn_routes
+
+        if self._runtime is None and self._prepared is None:
+            self._prepared = self._prepare()
+        host = self._runtime or self._prepared
+        assert host is not None
+        return turn_routes(host, **options)
+
     def statistics(self) -> Statistics:
         """How many sessions and turns there are. Raises `ConfigurationError` when the application is not running."""
         if self._runtime is None:

@@ -291,7 +291,7 @@ def _refuse_or_warn(arguments: Mapping[str, Any]) -> None:
         if value not in (None, False) and value != AS_GOOD_AS_ABSENT.get(name)
     ]
     if left_out:
-        logger.warning("AgentApp(…): %s mean nothing to Greenroom and are left out", ", ".join(left_out))
+        logger.warning("AgentApp(…): left out, as Greenroom has no use for it: %s", ", ".join(left_out))
 
 
 def _without(what: str, instead: str) -> NoReturn:

@@ -104,7 +104,8 @@ def as_known_there(request: messages.AgentRequest) -> messages.AgentRequest:
 
 def _as_known_there(message: messages.Message) -> InputMessage:
     fields: dict[str, Any] = structs.asdict(message)
-    return InputMessage(**fields | {"content": list(message.content)})
+    fields["content"] = list(message.content)
+    return InputMessage(**fields)
 
 
 class OnlyNamed:

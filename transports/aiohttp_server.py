@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -112,14 +113,37 @@ def make_application(
     app = web.Application(middlewares=middlewares, client_max_size=body_bytes)
     if cors is not None:
         app.on_response_prepare.append(cors.mark)
+    app.add_routes(_routes(host, body_bytes, read_seconds, keepalive_seconds))
+    app.add_routes(about_routes(host, app))
+    return app
+
+
+def turn_routes(
+    host: Host,
+    *,
+    body_bytes: int = BODY_BYTES,
+    read_seconds: float = READ_SECONDS,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
+) -> list[web.RouteDef]:
+    """`/process`, what belongs to it, and the user's endpoints, for an application that has routes of its own.
+
+    Their errors are JSON. The largest body is the smaller of `body_bytes` and what that application takes.
+    """
+    guard = errors_as_json(host.sources)
+    routes = _routes(host, body_bytes, read_seconds, keepalive_seconds)
+    return [web.route(route.method, route.path, partial(guard, handler=route.handler)) for route in routes]
+
+
+def _routes(
+    host: Host, body_bytes: int, read_seconds: float, keepalive_seconds: float
+) -> list[web.RouteDef]:
     process = ProcessRoutes(
         host, body_bytes=body_bytes, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds
     )
-    app.add_routes(process.routes())
-    app.add_routes(about_routes(host, app))
+    routes = process.routes()
     for endpoint in host.endpoints:
-        _endpoint_route(host, app, endpoint, process)
-    return app
+        routes += _endpoint_routes(host, endpoint, process)
+    return routes
 
 
 def embedded_application(
@@ -141,14 +165,12 @@ def embedded_application(
     return app
 
 
-def _endpoint_route(host: Host, app: web.Application, endpoint: Endpoint, process: ProcessRoutes) -> None:
+def _endpoint_routes(host: Host, endpoint: Endpoint, process: ProcessRoutes) -> list[web.RouteDef]:
     if endpoint.function is None:
-        app.router.add_post(endpoint.path, process.process)
-        return
+        return [web.post(endpoint.path, process.process)]
     caller = EndpointCaller(endpoint)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return await respond(caller, request, host)
 
-    for method in endpoint.methods:
-        app.router.add_route(method, endpoint.path, answer)
+    return [web.route(method, endpoint.path, answer) for method in endpoint.methods]

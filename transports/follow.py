@@ -44,6 +44,11 @@ class Frames(Protocol):
         """Whether the last frame has been taken."""
         ...
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last `take` left frames that there were."""
+        ...
+
     def take(self, size: int) -> list[bytes]:
         """The next frames there are, up to `size` bytes or a single larger one."""
         ...
@@ -144,19 +149,20 @@ class Follower:
 
     def _flush(self) -> None:
         """Write all that is ready, as long as the socket takes it. Called by the log, from the loop."""
-        transport = self._request.transport
+        protocol = self._request.protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             self._gone = True
             self._wake_up()
             return
-        protocol = self._request.protocol
-        while not protocol.writing_paused:
-            frames = self._frames.take(SLICE)
-            if not frames:
-                break
-            transport.write(self._response.body(frames, self._frames.ended))
-            self._quiet_since = self._loop.time()
-        if self._frames.ended or protocol.writing_paused:
+        reader = self._frames
+        more = True
+        while more and not protocol.writing_paused:
+            if frames := reader.take(SLICE):
+                transport.write(self._response.body(frames, reader.ended))
+                self._quiet_since = self._loop.time()
+            more = reader.behind
+        if reader.ended or protocol.writing_paused:
             self._wake_up()
 
     def _look(self) -> None:

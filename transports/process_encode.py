@@ -248,8 +248,10 @@ _STATUSES: dict[type, bytes] = {TurnCompleted: b"completed", TurnFailed: b"faile
 
 def message_type(kind: ItemKind, server_label: str | None) -> str:
     """The wire's word for an item: a tool is a plugin, unless an MCP server has it."""
+    if kind == "message" or kind == "reasoning":
+        return kind
     owner = "plugin" if server_label is None else "mcp"
-    return {"tool_call": f"{owner}_call", "tool_output": f"{owner}_call_output"}.get(kind, kind)
+    return f"{owner}_call" if kind == "tool_call" else f"{owner}_call_output"
 
 
 def _opened(item: Item) -> OpenItem:

@@ -34,7 +34,7 @@ _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 class SharedFrames:
     """The frames of one turn that its readers share: those from `base` up to `tip` are held."""
 
-    __slots__ = ("_encoder", "_frames", "_log", "fed", "readers")
+    __slots__ = ("_encoder", "_frames", "_log", "fed", "left", "readers")
 
     def __init__(self, log: TurnLog) -> None:
         self._log = log
@@ -42,6 +42,8 @@ class SharedFrames:
         self._frames: list[bytes] = []
         self.fed = 0
         """Events of the log that are encoded."""
+        self.left = False
+        """Whether the last cut left frames for want of room."""
         self.readers: set[FrameReader] = set()
 
     def __repr__(self) -> str:
@@ -86,9 +88,11 @@ class SharedFrames:
             while end < len(frames):
                 size -= len(frames[end])
                 if size < 0 and end > start:
+                    self.left = True
                     return frames[start:end]
                 end += 1
             if self.fed >= stop:
+                self.left = False
                 return frames[start:end]
             may_fit = min(max(size, 0) // _LEAST_BYTES + 1, RUN_EVENTS)
             run = events[self.fed : min(self.fed + may_fit, stop)]
@@ -111,22 +115,21 @@ class SharedFrames:
 
     def forget(self, first: int) -> None:
         """Let the frames before number `first` go."""
-        if (passed := first - self.base) > 0:
-            del self._frames[:passed]
+        frames = self._frames
+        if (passed := first - self._encoder.number + len(frames)) > 0:
+            del frames[:passed]
 
     def passed(self) -> None:
         """Let go what all readers have passed, and what those that lag too far would have the others keep."""
-        if self.readers:
-            slowest = min(reader.position for reader in self.readers)
-            self.forget(max(slowest, self.tip - KEPT_FRAMES))
-        else:
-            self._frames.clear()
+        tip = self._encoder.number
+        slowest = min([reader.position for reader in self.readers], default=tip)
+        self.forget(max(slowest, tip - KEPT_FRAMES))
 
 
 class FrameReader:
     """One reader's way through the frames of a turn. Close it when done, or it holds the others' frames back."""
 
-    __slots__ = ("_log", "_own", "_shared", "_with_ids", "ended", "position")
+    __slots__ = ("_log", "_own", "_shared", "_with_ids", "behind", "ended", "position")
 
     def __init__(self, shared: SharedFrames, log: TurnLog, position: int, with_ids: bool) -> None:
         self._log = log
@@ -136,6 +139,8 @@ class FrameReader:
         self.position = position
         self.ended = False
         """Whether `[DONE]` has been taken."""
+        self.behind = False
+        """Whether the last `take` left frames that there were."""
         if position > shared.tip and not shared.readers:
             shared.skip_to(position)
         shared.readers.add(self)
@@ -157,6 +162,9 @@ class FrameReader:
                 self._own = None
                 shared.readers.add(self)
             frames = shared.cut(self.position, room)
+            self.behind = shared.left
+            if not frames:
+                return frames
             self.position += len(frames)
             shared.passed()
         if frames and frames[-1] is DONE:
@@ -164,6 +172,7 @@ class FrameReader:
         return self._numbered(frames) if self._with_ids else frames
 
     def _catch_up(self, size: int) -> list[bytes]:
+        self.behind = True
         if self._own is None:
             self._shared.readers.discard(self)
             self._shared.passed()

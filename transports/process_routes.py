@@ -90,9 +90,9 @@ class ProcessRoutes:
                 return await request.read()
             with anyio.fail_after(self._read_seconds):
                 return await request.read()
-        except web.HTTPRequestEntityTooLarge:
+        except web.HTTPRequestEntityTooLarge as error:
             raise BodyTooLarge(
-                f"the body is larger than {self._body_bytes} bytes, the most this server takes; "
+                f"the body is larger than {error.max_size} bytes, the most this server takes; "
                 "send large media by URL, or raise the server's body_bytes"
             ) from None
         except TimeoutError:

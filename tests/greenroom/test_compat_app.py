@@ -84,7 +84,8 @@ async def test_the_request_is_as_handlers_know_it() -> None:
         assert isinstance(request.input, list)
         assert isinstance(request, greenroom.AgentRequest)
         assert request.input[0].content[0].type == "text"
-        yield request.input[0].get_text_content()
+        heard: Any = request.input[0]
+        yield heard.get_text_content()
 
     async with app:
         assert said(await app.process("what was said").result()) == "what was said"

@@ -474,6 +474,29 @@ async def _hello(_: web.Request) -> web.Response:
     return web.Response(text="hello")
 
 
+async def test_its_routes_live_among_those_of_another_application() -> None:
+    script = Script()
+
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        async with script.app:
+            yield
+
+    outer = web.Application()
+    outer.router.add_get("/", _hello)
+    outer.add_routes(script.app.aiohttp_routes())
+    outer.cleanup_ctx.append(life)
+    runner = web.AppRunner(outer)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with http_client(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+        assert (await (await client.ask("hi there", "s")).ending()) == ("completed", "hithere")
+        status, error = await client.json("POST", "/process", json={"input": 3})
+        assert (status, error["error"]["field"]) == (400, "input")
+        async with client.http.get(client.url) as answer:
+            assert await answer.text() == "hello"
+    await runner.cleanup()
+
+
 async def test_an_application_that_runs_already_is_mounted_without_being_started_again() -> None:
     script = Script()
     async with script.app as app:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 import pydantic
 import pytest
+import starlette.requests
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -384,6 +385,14 @@ async def test_the_functions_own_refusals_go_out_as_they_are() -> None:
     assert (response.status, code_of(body), response.headers["Retry-After"]) == (409, "session_busy", "1")
     response, body = await asked(gone)
     assert response.status == 410
+
+
+async def test_a_function_written_for_fastapi_gets_the_request() -> None:
+    async def written_for_fastapi(it: starlette.requests.Request) -> Any:
+        return [it.method, it.headers["x-colour"], await it.json()]
+
+    _, body = await asked(written_for_fastapi, json={"a": 1}, headers={"x-colour": "red"})
+    assert body == b'["POST","red",{"a":1}]'
 
 
 async def test_a_response_of_aiohttp_goes_out_as_it_is() -> None:

@@ -7,13 +7,14 @@ according to the state or the history, and the actor's own record of the turns.
 import json
 import os
 
+import msgspec
 from agentscope.agent import AgentBase, ReActAgent
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg, TextBlock
 from agentscope.model import OpenAIChatModel
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from workshop_parts import await_at, caller, history_of, log_of, note, spoken, wait_at
+from workshop_parts import IDLE, LIMITS, MESSAGES_KEPT, await_at, caller, history_of, log_of, note, spoken, wait_at
 
 from greenroom import (
     AgentApp,
@@ -88,15 +89,15 @@ def make_agent(model, memory=None):
 
 # -- the tutorial's level ----------------------------------------------------------------------------------------------
 
-tutorial_store = InMemoryStore()
-tutorial = AgentApp("Tutorial", state=tutorial_store)
+tutorial_store = InMemoryStore(idle_seconds=IDLE)
+tutorial = AgentApp("Tutorial", state=tutorial_store, limits=LIMITS)
 
 
 @tutorial.init
 async def start_tutorial(self):
     use_model(self)
-    self.state_service = InMemoryStateService()
-    self.session_service = InMemorySessionHistoryService()
+    self.state_service = InMemoryStateService(idle_seconds=IDLE)
+    self.session_service = InMemorySessionHistoryService(idle_seconds=IDLE, messages_kept=MESSAGES_KEPT)
     await self.state_service.start()
     await self.session_service.start()
     note("init")
@@ -132,10 +133,15 @@ async def tutorial_kept(user: str, session: str):
     }
 
 
+@tutorial.endpoint("/statistics", methods=["GET"])
+async def tutorial_statistics():
+    return msgspec.to_builtins(tutorial.statistics())
+
+
 # -- the actor's level -------------------------------------------------------------------------------------------------
 
-actor_store = InMemoryStore()
-actor = AgentApp("Actor", state=actor_store)
+actor_store = InMemoryStore(idle_seconds=IDLE)
+actor = AgentApp("Actor", state=actor_store, limits=LIMITS)
 
 
 @actor.init
@@ -166,6 +172,11 @@ async def actor_kept(user: str, session: str):
         said = spoken((msg.role, msg.get_text_content()) for msg in msgs)
     turns = sum(role == "user" for role, _ in said)
     return {"turns": turns, "said": said, "log": await log_of(actor_store, user, session)}
+
+
+@actor.endpoint("/statistics", methods=["GET"])
+async def actor_statistics():
+    return msgspec.to_builtins(actor.statistics())
 
 
 # -- without a model ---------------------------------------------------------------------------------------------------

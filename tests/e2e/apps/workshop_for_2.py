@@ -6,6 +6,7 @@ according to the state or the history, and the actor's own record of the turns.
 
 import os
 
+import msgspec
 from agentscope.agent import Agent
 from agentscope.credential import OpenAICredential
 from agentscope.event import TextBlockDeltaEvent, TextBlockEndEvent, TextBlockStartEvent
@@ -14,7 +15,7 @@ from agentscope.model import OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
-from workshop_parts import await_at, caller, history_of, log_of, note, spoken, wait_at
+from workshop_parts import IDLE, LIMITS, MESSAGES_KEPT, await_at, caller, history_of, log_of, note, spoken, wait_at
 
 from greenroom import (
     AgentApp,
@@ -78,15 +79,15 @@ def make_agent(model, state=None, middlewares=None):
 
 # -- the tutorial's level ----------------------------------------------------------------------------------------------
 
-tutorial_store = InMemoryStore()
-tutorial = AgentApp("Tutorial", state=tutorial_store)
+tutorial_store = InMemoryStore(idle_seconds=IDLE)
+tutorial = AgentApp("Tutorial", state=tutorial_store, limits=LIMITS)
 
 
 @tutorial.init
 async def start_tutorial(self):
     use_model(self)
-    self.state_service = InMemoryStateService()
-    self.session_service = InMemorySessionHistoryService()
+    self.state_service = InMemoryStateService(idle_seconds=IDLE)
+    self.session_service = InMemorySessionHistoryService(idle_seconds=IDLE, messages_kept=MESSAGES_KEPT)
     await self.state_service.start()
     await self.session_service.start()
     note("init")
@@ -108,6 +109,7 @@ async def answer(self, msgs, request):
     agent = make_agent(self.model, AgentState.model_validate(state["agent"]), [history])
     async for event in agent.reply_stream(msgs):
         yield event
+    del agent.state.context[:-MESSAGES_KEPT]
     kept = {"turns": state["turns"] + 1, "agent": agent.state.model_dump(mode="json")}
     await self.state_service.save_state(**ids, state=kept)
 
@@ -122,10 +124,15 @@ async def tutorial_kept(user: str, session: str):
     }
 
 
+@tutorial.endpoint("/statistics", methods=["GET"])
+async def tutorial_statistics():
+    return msgspec.to_builtins(tutorial.statistics())
+
+
 # -- the actor's level -------------------------------------------------------------------------------------------------
 
-actor_store = InMemoryStore()
-actor = AgentApp("Actor", state=actor_store)
+actor_store = InMemoryStore(idle_seconds=IDLE)
+actor = AgentApp("Actor", state=actor_store, limits=LIMITS)
 
 
 @actor.init
@@ -154,6 +161,11 @@ async def actor_kept(user: str, session: str):
         said = spoken((msg.role, msg.get_text_content()) for msg in msgs)
     turns = sum(role == "user" for role, _ in said)
     return {"turns": turns, "said": said, "log": await log_of(actor_store, user, session)}
+
+
+@actor.endpoint("/statistics", methods=["GET"])
+async def actor_statistics():
+    return msgspec.to_builtins(actor.statistics())
 
 
 # -- without a model ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,13 @@ import socket
 from contextvars import ContextVar
 from pathlib import Path
 
-from greenroom import Message, SessionKey, Text
+from greenroom import Limits, Message, SessionKey, Text
+
+IDLE = float(os.environ.get("IDLE", "300"))
+"""Sessions and turns that nobody has used for so many seconds may be forgotten."""
+MESSAGES_KEPT = int(os.environ.get("MESSAGES_KEPT", "2000"))
+"""Of each session."""
+LIMITS = Limits(idle_seconds=IDLE, kept_seconds=IDLE)
 
 caller = ContextVar("caller", default="nobody")
 """Set by handlers: whose turn it is. Tools tell it."""
