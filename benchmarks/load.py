@@ -176,8 +176,8 @@ class Client:
 
     def until_first(self) -> None:
         """Receive until every connection has had bytes and there are none for a while."""
-        while self._selector.select(1.0):
-            for key, _ in self._selector.select(0):
+        while ready := self._selector.select(1.0):
+            for key, _ in ready:
                 key.data.receive()
         if any(not connection.first_at for connection in self._open):
             self.errors.append("an answer did not begin")
@@ -194,8 +194,9 @@ class Client:
 
 
 class Rate(Struct, frozen=True):
-    """Requests a second, and what went wrong."""
+    """Whole answers, how many a second that was, and what went wrong."""
 
+    requests: int
     per_second: float
     errors: list[str]
 
@@ -217,7 +218,7 @@ def rate(port: int, plan: Plan, connections: int, seconds: float) -> Rate:
 
         client.send_all()
         client.until_whole(again)
-        return Rate(done / (time.perf_counter() - start), client.errors)
+        return Rate(done, done / (time.perf_counter() - start), client.errors)
 
 
 class Crowd(Struct, frozen=True):

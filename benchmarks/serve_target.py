@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
 from benchmarks.plans import DELTA, plan_of
-from greenroom import AgentApp, AgentRequest, AiohttpServer, Limits, Text
+from greenroom import AgentApp, AgentRequest, AiohttpServer, Text
 
 app = AgentApp("benchmark")
 
@@ -18,9 +18,13 @@ async def answer(request: AgentRequest) -> AsyncIterator[str]:
     part = request.input[0].content[0]
     assert isinstance(part, Text)
     plan = plan_of(part.text)
-    for number in range(plan.deltas):
-        if number and plan.pause:
-            await asyncio.sleep(plan.pause)
+    if not plan.pause:
+        for _ in range(plan.deltas):
+            yield DELTA
+        return
+    yield DELTA
+    for _ in range(plan.deltas - 1):
+        await asyncio.sleep(plan.pause)
         yield DELTA
 
 

@@ -250,8 +250,8 @@ class AgentApp:
     def aiohttp_routes(self, **options: Any) -> list[web.RouteDef]:
         """`/process` and what belongs to it, and the endpoints, to be added to your aiohttp application.
 
-        You start and stop this application yourself (`async with app:`). `options`: `body_bytes`, `read_seconds`,
-        `keepalive_seconds`.
+        You start and stop this application yourself (`async with app:`). `options`: `read_seconds`,
+        `keepalive_seconds`. The largest body is what your application takes.
         """
         from greenroom.transports.aiohttp_server import turn_routes
 

@@ -113,7 +113,7 @@ def make_application(
     app = web.Application(middlewares=middlewares, client_max_size=body_bytes)
     if cors is not None:
         app.on_response_prepare.append(cors.mark)
-    app.add_routes(_routes(host, body_bytes, read_seconds, keepalive_seconds))
+    app.add_routes(_routes(host, read_seconds, keepalive_seconds))
     app.add_routes(about_routes(host, app))
     return app
 
@@ -121,25 +121,20 @@ def make_application(
 def turn_routes(
     host: Host,
     *,
-    body_bytes: int = BODY_BYTES,
     read_seconds: float = READ_SECONDS,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> list[web.RouteDef]:
     """`/process`, what belongs to it, and the user's endpoints, for an application that has routes of its own.
 
-    Their errors are JSON. The largest body is the smaller of `body_bytes` and what that application takes.
+    Their errors are JSON. The largest body is what that application takes (its `client_max_size`).
     """
     guard = errors_as_json(host.sources)
-    routes = _routes(host, body_bytes, read_seconds, keepalive_seconds)
+    routes = _routes(host, read_seconds, keepalive_seconds)
     return [web.route(route.method, route.path, partial(guard, handler=route.handler)) for route in routes]
 
 
-def _routes(
-    host: Host, body_bytes: int, read_seconds: float, keepalive_seconds: float
-) -> list[web.RouteDef]:
-    process = ProcessRoutes(
-        host, body_bytes=body_bytes, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds
-    )
+def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[web.RouteDef]:
+    process = ProcessRoutes(host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds)
     routes = process.routes()
     for endpoint in host.endpoints:
         routes += _endpoint_routes(host, endpoint, process)

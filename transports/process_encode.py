@@ -240,7 +240,11 @@ _WRITERS: dict[type, Callable[[ProcessEncoder, Any, list[bytes]], None]] = {
     TurnFailed: ProcessEncoder._ended,
     TurnCancelled: ProcessEncoder._ended,
 }
-_STATUSES: dict[type, bytes] = {TurnCompleted: b"completed", TurnFailed: b"failed", TurnCancelled: b"canceled"}
+_STATUSES: dict[type, bytes] = {
+    TurnCompleted: b"completed",
+    TurnFailed: b"failed",
+    TurnCancelled: b"canceled",
+}
 
 
 # -- the wire's objects from ours ----------------------------------------------------------------------------

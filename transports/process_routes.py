@@ -20,9 +20,8 @@ FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form
 class ProcessRoutes:
     """`/process` and what belongs to it. Times are in seconds, sizes in bytes."""
 
-    def __init__(self, host: Host, *, body_bytes: int, read_seconds: float, keepalive_seconds: float) -> None:
+    def __init__(self, host: Host, *, read_seconds: float, keepalive_seconds: float) -> None:
         self._host = host
-        self._body_bytes = body_bytes
         self._read_seconds = read_seconds
         self._keepalive_seconds = keepalive_seconds
 
