@@ -26,7 +26,11 @@ class Pen(Protocol):
     """What drafts write with."""
 
     def emit(self, event: Event) -> None:
-        """Pass an event on. Raises `HandlerError` when the turn has ended or outgrown its bound."""
+        """Pass an event on. Raises `HandlerError` when the turn has ended."""
+        ...
+
+    def emit_text(self, event: TextDelta | ArgumentsDelta) -> None:
+        """The same for text, which counts against the turn's bound. Raises also when that is overrun."""
         ...
 
     def spend(self, size: int) -> None:

@@ -89,9 +89,9 @@ class ProcessRoutes:
                 return await request.read()
             with anyio.fail_after(self._read_seconds):
                 return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
+        except web.HTTPRequestEntityTooLarge:
             raise BodyTooLarge(
-                f"the body is larger than {error.max_size} bytes, the most this server takes; "
+                "the body is larger than this server takes; "
                 "send large media by URL, or raise the server's body_bytes"
             ) from None
         except TimeoutError:

@@ -16,7 +16,7 @@ from greenroom.actors.scope import TurnScope, current_turn
 
 def trust_of(**options: object) -> object:
     transport = httpx.AsyncHTTPTransport(**options)  # type: ignore[arg-type]
-    return transport._pool._ssl_context  # type: ignore[attr-defined]
+    return transport._pool._ssl_context
 
 
 def test_in_turns_it_is_read_once_and_elsewhere_each_has_his_own(
