@@ -54,14 +54,14 @@ class AgentScope1Driver:
 
     __slots__ = ("_agent",)
 
-    def __init__(self, agent: object) -> None:
+    def __init__(self, agent: Any) -> None:
         if not isinstance(agent, AgentBase):
             raise HandlerError(
                 f"the factory of @app.agent returned a {type(agent).__name__}, not an AgentScope 1.x agent; return "
                 "an instance of agentscope.agent.AgentBase, for example ReActAgent(...)"
             )
         agent.set_console_output_enabled(False)
-        self._agent = agent
+        self._agent: Any = agent
 
     def __repr__(self) -> str:
         return f"<AgentScope1Driver of {type(self._agent).__name__} {getattr(self._agent, 'name', self._agent.id)!r}>"
@@ -90,7 +90,7 @@ class AgentScope1Driver:
             ) from error
 
 
-def _state_of(value: object) -> object:
+def _state_of(value: Any) -> object:
     if isinstance(value, Msg):
         return value.to_dict()
     raise TypeError(f"it holds a {type(value).__name__}")

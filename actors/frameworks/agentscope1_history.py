@@ -78,7 +78,8 @@ def _runs(blocks: Sequence[Any]) -> Iterator[tuple[MessageType, list[Any]]]:
     """The blocks in runs that make one message each; every call and every output is one of its own."""
     for kind, run in groupby(blocks, _message_type):
         if kind in {"plugin_call", "plugin_call_output"}:
-            yield from ((kind, [block]) for block in run)
+            for block in run:
+                yield kind, [block]
         else:
             yield kind, list(run)
 

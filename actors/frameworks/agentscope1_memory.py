@@ -60,7 +60,7 @@ class AgentScopeSessionHistoryMemory(MemoryBase):  # type: ignore[misc]
         Raises `TypeError` for marks that are no text, and what the service raises.
         """
         named = _texts(marks, "mark")
-        msgs = [memories] if isinstance(memories, Msg) else memories or []
+        msgs: list[Any] = [memories] if isinstance(memories, Msg) else memories or []
         async with self._lock:
             session = await self._use()
             if not allow_duplicates:

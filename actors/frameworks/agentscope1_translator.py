@@ -11,7 +11,7 @@ Rule 2: what grows after it was completed is kept and goes out at the message's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from agentscope.message import Msg
 
@@ -143,12 +143,13 @@ class Reply:
         if slot is not self._growing:
             return
         said: str = slot.said
+        draft = cast("MessageDraft", slot.draft)  # what grows has one
         if not slot.rewritten and whole.startswith(said):
-            slot.draft.text(whole[len(said) :])
+            draft.text(whole[len(said) :])
             slot.said = whole
         else:
             slot.rewritten = True
-            slot.draft.text_so_far(whole)
+            draft.text_so_far(whole)
 
     def _is_late(self, slot: Slot) -> bool:
         """Whether this reasoning turns up before an answer that is being said already."""

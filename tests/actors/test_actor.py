@@ -369,10 +369,10 @@ class FailingStore(InMemoryStore):
 
     full = True
 
-    async def commit(self, key: SessionKey, commit: TurnCommit) -> None:
-        if self.full and commit.record.status == "completed":
+    async def commit(self, key: SessionKey, turn: TurnCommit) -> None:
+        if self.full and turn.record.status == "completed":
             raise OSError("disk full")
-        await super().commit(key, commit)
+        await super().commit(key, turn)
 
 
 async def test_a_commit_that_fails_is_a_failed_turn_and_changes_nothing() -> None:
