@@ -18,11 +18,15 @@ STRICT = os.environ.get("GREENROOM_CI") == "1"
 # The only reasons for which a strict run may skip: what the run in the other environment covers.
 ALLOWED_SKIPS = tuple(why_not(line) for line in LINES)
 
-hypothesis.settings.register_profile("default", deadline=None)
+# A kit's property is inherited by the tests of each implementation, which Hypothesis takes for a mistake.
+INHERITED = [hypothesis.HealthCheck.differing_executors]
+hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=INHERITED)
 hypothesis.settings.register_profile(
     "ci", parent=hypothesis.settings.get_profile("default"), derandomize=True
 )
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.register_profile(
+    "thorough", parent=hypothesis.settings.get_profile("default"), max_examples=2000
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if STRICT else "default"))
 
 

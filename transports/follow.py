@@ -80,6 +80,8 @@ class EventStreamResponse(web.StreamResponse):
         """Frames as they go on the wire; after the last the body's end."""
         if not self.framed:
             return b"".join(frames)
+        if len(frames) == 1 and not last:  # at a model's pace every token comes alone
+            return b"%x\r\n%b\r\n" % (len(frames[0]), frames[0])
         chunks = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames]
         if last:
             chunks.append(b"0\r\n\r\n")

@@ -83,7 +83,7 @@ class SharedFrames:
         events = self._log.events()
         stop = len(events) if stop is None else stop
         frames = self._frames
-        start = end = first - self.base
+        start = end = first - self._encoder.number + len(frames)
         while True:
             while end < len(frames):
                 size -= len(frames[end])
@@ -94,10 +94,11 @@ class SharedFrames:
             if self.fed >= stop:
                 self.left = False
                 return frames[start:end]
-            may_fit = min(max(size, 0) // _LEAST_BYTES + 1, RUN_EVENTS)
-            run = events[self.fed : min(self.fed + may_fit, stop)]
-            self.fed += len(run)
-            self._encoder.feed_all(run, frames)
+            after = self.fed + 1
+            if after < stop:
+                after = min(after + max(size, 0) // _LEAST_BYTES, after + RUN_EVENTS, stop)
+            self._encoder.feed_all(events[self.fed : after], frames)
+            self.fed = after
 
     def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""
@@ -122,7 +123,9 @@ class SharedFrames:
     def passed(self) -> None:
         """Let go what all readers have passed, and what those that lag too far would have the others keep."""
         tip = self._encoder.number
-        slowest = min([reader.position for reader in self.readers], default=tip)
+        slowest = tip
+        for reader in self.readers:
+            slowest = min(slowest, reader.position)
         self.forget(max(slowest, tip - KEPT_FRAMES))
 
 
