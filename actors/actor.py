@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol
 
+import anyio
 from anyio import CapacityLimiter
 
 from greenroom.actors.composer import Composer
@@ -73,7 +74,7 @@ class SessionActor:
         self.session = Session(key, system.store)
         self.idle_since = 0.0
         self._system = system
-        self._mailbox: list[TurnRun] = []  # an empty deque takes ten times the room, in every idle session
+        self._mailbox: tuple[TurnRun, ...] = ()  # short and mostly empty: an empty tuple takes no room
         self._current: TurnRun | None = None
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class SessionActor:
         if self._current is None:
             self._start(run)
         else:
-            self._mailbox.append(run)
+            self._mailbox = (*self._mailbox, run)
             if overlap == "interrupt":
                 self.cancel(self._current, f"interrupted by turn {turn.id}")
         return run
@@ -118,9 +119,12 @@ class SessionActor:
 
     def _next(self) -> None:
         if self._mailbox:
-            self._start(self._mailbox.pop(0))
+            run, *waiting = self._mailbox
+            self._mailbox = tuple(waiting)
+            self._start(run)
         else:
             self._current = None
+            self.session.turn_id = None
             self._system.actor_idle(self)
 
     # -- stopping turns --------------------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ class SessionActor:
         if run.phase == "running":
             self._stop(run)
         elif run is not self._current:
-            self._mailbox.remove(run)
+            self._mailbox = tuple(waiting for waiting in self._mailbox if waiting is not run)
             self._end(run, TurnCancelled(self._now(), reason))
 
     def _time_out(self, run: TurnRun) -> None:
@@ -159,12 +163,20 @@ class SessionActor:
             self.key.session_id,
             self._system.limits.cancel_seconds,
         )
+        run.phase = "committing"
         run.scope.closed = True
         for task in run.scope.tasks:
             task.cancel()
         self._forget_agent()
-        self._end(run, self._stopped(run, self._last_words(run)))
-        self._next()
+        ending = self._stopped(run, self._last_words(run))
+        run.closer = self._system.loop.create_task(self._close(run, ending), name=run.name)
+
+    async def _close(self, run: TurnRun, ending: Terminal) -> None:
+        try:
+            await self._keep(run, ending)
+        finally:
+            self._end(run, ending)
+            self._next()
 
     def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
@@ -174,12 +186,14 @@ class SessionActor:
         if run.over:
             run.release()
             return
+        if run.closer is not None:
+            return
         if error is not None:
             self._end(run, TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")))
         else:  # whoever closes the loop has torn it down, and would those that wait
             for lost in (run, *self._mailbox):
                 self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
-            self._mailbox.clear()
+            self._mailbox = ()
         self._forget_agent()
         self._next()
 
@@ -206,7 +220,7 @@ class SessionActor:
             await self._answer(run)
         except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 - whatever it is, it ends the turn
             error = caught
-        if run.over:  # over our head: another turn may be running by now
+        if not run.running:  # it was ended over our head: another turn may be running by now
             work.roll_back()
             return
         run.phase = "committing"
@@ -236,7 +250,8 @@ class SessionActor:
                     breath = BREATH
                     await asyncio.sleep(0)
         except BaseException:
-            await _close(stream)
+            with anyio.move_on_after(system.limits.cancel_seconds):
+                await _close_stream(stream)
             raise
         if not run.stopping:
             translator.finish()
@@ -347,7 +362,7 @@ class SessionActor:
         return self._system.sources.now()
 
 
-async def _close(stream: AsyncIterator[object]) -> None:
+async def _close_stream(stream: AsyncIterator[object]) -> None:
     close = getattr(stream, "aclose", None)
     if close is not None:
         await close()

@@ -57,7 +57,7 @@ def weight(part: Content) -> int:
 class Draft:
     """One item while it is written. Use the subclass the composer gives; all end with `done`."""
 
-    __slots__ = ("_pen", "_parts", "id", "kind", "metadata", "open", "role", "usage")
+    __slots__ = ("_parts", "_pen", "id", "kind", "metadata", "open", "role", "usage")
 
     def __init__(self, pen: Pen, item: str, kind: ItemKind, role: str) -> None:
         self._pen = pen

@@ -19,6 +19,7 @@ class TurnRun:
     """The mutable side of a turn, touched by its actor alone."""
 
     __slots__ = (
+        "closer",
         "composer",
         "context",
         "failure",
@@ -37,6 +38,8 @@ class TurnRun:
         self.context = copy_context()
         self.phase: Phase = "queued"
         self.task: asyncio.Task[None] | None = None
+        self.closer: asyncio.Task[None] | None = None
+        """What ends the turn without its handler."""
         self.composer: Composer | None = None
         self.reason: str | None = None
         """Why the turn is being cancelled; none: it is not."""
@@ -52,6 +55,11 @@ class TurnRun:
     def name(self) -> str:
         """What the turn's task is called: the watchdog names it."""
         return f"turn {self.log.id} of session {self.log.turn.key.session_id!r}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the handler is at work and heard."""
+        return self.phase == "running"
 
     @property
     def over(self) -> bool:

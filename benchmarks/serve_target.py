@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 
 from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
 from benchmarks.plans import DELTA, plan_of
-from greenroom import AgentApp, AgentRequest, AiohttpServer, Text
+from greenroom import AgentApp, AgentRequest, Text
+from greenroom.serve import serve
 
 app = AgentApp("benchmark")
 
@@ -38,11 +41,16 @@ async def resident() -> int:
     return memory()
 
 
+def _say_port(url: str) -> None:
+    print(url.rpartition(":")[2], flush=True)
+
+
 async def main() -> None:
-    server = AiohttpServer(port=0)
-    await app.start(server)
-    print(server.port, flush=True)
+    """As `app.run()` does it, which ends on a signal; this ends with its parent."""
+    serving = asyncio.ensure_future(serve(app, port=0, owns_process=True, started=_say_port))
     await input_ended()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serving
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ class Follower:
         try:
             response = self._response
             await response.prepare(self._request)
-            frames = self._frames.take(SLICE)
-            await response.write(response.body(frames, self._frames.ended))
+            # No name is given to the frames: it would hold them for as long as the stream is open.
+            await response.write(response.body(self._frames.take(SLICE), self._frames.ended))
             if not self._frames.ended:
                 await self._follow()
             return response

@@ -44,7 +44,7 @@ class SharedFrames:
         """Events of the log that are encoded."""
         self.left = False
         """Whether the last cut left frames for want of room."""
-        self.readers: set[FrameReader] = set()
+        self.readers: list[FrameReader] = []
 
     def __repr__(self) -> str:
         return f"<SharedFrames {self.base} to {self.tip}, {len(self.readers)} readers>"
@@ -85,12 +85,11 @@ class SharedFrames:
         frames = self._frames
         start = end = first - self._encoder.number + len(frames)
         while True:
-            while end < len(frames):
-                size -= len(frames[end])
-                if size < 0 and end > start:
-                    self.left = True
-                    return frames[start:end]
-                end += 1
+            size -= sum(map(len, frames[end:]))
+            end = len(frames)
+            if size < 0 and end - start > 1:
+                self.left = True
+                return frames[start : self._fitting(start, size)]
             if self.fed >= stop:
                 self.left = False
                 return frames[start:end]
@@ -99,6 +98,14 @@ class SharedFrames:
                 after = min(after + max(size, 0) // _LEAST_BYTES, after + RUN_EVENTS, stop)
             self._encoder.feed_all(events[self.fed : after], frames)
             self.fed = after
+
+    def _fitting(self, start: int, over: int) -> int:
+        """Where to stop so that the frames from `start` on are not too large by `over` bytes (negative) any more."""
+        end = len(self._frames)
+        while over < 0 and end - start > 1:
+            end -= 1
+            over += len(self._frames[end])
+        return end
 
     def skip_to(self, first: int) -> None:
         """Go on to frame `first`, or to the last there is, without keeping those before it."""
@@ -146,7 +153,7 @@ class FrameReader:
         """Whether the last `take` left frames that there were."""
         if position > shared.tip and not shared.readers:
             shared.skip_to(position)
-        shared.readers.add(self)
+        shared.readers.append(self)
 
     def __repr__(self) -> str:
         return f"<FrameReader of {self._log.id} at {self.position}{' (done)' if self.ended else ''}>"
@@ -163,7 +170,7 @@ class FrameReader:
         else:
             if self._own is not None:
                 self._own = None
-                shared.readers.add(self)
+                shared.readers.append(self)
             frames = shared.cut(self.position, room)
             self.behind = shared.left
             if not frames:
@@ -177,7 +184,7 @@ class FrameReader:
     def _catch_up(self, size: int) -> list[bytes]:
         self.behind = True
         if self._own is None:
-            self._shared.readers.discard(self)
+            self._shared.readers.remove(self)
             self._shared.passed()
             self._own = SharedFrames(self._log)
             self._own.skip_to(self.position)
@@ -195,7 +202,8 @@ class FrameReader:
     def close(self) -> None:
         """Read no more. Doing it twice is fine."""
         shared = self._shared
-        shared.readers.discard(self)
+        if self in shared.readers:
+            shared.readers.remove(self)
         shared.passed()
         self._own = None
         if self._log.terminal is not None and not shared.readers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import anyio
 from aiohttp import web
 
@@ -76,11 +78,12 @@ class ProcessRoutes:
         principal = await self._host.authenticate(request.headers)
         return self._host.find(request.match_info["id"], principal)
 
-    async def _stream(
+    def _stream(
         self, request: web.Request, log: TurnLog, position: int, *, with_ids: bool
-    ) -> web.StreamResponse:
+    ) -> Awaitable[web.StreamResponse]:
+        # No coroutine of its own: every open stream would hold one more.
         frames = SharedFrames.of(log).reader(position, with_ids)
-        return await Follower(request, log, frames, self._keepalive_seconds).run()
+        return Follower(request, log, frames, self._keepalive_seconds).run()
 
     async def _body(self, request: web.Request) -> bytes:
         """The body, bounded in size and time. Raises `BodyTooLarge` and `InvalidRequest`."""

@@ -24,9 +24,11 @@ def prepare() -> None:
     """Import what clients import late, and let the clients made in turns share what they trust. Twice is fine."""
     if importlib.util.find_spec("openai") is not None:
         importlib.import_module("openai.resources.chat.completions")
-    if importlib.util.find_spec("httpx") is not None:
+    for library in ("httpx", "httpx2"):  # openai 3 uses the second
+        if importlib.util.find_spec(library) is None:
+            continue
         # Where httpx's transports look it up. Later versions that look elsewhere build their own, as before.
-        transports: Any = importlib.import_module("httpx._transports.default")
+        transports: Any = importlib.import_module(f"{library}._transports.default")
         create = getattr(transports, "create_ssl_context", None)
         if create is not None and not hasattr(create, _PREPARED):
             transports.create_ssl_context = share_trust(create)

@@ -269,7 +269,8 @@ async def test_a_handler_that_swallows_cancellation_is_ended_over_its_head(
                 late.append("swallowed")
         yield "after"
 
-    async with running_system(stubborn, limits=Limits(cancel_seconds=3)) as system:
+    store = InMemoryStore()
+    async with running_system(stubborn, store=store, limits=Limits(cancel_seconds=3)) as system:
         log = await system.submit(turn("stubborn"))
         waiting = await system.submit(turn("next"))
         await asyncio.sleep(1)
@@ -285,6 +286,10 @@ async def test_a_handler_that_swallows_cancellation_is_ended_over_its_head(
         await asyncio.sleep(1)
         assert log.terminal is ending
         assert said(await (await system.submit(turn("next"))).ended()) == "next"
+        record = await store.load(KEY)
+    assert record is not None
+    kept = [(turn.status, said(turn.output)) for turn in record.turns]
+    assert kept == [("cancelled", "before"), ("completed", "next"), ("completed", "next")]
 
 
 async def test_a_handler_that_finishes_in_spite_of_its_cancellation_is_cancelled_all_the_same() -> None:
@@ -499,3 +504,16 @@ async def test_a_turn_cancelled_among_its_tools_leaves_no_call_without_a_result(
         "reporting": ["half", "interrupted, outcome unknown"],
         "half-written": ["interrupted before it was called"],
     }
+
+
+async def test_a_handler_whose_clean_up_hangs_fails_its_turn_all_the_same() -> None:
+    async def hanging(msgs: Any) -> AsyncIterator[object]:
+        try:
+            yield object()
+        finally:
+            await asyncio.sleep(10_000)
+
+    async with running_system(hanging, limits=Limits(cancel_seconds=3)) as system:
+        ending = await (await system.submit(turn())).ended()
+        assert isinstance(ending, TurnFailed)
+        assert asyncio.get_running_loop().time() == 3.0

@@ -45,26 +45,32 @@ async def test_it_names_the_turn_the_session_and_the_line_that_block() -> None:
     assert len(seen) == 1
 
 
-async def test_it_logs_by_itself(caplog: pytest.LogCaptureFixture) -> None:
-    class Flag(logging.Handler):
-        def __init__(self) -> None:
-            super().__init__()
-            self.raised = threading.Event()
+class Heard(logging.Handler):
+    """Keeps what is logged, and says when something was."""
 
-        def emit(self, record: logging.LogRecord) -> None:
-            self.raised.set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.once = threading.Event()
 
-    flag = Flag()
-    logging.getLogger("greenroom.watchdog").addHandler(flag)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.once.set()
+
+
+async def test_it_logs_by_itself() -> None:
+    heard = Heard()
+    log = logging.getLogger("greenroom.watchdog")
+    log.addHandler(heard)
     watchdog = Watchdog(0.02)
     watchdog.start()
     await asyncio.sleep(0)
     try:
-        assert flag.raised.wait(10)
+        assert heard.once.wait(10)
     finally:
         watchdog.stop()
-        logging.getLogger("greenroom.watchdog").removeHandler(flag)
-    assert "the event loop has been blocked" in caplog.text
+        log.removeHandler(heard)
+    assert "the event loop has been blocked" in heard.messages[0]
 
 
 async def test_it_is_silent_while_the_loop_answers() -> None:

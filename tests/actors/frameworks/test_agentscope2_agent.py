@@ -1,5 +1,5 @@
 """AgentScope 2.x agents and handlers, driven by a session's actor."""
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
+
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

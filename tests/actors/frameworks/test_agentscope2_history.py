@@ -1,5 +1,5 @@
 """AgentScope 2.x agents that read and write a session's history."""
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
+
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,5 +1,5 @@
 """A turn's input becomes AgentScope 2.x messages."""
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
+
 
 from typing import Any
 

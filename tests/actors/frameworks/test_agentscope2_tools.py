@@ -1,5 +1,5 @@
 """Inside a turn, AgentScope 2.x's synchronous tools run off the loop, and nothing it starts outlives the turn."""
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
+
 
 import asyncio
 import gc

@@ -1,5 +1,5 @@
 """AgentScope 2.x events become a turn's events."""
-# ruff: noqa: E402 - names of one line of AgentScope are imported after it was checked which is installed
+
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from kits.framework_kit import AgentFrameworkKit, Heard
-from kits.system import running_system, said, turn
 
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
@@ -23,6 +21,8 @@ from greenroom.actors.events import (
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
 from greenroom.actors.frameworks.plain import PlainAdapter
 from greenroom.actors.messages import Image, Text, ToolCall, ToolOutput, Usage
+from kits.framework_kit import AgentFrameworkKit, Heard
+from kits.system import running_system, said, turn
 
 
 class TestPlain(AgentFrameworkKit):
