@@ -59,7 +59,7 @@ wheel: $(TOOLS) ## build dist/*.tar.gz and, from it, dist/*.whl
 	.venv-tools/bin/python -m build --quiet --installer uv
 
 bench: $(READY) ## measure against a bare aiohttp handler; prints ratios
-	.venv/bin/python benchmarks/run.py $(ARGS)
+	.venv/bin/python -m benchmarks $(ARGS)
 
 clean: ## remove what builds and tools left
 	rm -rf build dist *.egg-info .coverage* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

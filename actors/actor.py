@@ -182,14 +182,19 @@ class SessionActor:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error("turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error)
+            logger.error(
+                "turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error
+            )
         if run.over:
             run.release()
             return
         if run.closer is not None:
             return
         if error is not None:
-            self._end(run, TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")))
+            self._end(
+                run,
+                TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")),
+            )
         else:  # whoever closes the loop has torn it down, and would those that wait
             for lost in (run, *self._mailbox):
                 self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))

@@ -1,1 +1,1 @@
-"""How fast Greenroom is, as ratios to a bare aiohttp handler that writes the same bytes. See README.md."""
+"""How fast Greenroom is, as ratios to a bare aiohttp handler that writes the same bytes."""

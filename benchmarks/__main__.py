@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import platform
 import subprocess
@@ -40,14 +40,16 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a rough look in under a minute")
     parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.relative_to(ROOT)}")
-    parser.add_argument("--only", action="append", choices=PARTS, help="measure this alone (may be given again)")
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, help="measure this alone (may be given again)"
+    )
     return parser.parse_args()
 
 
 def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
     say(part)
     if part == "sessions":
-        return [_idle_session(10_000 if quick else 100_000)]
+        return [_idle_session(20_000 if quick else 100_000)]
     if part == "imports":
         return import_rows(3 if quick else 11)
     if part == "start":
@@ -62,10 +64,19 @@ def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
 
 
 def _idle_session(count: int) -> Row:
-    command = [sys.executable, "-m", "benchmarks.sessions", str(count)]
+    usual = _session_bytes(count)
+    active = _session_bytes(count // 2, active=count)
+    details = (
+        f"{count} sessions of one turn (two messages), growth of resident memory; `Limits` as they are, which keep "
+        f"10,000 of them active. One that is active: {active / 1000:.2f} KB"
+    )
+    return at_most("memory of an idle session", 1, usual / 1000, details, " KB")
+
+
+def _session_bytes(count: int, active: int | None = None) -> float:
+    command = [sys.executable, "-m", "benchmarks.sessions", str(count), *([str(active)] if active else [])]
     run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    details = f"{count} sessions of one turn (two messages), all active; growth of resident memory"
-    return at_most("memory of an idle session", 1, float(run.stdout) / 1000, details, " KB")
+    return float(run.stdout)
 
 
 def _unpin() -> None:
@@ -83,7 +94,7 @@ def _teller() -> Callable[[str], None]:
 
 
 def _heading(load: float) -> str:
-    today = datetime.datetime.now(datetime.UTC).date()
+    today = dt.datetime.now(dt.UTC).date()
     return (
         f"{today}, Python {platform.python_version()}, aiohttp {version('aiohttp')}, {os.cpu_count()} cores "
         f"({platform.machine()}, {platform.system()}), load average at the start {load:.1f}. Ratios are to a bare "

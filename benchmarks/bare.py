@@ -60,13 +60,12 @@ async def resident(_: web.Request) -> web.StreamResponse:
     return web.json_response(memory())
 
 
-async def main(recordings: Path) -> None:
-    scripts = {
-        recording.plan.body: Script(recording)
-        for recording in msgspec.json.decode(recordings.read_bytes(), type=list[Recording])
-    }
+async def main(recordings: list[Recording]) -> None:
+    scripts = {recording.plan.body: Script(recording) for recording in recordings}
     app = web.Application()
-    app.add_routes([web.post("/process", handler(scripts)), web.get("/cpu", cpu), web.get("/memory", resident)])
+    app.add_routes(
+        [web.post("/process", handler(scripts)), web.get("/cpu", cpu), web.get("/memory", resident)]
+    )
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -78,4 +77,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         pin(int(sys.argv[2]))
     raise_open_files()
-    asyncio.run(main(Path(sys.argv[1])))
+    raw = Path(sys.argv[1]).read_bytes()
+    asyncio.run(main(msgspec.json.decode(raw, type=list[Recording])))

@@ -25,7 +25,7 @@ def pin(core: int) -> None:
 
 
 def memory() -> int:
-    """Bytes resident now (on systems without /proc: at the most so far), without what is only waiting for collection."""
+    """Bytes resident now (without /proc: at the most so far), and nothing that only waits for the collector."""
     gc.collect()
     try:
         with open("/proc/self/statm", encoding="ascii") as pages:  # noqa: PTH123 - read in one go, never grows

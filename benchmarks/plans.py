@@ -26,7 +26,9 @@ class Plan(Struct, frozen=True):
     @property
     def body(self) -> bytes:
         """The plan as a request's body. It names no session, so each request has a new one."""
-        return msgspec.json.encode({"input": [{"role": "user", "content": [{"type": "text", "text": self.text}]}]})
+        return msgspec.json.encode(
+            {"input": [{"role": "user", "content": [{"type": "text", "text": self.text}]}]}
+        )
 
     @property
     def frames(self) -> int:

@@ -1,4 +1,7 @@
-"""The server that is measured: `python -m benchmarks.serve_target [CORE]` says its port and serves until its input ends."""
+"""The server that is measured.
+
+`python -m benchmarks.serve_target [CORE]` says its port and serves until its input ends.
+"""
 
 from __future__ import annotations
 

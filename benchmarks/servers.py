@@ -35,7 +35,8 @@ def running(name: str, *arguments: str) -> Iterator[Server]:
     """The module `benchmarks.{name}` as a process of its own, on the servers' core."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, str(SERVER_CORE)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         yield Server(name, int(process.stdout.readline()), process.pid)
     finally:

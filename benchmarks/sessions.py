@@ -1,6 +1,7 @@
-"""The memory of an idle session: `python -m benchmarks.sessions COUNT` prints the bytes one takes.
+"""The memory of an idle session: `python -m benchmarks.sessions COUNT [ACTIVE]` prints the bytes one takes.
 
-So many sessions each have one turn, a question and an answer, in this process; all stay active (none is passivated).
+So many sessions each have one turn, a question and an answer, in this process. `ACTIVE`: how many may be active at a
+time (`Limits.active_sessions`), the rest are passivated; without it as many as by default.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WARM_UP = 2000
 AT_ONCE = 500
 
 
-async def answer(request: AgentRequest) -> AsyncIterator[str]:
+async def answer() -> AsyncIterator[str]:
     yield DELTA
 
 
@@ -43,19 +44,20 @@ def _turn(sources: Sources) -> Turn:
     return Turn(id=f"response_{sources.uuid()}", key=key, request=request, created_at=sources.now())
 
 
-async def bytes_each(count: int) -> float:
-    most = count + WARM_UP
+async def bytes_each(count: int, limits: Limits) -> float:
     handler = QueryHandler(answer, PlainAdapter(), None)
-    system = ActorSystem(handler, InMemoryStore(max_sessions=most), limits=Limits(active_sessions=most))
+    system = ActorSystem(handler, InMemoryStore(max_sessions=count + WARM_UP), limits=limits)
     await system.start()
     await talk(system, WARM_UP)
     before = memory()
     await talk(system, count)
     grown = memory() - before
-    assert system.statistics().idle_sessions == most
+    now = system.statistics()
+    assert now.idle_sessions + now.passivated_sessions == count + WARM_UP
     await system.stop()
     return grown / count
 
 
 if __name__ == "__main__":
-    print(asyncio.run(bytes_each(int(sys.argv[1]))))
+    sessions, *active = map(int, sys.argv[1:])
+    print(asyncio.run(bytes_each(sessions, Limits(active_sessions=active[0]) if active else Limits())))

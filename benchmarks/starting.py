@@ -21,7 +21,7 @@ from benchmarks.servers import ROOT
 
 BASIS = "import aiohttp, anyio, msgspec"
 READY_SECONDS = 15.0
-APPLICATION = '''
+APPLICATION = """
 from greenroom import AgentApp
 
 app = AgentApp("benchmark")
@@ -30,7 +30,7 @@ app = AgentApp("benchmark")
 @app.query()
 async def answer(msgs):
     yield "Hello"
-'''
+"""
 
 
 # -- imports -----------------------------------------------------------------------------------------------------
@@ -69,7 +69,11 @@ def _bytecode() -> Iterator[dict[str, str]]:
 def _import_seconds(statement: str, environment: dict[str, str]) -> float:
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, cwd=tempfile.gettempdir()
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        check=True,
+        cwd=tempfile.gettempdir(),
     )
     return float(run.stdout)
 

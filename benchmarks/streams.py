@@ -106,9 +106,11 @@ def _burst(servers: Pair, plan: Plan, effort: Effort) -> Row:
     each = {server: cpu[server] / done[server] * 1e6 for server in cpu}
     details = (
         f"{spread(ours)} against {spread(bare)} requests/s; "
-        f"server CPU {each[servers.ours]:.0f} against {each[servers.bare]:.0f} µs a request"
+        f"server CPU {each[servers.ours]:.0f} against {each[servers.bare]:.0f} us a request"
     )
-    return at_least(f"N = {plan.deltas}, requests/s", GOALS[plan.deltas], median(ours) / median(bare), details)
+    return at_least(
+        f"N = {plan.deltas}, requests/s", GOALS[plan.deltas], median(ours) / median(bare), details
+    )
 
 
 def _no_errors(errors: list[str], server: Server) -> None:
@@ -155,7 +157,13 @@ def _crowd(servers: Pair, plan: Plan, count: int, effort: Effort) -> list[Row]:
         ]
     return [
         at_most(f"{what}: p99 to first byte", 2.0, ratio, first),
-        Row(f"{what}: errors", "none", str(ours.errors), not ours.errors, f"bare: {bare.errors}; {took}; CPU {cpu}"),
+        Row(
+            f"{what}: errors",
+            "none",
+            str(ours.errors),
+            not ours.errors,
+            f"bare: {bare.errors}; {took}; CPU {cpu}",
+        ),
     ]
 
 

@@ -95,13 +95,13 @@ def serve(
     It runs until Ctrl-C or SIGTERM; then it takes no more turns, lets those that run end, and leaves. An application
     written for AgentScope Runtime 1.0 is served as it is.
     """
-    from greenroom.serve import configure_logging, load_application, run_application
+    from greenroom.serve import configure_logging, leave_in_time, load_application, run_application
 
     configure_logging("debug" if debug else log_level, log_format)
     try:
         application = load_application(app)
         application.configure(drain_seconds=drain_seconds, debug=True if debug else None)
-        run_application(application, host, port)
+        run_application(application, host, port, stopped=leave_in_time)
     except Exception as error:
         if debug:
             raise

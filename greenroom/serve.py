@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -36,12 +38,22 @@ THRESHOLD: Final = (50_000, 20, 100)
 """Of the garbage collector: what is new is looked at when it is some 10 MB, in a few milliseconds. A thousand streams
 that begin at once are a hundred thousand objects, hardly any of them in cycles; with Python's own settings walking them
 takes a fifth of the server's time, and doubles what the last of them waits for its first byte."""
+LEAVE_SECONDS: Final = 2.0
+"""How long a process that has stopped may take to leave."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_application(app: AgentApp, host: str = "127.0.0.1", port: int = 8090, **server: Any) -> None:
+def run_application(
+    app: AgentApp,
+    host: str = "127.0.0.1",
+    port: int = 8090,
+    *,
+    stopped: Callable[[], None] | None = None,
+    **server: Any,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`.
 
+    `stopped` is called when everything has been stopped; the return may come later, as it waits for worker threads.
     Logs are set up if nobody has. A second signal kills the process.
     Raises what `AgentApp.start` raises.
     """
@@ -53,7 +65,7 @@ def run_application(app: AgentApp, host: str = "127.0.0.1", port: int = 8090, **
     if not logging.root.handlers:
         configure_logging()
     settle()  # most of it now, while there is no loop to be kept waiting
-    asyncio.run(serve(app, host, port, owns_process=True, **server))
+    asyncio.run(serve(app, host, port, stopped=stopped, owns_process=True, **server))
 
 
 async def serve(
@@ -62,6 +74,7 @@ async def serve(
     port: int = 8090,
     *,
     started: Callable[[str], None] | None = None,
+    stopped: Callable[[], None] | None = None,
     owns_process: bool = False,
     **server: Any,
 ) -> None:
@@ -86,6 +99,21 @@ async def serve(
         finally:
             await app.stop()
     logger.info("stopped")
+    if stopped is not None:
+        stopped()
+
+
+def leave_in_time() -> None:
+    """See that the process ends, although Python waits for every thread: one that a tool blocks has no end."""
+
+    def leave() -> None:
+        logger.warning("leaving without the threads that synchronous handlers or tools still block")
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def settle() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from msgspec import Raw
 from msgspec.json import Encoder
 from msgspec.structs import asdict, astuple
 
@@ -289,7 +288,7 @@ def _content(number: int, status: bytes, item: str, index: int, part: Part) -> b
     return encode(
         wire.CONTENTS[kind](
             sequence_number=number,
-            status=cast(wire.Status, status.decode()),
+            status=cast("wire.Status", status.decode()),
             type=kind,
             index=index,
             delta=delta,

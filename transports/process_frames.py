@@ -83,21 +83,18 @@ class SharedFrames:
         events = self._log.events()
         stop = len(events) if stop is None else stop
         frames = self._frames
-        start = end = first - self._encoder.number + len(frames)
-        while True:
-            size -= sum(map(len, frames[end:]))
-            end = len(frames)
-            if size < 0 and end - start > 1:
-                self.left = True
-                return frames[start : self._fitting(start, size)]
-            if self.fed >= stop:
-                self.left = False
-                return frames[start:end]
+        start = first - self._encoder.number + len(frames)
+        room = size - sum(map(len, frames[start:]))
+        while self.fed < stop and (room >= 0 or len(frames) - start < 2):
+            held = len(frames)
             after = self.fed + 1
             if after < stop:
-                after = min(after + max(size, 0) // _LEAST_BYTES, after + RUN_EVENTS, stop)
+                after = min(after + max(room, 0) // _LEAST_BYTES, after + RUN_EVENTS, stop)
             self._encoder.feed_all(events[self.fed : after], frames)
             self.fed = after
+            room -= sum(map(len, frames[held:]))
+        self.left = room < 0 and len(frames) - start > 1
+        return frames[start : self._fitting(start, room)] if self.left else frames[start:]
 
     def _fitting(self, start: int, over: int) -> int:
         """Where to stop so that the frames from `start` on are not too large by `over` bytes (negative) any more."""
@@ -129,7 +126,12 @@ class SharedFrames:
 
     def passed(self) -> None:
         """Let go what all readers have passed, and what those that lag too far would have the others keep."""
+        if not self._frames:
+            return
         tip = self._encoder.number
+        if len(self.readers) == 1 and self.readers[0].position == tip:  # as after nearly every token
+            self._frames.clear()
+            return
         slowest = tip
         for reader in self.readers:
             slowest = min(slowest, reader.position)

@@ -27,6 +27,7 @@ def prepare() -> None:
     for library in ("httpx", "httpx2"):  # openai 3 uses the second
         if importlib.util.find_spec(library) is None:
             continue
+        importlib.import_module(library.replace("httpx", "httpcore"))  # else the first client imports it
         # Where httpx's transports look it up. Later versions that look elsewhere build their own, as before.
         transports: Any = importlib.import_module(f"{library}._transports.default")
         create = getattr(transports, "create_ssl_context", None)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+
 from kits.stage import Stage, for_installed_line, stage_of
 
 

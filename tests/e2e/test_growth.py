@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from statistics import median
 
 import pytest
+
 from kits.scripted_model_script import Say
-from kits.stage import Stage, for_installed_line, stage_of
+from kits.stage import Stage, for_installed_line, show, stage_of
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ async def how_much_slower(stage: Stage, first: Sequence[int]) -> float:
         median(long[number] for number in numbers) / median(fresh[number] for number in numbers)
         for numbers in (first, last)
     )
-    print(
+    show(
         f"a turn takes {median(long[number] for number in first) * 1000:.1f} ms, after {TURNS} turns "
         f"{median(long[number] for number in last) * 1000:.1f} ms; against new sessions {early:.2f} and {late:.2f}"
     )
@@ -88,10 +89,15 @@ async def batch(stage: Stage, requests: int) -> int:
 
     await asyncio.gather(*map(one, range(requests)))
     async with asyncio.timeout(30):
-        while (await memory_of(stage))["kept_turns"] or (await memory_of(stage))["active_sessions"]:
-            await asyncio.sleep(0)
+        while await still_held(stage):
+            pass
     await seconds_of(stage, "a use, at which services look for what is idle", None)
     return await resident_bytes(stage)
+
+
+async def still_held(stage: Stage) -> bool:
+    memory = await memory_of(stage)
+    return memory["kept_turns"] > 0 or memory["active_sessions"] > 0
 
 
 async def memory_of(stage: Stage) -> dict[str, int]:
@@ -104,7 +110,7 @@ async def test_idle_sessions_leave_memory() -> None:
     async with stage_of("growth.py", IDLE="0.4") as stage:
         sizes = [await batch(stage, 400) for _ in range(4)]
         memory = await memory_of(stage)
-    print("MB after each 400 turns:", *(size // MEGABYTE for size in sizes))
+    show(f"MB after each 400 turns: {[size // MEGABYTE for size in sizes]}")
     assert memory["accepted_turns"] == 4 * 401
     for held in ("states", "histories", "stored", "active_sessions", "kept_turns"):
         assert memory[held] <= 1, f"{memory}: the last one may still be there"
@@ -118,6 +124,6 @@ async def test_idle_agents_leave_memory(level: str) -> None:
         stage.play(lambda request: Say("y" * 20_000, chunk_size=5_000))
         sizes = [await batch(stage, 50) for _ in range(4)]
         memory = await memory_of(stage)
-    print(f"MB after each 50 turns at the level of the {level}:", *(size // MEGABYTE for size in sizes))
+    show(f"MB after each 50 turns at the level of the {level}: {[size // MEGABYTE for size in sizes]}")
     assert memory["active_sessions"] <= 1
     assert sizes[-1] - sizes[1] < 9 * MEGABYTE, "kept, they would take twice as much"

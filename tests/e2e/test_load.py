@@ -1,4 +1,4 @@
-"""Two hundred tutorial streams at once, on a model whose text takes a second: nobody waits for long, nobody is refused."""
+"""Two hundred tutorial streams at once, on a model whose text takes a second: nobody is refused or waits for long."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+
 from kits.http_client import body
 from kits.scripted_model_child import child_model
 from kits.server_process import APPS, server
-from kits.stage import check_log, for_installed_line
+from kits.stage import check_log, for_installed_line, show
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,7 @@ def report(name: str, heard: list[Heard]) -> float:
     first = [one.first for one in heard]
     p50, p99 = percentile(first, 50), percentile(first, 99)
     whole = percentile([one.whole for one in heard], 99)
-    print(f"{name}: first text p50 {p50:.2f} s, p99 {p99:.2f} s; whole p99 {whole:.2f} s")
+    show(f"{name}: first text p50 {p50:.2f} s, p99 {p99:.2f} s; whole p99 {whole:.2f} s")
     return p99
 
 
@@ -100,7 +101,7 @@ async def agentscope_alone(env: Mapping[str, str]) -> float:
     assert process.returncode == 0
     told = json.loads(printed)
     p99 = percentile(told["first"], 99)
-    print(f"AgentScope alone: first text p99 {p99:.2f} s; CPU {told['cpu'] / STREAMS * 1000:.1f} ms a turn")
+    show(f"AgentScope alone: first text p99 {p99:.2f} s; CPU {told['cpu'] / STREAMS * 1000:.1f} ms a turn")
     return p99
 
 
@@ -112,7 +113,7 @@ async def test_two_hundred_streams_at_once(app: str) -> None:
     whoever serves them. The machine may have other things to do, so the best of some rounds counts.
     """
     options = ("--script", "steady", "--deltas", str(DELTAS), "--chunk-size", "20", "--delay", str(DELAY))
-    beyond = []
+    beyond: list[float] = []
     async with (
         child_model(*options) as model,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
@@ -125,10 +126,14 @@ async def test_two_hundred_streams_at_once(app: str) -> None:
             while len(beyond) < ROUNDS and min(beyond, default=EXTRA_SECONDS) >= EXTRA_SECONDS:
                 direct = await crowd(lambda _: listen(http, models, prompt, models_text))
                 alone = await agentscope_alone(env)
-                served = await crowd(lambda number: listen(http, ours, body("Go.", f"s{number}"), servers_text))
+                served = await crowd(
+                    lambda number: listen(http, ours, body("Go.", f"s{number}"), servers_text)
+                )
                 assert {one.text for one in served} == {direct[0].text}
                 own, measured = report("the model itself", direct), report(app, served)
-                print(f"beyond the model: {measured - own:.2f} s, of which AgentScope alone: {alone - own:.2f} s")
+                show(
+                    f"beyond the model: {measured - own:.2f} s, of which AgentScope alone: {alone - own:.2f} s"
+                )
                 beyond.append(measured - alone)
             assert await running.stop() == 0
             check_log(running.log)

@@ -1,4 +1,4 @@
-"""What goes in comes out: pictures, sound, films, and text that is taken back. Without a model, and what a model gets."""
+"""What goes in comes out: pictures, sound, films, and text that is taken back; and what of it a model gets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from kits.agentscope_line import installed_line
 from kits.stage import Stage, for_installed_line, stage_of
 from kits.wire_grammar import check_stream, texts

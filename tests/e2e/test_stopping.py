@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from kits.scripted_model_script import CallTool, Gate, Hang, Say, rules
 from kits.stage import Stage, a_door, for_installed_line, stage_of
 from kits.wire_grammar import check_stream, texts
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 LEVELS = pytest.mark.parametrize("level", ["tutorial", "actor"])
 PATIENCE = 25.0
-"""Seconds a stopping server may take on a machine that has other things to do; the predecessor took 30 and a SIGKILL."""
+"""Seconds a stopping server may take on a busy machine; the predecessor took 30, and a SIGKILL."""
 
 
 def workshop(level: str) -> str:
@@ -56,7 +57,7 @@ async def test_a_turn_that_ends_in_time_is_completed(level: str, tmp_path: Path)
         stage.process.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             while (await stage.client.json("GET", "/ready"))[0] == 200:
-                await asyncio.sleep(0)
+                pass
         stage.model.open("go")
         assert await exchange.ending() == ("completed", "half and whole.")
         await assert_stops(stage)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import pytest
+
 from kits.agentscope_line import installed_line
 from kits.scripted_model_script import (
     Break,
@@ -25,7 +27,7 @@ from kits.scripted_model_script import (
     tool_results,
     user_texts,
 )
-from kits.stage import Stage, a_door
+from kits.stage import Stage, a_door, show
 from kits.wire_grammar import check_stream, data, texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -51,7 +53,11 @@ async def test_a_tool_is_called_and_told(stage: Stage) -> None:
     stage.play(rules({"weather": CallTool("get_weather", {"city": "Paris"}, id="c1")}))
     exchange = await stage.client.ask("The weather?", "weather")
     ending = check_stream(await exchange.rest())
-    assert [message["type"] for message in ending["output"]] == ["plugin_call", "plugin_call_output", "message"]
+    assert [message["type"] for message in ending["output"]] == [
+        "plugin_call",
+        "plugin_call_output",
+        "message",
+    ]
     assert [message["role"] for message in ending["output"]] == ["assistant", "tool", "assistant"]
     call, told = data(ending, "plugin_call")[0], data(ending, "plugin_call_output")[0]
     assert (call["call_id"], call["name"]) == ("c1", "get_weather")
@@ -66,7 +72,7 @@ async def test_a_tool_is_called_and_told(stage: Stage) -> None:
         if event["object"] == "content" and event["msg_id"] == call_id
     ]
     assert snapshots[0] == ""
-    assert all(after.startswith(before) for before, after in zip(snapshots, snapshots[1:], strict=False))
+    assert all(after.startswith(before) for before, after in pairwise(snapshots))
     assert json.loads(snapshots[-1]) == {"city": "Paris"}
 
 
@@ -86,7 +92,11 @@ async def test_two_calls_at_once_each_have_their_output(stage: Stage) -> None:
     told = {call["call_id"]: output(call) for call in data(ending, "plugin_call_output")}
     assert told == {"c1": "calls heard ding", "c2": "calls heard ding", "c3": "Sunny in Rome."}
     (answer,) = texts(ending)
-    for heard in ("await_at_door says: calls heard ding", "wait_at_door says: calls heard ding", "Sunny in Rome."):
+    for heard in (
+        "await_at_door says: calls heard ding",
+        "wait_at_door says: calls heard ding",
+        "Sunny in Rome.",
+    ):
         assert heard in answer, "the model was told all of it"
 
 
@@ -101,7 +111,9 @@ async def test_a_tool_that_raises_does_not_fail_the_turn(stage: Stage) -> None:
 
 
 @pytest.mark.xfail(
-    installed_line() == 2, reason="the output is the exception's text alone, `state: error` beside it", strict=True
+    installed_line() == 2,
+    reason="the output is the exception's text alone, `state: error` beside it",
+    strict=True,
 )
 async def test_the_output_of_a_tool_that_raises_says_that_it_is_an_error(stage: Stage) -> None:
     stage.play(rules({"break": CallTool("break_down", {})}))
@@ -130,7 +142,9 @@ async def test_a_synchronous_tool_does_not_hold_up_the_server(stage: Stage) -> N
         assert texts(await ending_of(stage, "hello", "beside it")) == ["At once."]
         door.open()
         ending = check_stream(await exchange.rest())
-    print(f"/health while a tool blocks: median {median(seconds) * 1000:.1f} ms, most {max(seconds) * 1000:.1f} ms")
+    show(
+        f"/health while a tool blocks: median {median(seconds) * 1000:.1f} ms, most {max(seconds) * 1000:.1f} ms"
+    )
     assert median(seconds) < HEALTH_SECONDS
     (told,) = data(ending, "plugin_call_output")
     assert output(told) == "blocked heard come in", "context variables reach the thread"
@@ -153,7 +167,11 @@ async def test_a_turn_is_cancelled_while_its_tool_runs(stage: Stage, tool: str) 
         if tool == "await_at_door":
             await door.left.wait()
     assert len(stage.prompts) == 3, "the agent did not go on"
-    assert [status for status, _, _ in (await stage.kept(tool))["log"]] == ["completed", "cancelled", "completed"]
+    assert [status for status, _, _ in (await stage.kept(tool))["log"]] == [
+        "completed",
+        "cancelled",
+        "completed",
+    ]
 
 
 async def test_a_turn_is_interrupted_while_its_tool_runs(stage: Stage) -> None:
@@ -176,9 +194,7 @@ async def test_reasoning_is_complete_before_the_answer_opens(stage: Stage) -> No
     ending = check_stream(await exchange.rest())
     assert [message["type"] for message in ending["output"]] == ["reasoning", "message"]
     assert (texts(ending, "reasoning"), texts(ending)) == (["Let me think about it."], ["Paris."])
-    told = [
-        (event["type"], event["status"]) for event in exchange.events if event["object"] == "message"
-    ]
+    told = [(event["type"], event["status"]) for event in exchange.events if event["object"] == "message"]
     assert told == [
         ("reasoning", "in_progress"),
         ("reasoning", "completed"),

@@ -6,8 +6,19 @@ import asyncio
 import time
 
 import pytest
+
 from kits.http_client import HttpExchange
-from kits.scripted_model_script import Gate, Hang, Reply, Request, Say, friday, last_user_text, user_texts
+from kits.scripted_model_script import (
+    Gate,
+    Hang,
+    Reply,
+    Request,
+    Say,
+    Script,
+    friday,
+    last_user_text,
+    user_texts,
+)
 from kits.stage import Stage
 from kits.transport_kit import Refused
 from kits.wire_grammar import check_stream, texts
@@ -20,7 +31,7 @@ def numbered(request: Request) -> str:
     return f"{len(user_texts(request))}: {last_user_text(request)}"
 
 
-def halting_at(*questions: str, ending: Reply = ()) -> object:
+def halting_at(*questions: str) -> Script:
     """Answers `numbered`; to the questions named it says half, waits at the gate of that name, and says the rest."""
 
     def script(request: Request) -> Reply:
@@ -32,7 +43,7 @@ def halting_at(*questions: str, ending: Reply = ()) -> object:
     return script
 
 
-def hanging_at(question: str) -> object:
+def hanging_at(question: str) -> Script:
     """Answers `numbered`; to this question it says half and hangs."""
 
     def script(request: Request) -> Reply:

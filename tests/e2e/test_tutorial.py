@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from kits.scripted_model_script import CallTool, rules
 from kits.server_process import APPS
 from kits.stage import Stage, for_installed_line, stage_of
@@ -49,9 +50,7 @@ async def curl(url: str, body: str) -> str:
     program = shutil.which("curl")
     assert program, "curl is needed: apt-get install curl"
     command = ["-N", "-X", "POST", url, "-H", "Content-Type: application/json", "-d", body]
-    process = await asyncio.create_subprocess_exec(
-        program, "-sS", *command, stdout=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(program, "-sS", *command, stdout=asyncio.subprocess.PIPE)
     printed, _ = await process.communicate()
     assert process.returncode == 0
     return printed.decode()

@@ -95,6 +95,9 @@ async def server(
     try:
         await running.ready()
         yield running
+    except BaseException:
+        sys.stderr.write(running.log)
+        raise
     finally:
         if running.process.returncode is None:
             running.process.kill()

@@ -7,11 +7,13 @@ The model runs in the test's own loop, so a test can await what happens inside o
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
 from kits.agentscope_line import LINES, installed_line
 from kits.http_client import HttpClient, http_client
 from kits.scripted_model import ScriptedModel
@@ -70,7 +72,7 @@ class Stage:
     async def logged(self, text: str) -> None:
         """Wait until the server has logged this. The log comes by a pipe of its own, maybe after the answer."""
         async with asyncio.timeout(20):
-            while text not in self.log:
+            while text not in self.log:  # noqa: ASYNC110 - a test waits for whatever line it likes
                 await asyncio.sleep(0)
 
     async def kept(self, session: str, user: str | None = None) -> dict[str, Any]:
@@ -91,10 +93,16 @@ class Stage:
 
     async def end(self) -> None:
         """The test is over: no model call may be left, and the server must not have complained."""
+        show(self.log)
         async with asyncio.timeout(20):
             await self.model.wait_idle()
         assert self.model.script_error is None
         check_log(self.log)
+
+
+def show(text: str) -> None:
+    """What is worth knowing: pytest shows it when a test fails, and with `-rP`."""
+    sys.stdout.write(f"{text}\n")
 
 
 def check_log(log: str) -> None:
@@ -107,7 +115,7 @@ def check_log(log: str) -> None:
 async def stage_of(app: str, *options: str, **env: str) -> AsyncIterator[Stage]:
     """Serve an application of tests/e2e/apps (or a path) in a process of its own. It must stop well at the end."""
     stages: list[Stage] = []
-    async with ScriptedModel(lambda request: stages[0].reply(request)) as model:
+    async with ScriptedModel(lambda request: stages[0].reply(request)) as model:  # noqa: PLW0108 - it is not there yet
         model_env = {"OPENAI_API_KEY": "any", "OPENAI_BASE_URL": model.base_url, **env}
         async with server(app, *options, env=model_env) as process, http_client(process.url) as client:
             stages.append(Stage(process, model, client))
@@ -120,8 +128,8 @@ async def stage_of(app: str, *options: str, **env: str) -> AsyncIterator[Stage]:
 class Door:
     """What a tool waits at: it connects to `address` and reads until somebody opens."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
+        self.address = ""
         self._waiting: list[asyncio.StreamWriter] = []
         self._knocked = asyncio.Condition()
         self.left = asyncio.Event()
@@ -154,9 +162,10 @@ class Door:
 @asynccontextmanager
 async def a_door() -> AsyncIterator[Door]:
     """A door; at the end it opens, so that no thread is left waiting."""
-    listening = await asyncio.start_server(lambda *streams: door.answer(*streams), "127.0.0.1", 0)
+    door = Door()
+    listening = await asyncio.start_server(door.answer, "127.0.0.1", 0)
     host, port = listening.sockets[0].getsockname()
-    door = Door(f"{host}:{port}")
+    door.address = f"{host}:{port}"
     try:
         yield door
     finally:

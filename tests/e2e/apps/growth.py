@@ -1,4 +1,4 @@
-"""Says what it is told, and keeps state and history as the tutorial does. What is idle for IDLE seconds may be forgotten.
+"""Says what it is told, and keeps state and history as the tutorial does. What is idle for IDLE seconds may go.
 
 `GET /statistics` tells what is in memory.
 """
@@ -43,7 +43,9 @@ async def stop(self):
 async def answer(self, msgs, request):
     ids = {"user_id": request.user_id, "session_id": request.session_id}
     state = await self.state_service.export_state(**ids) or {"turns": 0}
-    session = Session(request.session_id, request.user_id)  # to add to it; reading it would take the longer the more there is
+    session = Session(
+        request.session_id, request.user_id
+    )  # to add to it; reading it would take the longer the more there is
     text = msgs[-1].content[0].text
     yield text
     await self.session_service.append_message(session, [*msgs, Message((Text(text),), "assistant")])
@@ -69,6 +71,8 @@ async def statistics():
 async def rounds(session: str, to: int):
     """Which rounds of a session's state are kept, and how many messages."""
     ids = {"user_id": session, "session_id": session}
-    kept = [number for number in range(1, to + 1) if await app.state_service.export_state(**ids, round_id=number)]
+    kept = [
+        number for number in range(1, to + 1) if await app.state_service.export_state(**ids, round_id=number)
+    ]
     history = await app.session_service.get_session(**ids)
     return {"rounds": kept, "messages": len(history.messages)}

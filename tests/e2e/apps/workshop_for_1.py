@@ -1,4 +1,4 @@
-"""Agents with tools on AgentScope 1.x: `tutorial` and `actor`, one at each level of use, and `speaker`, without a model.
+"""Agents with tools on AgentScope 1.x: `tutorial` and `actor`, one at each level of use; `speaker` has no model.
 
 `GET /kept` tells what is kept of a session after its last turn: how many turns the state counts, what was said
 according to the state or the history, and the actor's own record of the turns.
@@ -14,7 +14,18 @@ from agentscope.message import Msg, TextBlock
 from agentscope.model import OpenAIChatModel
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from workshop_parts import IDLE, LIMITS, MESSAGES_KEPT, await_at, caller, history_of, log_of, note, spoken, wait_at
+from workshop_parts import (
+    IDLE,
+    LIMITS,
+    MESSAGES_KEPT,
+    await_at,
+    caller,
+    history_of,
+    log_of,
+    note,
+    spoken,
+    wait_at,
+)
 
 from greenroom import (
     AgentApp,
@@ -120,7 +131,9 @@ async def answer(self, msgs, request):
         agent.load_state_dict(state["agent"])
     async for msg, last in stream_printing_messages(agents=[agent], coroutine_task=agent(msgs)):
         yield msg, last
-    await self.state_service.save_state(**ids, state={"turns": state["turns"] + 1, "agent": agent.state_dict()})
+    await self.state_service.save_state(
+        **ids, state={"turns": state["turns"] + 1, "agent": agent.state_dict()}
+    )
 
 
 @tutorial.endpoint("/kept", methods=["GET"])

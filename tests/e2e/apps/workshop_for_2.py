@@ -1,4 +1,4 @@
-"""Agents with tools on AgentScope 2.x: `tutorial` and `actor`, one at each level of use, and `speaker`, without a model.
+"""Agents with tools on AgentScope 2.x: `tutorial` and `actor`, one at each level of use; `speaker` has no model.
 
 `GET /kept` tells what is kept of a session after its last turn: how many turns the state counts, what was said
 according to the state or the history, and the actor's own record of the turns.
@@ -15,7 +15,18 @@ from agentscope.model import OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
-from workshop_parts import IDLE, LIMITS, MESSAGES_KEPT, await_at, caller, history_of, log_of, note, spoken, wait_at
+from workshop_parts import (
+    IDLE,
+    LIMITS,
+    MESSAGES_KEPT,
+    await_at,
+    caller,
+    history_of,
+    log_of,
+    note,
+    spoken,
+    wait_at,
+)
 
 from greenroom import (
     AgentApp,
