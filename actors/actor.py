@@ -150,7 +150,7 @@ class SessionActor:
         assert run.task is not None
         run.task.cancel()
         timer = self._system.loop.call_later(self._system.limits.cancel_seconds, self._end_over_its_head, run)
-        run.timers.append(timer)
+        run.timers += (timer,)
 
     def _end_over_its_head(self, run: TurnRun) -> None:
         """The handler will not stop. Its turn ends all the same, and what it does from now on is not heard."""
@@ -213,7 +213,7 @@ class SessionActor:
         system = self._system
         run.phase = "running"
         if system.limits.turn_seconds is not None:
-            run.timers.append(system.loop.call_later(system.limits.turn_seconds, self._time_out, run))
+            run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
         run.log.append(TurnStarted())
         work = Work(run.log.id)
         current_work.set(work)

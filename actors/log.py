@@ -39,7 +39,7 @@ class TurnLog:
         self.size = 0
         self.views: dict[str, object] = {}
         self._events: list[Event] = []
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._notifying = False
         self._loop = asyncio.get_running_loop()
 
@@ -74,7 +74,7 @@ class TurnLog:
 
     def _notify(self) -> None:
         self._notifying = False
-        for watcher in tuple(self._watchers):
+        for watcher in self._watchers:
             watcher()
 
     def events(self, position: int = 0) -> list[Event]:
@@ -87,12 +87,11 @@ class TurnLog:
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher`, from the loop, after each burst of new events."""
-        self._watchers.append(watcher)
+        self._watchers = (*self._watchers, watcher)
 
     def unwatch(self, watcher: Callable[[], None]) -> None:
         """Stop calling it."""
-        if watcher in self._watchers:
-            self._watchers.remove(watcher)
+        self._watchers = tuple(other for other in self._watchers if other != watcher)
 
     async def read(self, position: int = 0) -> AsyncGenerator[Event, None]:
         """All events from `position` on, as they come, to the turn's ending. Raises `CursorExpired`."""

@@ -45,7 +45,7 @@ class TurnRun:
         """Why the turn is being cancelled; none: it is not."""
         self.failure: ErrorInfo | None = None
         """Why the turn is being failed from outside (it ran out of time)."""
-        self.timers: list[asyncio.TimerHandle] = []
+        self.timers: tuple[asyncio.TimerHandle, ...] = ()
         self.size = 0
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class TurnRun:
         """No timer fires on a turn that has moved on."""
         for timer in self.timers:
             timer.cancel()
-        self.timers.clear()
+        self.timers = ()
 
 
 def error_info(error: BaseException, error_id: str, debug: bool) -> ErrorInfo:

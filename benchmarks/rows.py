@@ -35,7 +35,12 @@ def skipped(what: str, goal: str, why: str) -> Row:
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """The middle of some values and how far they lie apart."""
-    return f"{median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
+    middle, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in _ends(values))
+    return f"{middle}{unit} ({least} to {most})"
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float, float]:
+    return median(values), min(values), max(values)
 
 
 def table(rows: Sequence[Row]) -> str:

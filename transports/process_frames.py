@@ -96,6 +96,20 @@ class SharedFrames:
         self.left = room < 0 and len(frames) - start > 1
         return frames[start : self._fitting(start, room)] if self.left else frames[start:]
 
+    def only_delta(self, reader: FrameReader) -> bytes | None:
+        """The frame of the one delta that has come since the reader took; none when more has, or something else.
+
+        At a model's pace every token comes this way: alone, to one reader who has had all the others.
+        """
+        events = self._log.events()
+        if len(events) - self.fed != 1 or reader.position != self._encoder.number:
+            return None
+        event = events[-1]
+        if type(event) is not TextDelta or len(self.readers) != 1 or self.readers[0] is not reader:
+            return None
+        self.fed += 1
+        return self._encoder.delta(event)
+
     def _fitting(self, start: int, over: int) -> int:
         """Where to stop so that the frames from `start` on are not too large by `over` bytes (negative) any more."""
         end = len(self._frames)
@@ -166,6 +180,10 @@ class FrameReader:
         Raises `CursorExpired` when the log is no longer kept.
         """
         shared = self._shared
+        if not self._with_ids and (frame := shared.only_delta(self)) is not None:
+            self.position += 1
+            self.behind = False
+            return [frame]
         room = size if not self._with_ids else size - _ID_LINE_BYTES * (size // _LEAST_BYTES + 1)
         if self.position < shared.base:
             frames = self._catch_up(room)

@@ -202,11 +202,8 @@ class Reply:
         """Pictures and films are shown when they turn up, and sound, which grows, at its end: in its place, unless text
         is being said there."""
         slot.whole = block
-        if slot.kind == "audio":
-            due = last and self._growing is None
-        else:
-            due = last or not slot.said
-        if due:
+        late = last and self._growing is None
+        if late if slot.kind == "audio" else last or not slot.said:
             self._show(slot)
 
     def _show(self, slot: Slot) -> None:

@@ -42,7 +42,7 @@ def share_trust(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLC
     """
 
     @functools.lru_cache(maxsize=8)
-    def shared(trust_env: bool, cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    def shared(trust_env: bool, _file: str | None, _directory: str | None) -> ssl.SSLContext:
         return create(trust_env=trust_env)
 
     @functools.wraps(create)

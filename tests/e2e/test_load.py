@@ -105,8 +105,7 @@ async def agentscope_alone(env: Mapping[str, str]) -> float:
     return p99
 
 
-@pytest.mark.parametrize("app", ["friday_for_{}.py", "workshop_for_{}.py:actor"])
-async def test_two_hundred_streams_at_once(app: str) -> None:
+async def test_two_hundred_tutorial_streams_at_once() -> None:
     """The first texts come within a second of the model's own and the time AgentScope itself takes for so many.
 
     On one core it takes 6 ms (1.x) and 10 ms (2.x) of CPU to a turn's first text: for 200 at once 1.3 s and 2 s,
@@ -120,7 +119,7 @@ async def test_two_hundred_streams_at_once(app: str) -> None:
     ):
         prompt = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Go."}]}
         env = {"OPENAI_API_KEY": "any", "OPENAI_BASE_URL": model.base_url}
-        async with server(for_installed_line(app), env=env) as running:
+        async with server(for_installed_line("friday_for_{}.py"), env=env) as running:
             models, ours = f"{model.base_url}/chat/completions", f"{running.url}/process"
             await listen(http, ours, body("Warm up."), servers_text)
             while len(beyond) < ROUNDS and min(beyond, default=EXTRA_SECONDS) >= EXTRA_SECONDS:
@@ -130,7 +129,7 @@ async def test_two_hundred_streams_at_once(app: str) -> None:
                     lambda number: listen(http, ours, body("Go.", f"s{number}"), servers_text)
                 )
                 assert {one.text for one in served} == {direct[0].text}
-                own, measured = report("the model itself", direct), report(app, served)
+                own, measured = report("the model itself", direct), report("the tutorial", served)
                 show(
                     f"beyond the model: {measured - own:.2f} s, of which AgentScope alone: {alone - own:.2f} s"
                 )

@@ -12,7 +12,7 @@ from kits.agentscope_line import installed_line
 from kits.stage import Stage, for_installed_line, stage_of
 from kits.wire_grammar import check_stream, texts
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQAAAAA="
@@ -27,7 +27,7 @@ PARTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def speaker() -> AsyncIterator[Stage]:
     """An agent that says what it is sent."""
     async with stage_of(for_installed_line("workshop_for_{}.py") + ":speaker") as stage:
@@ -75,13 +75,12 @@ async def test_text_that_is_taken_back_twice_and_grows(speaker: Stage) -> None:
     assert texts(events[-1]) == ["Goodbye!"]
 
 
-async def test_a_model_gets_pictures_and_sound_as_they_were_sent(workshop: Stage) -> None:
-    workshop.begin()
+async def test_a_model_gets_pictures_and_sound_as_they_were_sent(stage: Stage) -> None:
     picture, sound = PARTS[1], PARTS[3]
     request = question({"type": "text", "text": "What is my name?"}, picture, sound) | {"session_id": "media"}
-    assert check_stream(await (await workshop.client.post(request)).rest())["status"] == "completed"
-    await (await workshop.client.ask("And now?", "media")).rest()
-    for prompt in workshop.model.requests:  # the second has it from the history
+    assert check_stream(await (await stage.client.post(request)).rest())["status"] == "completed"
+    await (await stage.client.ask("And now?", "media")).rest()
+    for prompt in stage.model.requests:  # the second has it from the history
         parts = [
             part
             for message in prompt["messages"]
@@ -90,4 +89,3 @@ async def test_a_model_gets_pictures_and_sound_as_they_were_sent(workshop: Stage
         ]
         assert {"url": picture["image_url"]} in [part.get("image_url") for part in parts]
         assert {"data": WAV, "format": "wav"} in [part.get("input_audio") for part in parts]
-    await workshop.end()

@@ -14,7 +14,6 @@ from kits.wire_grammar import check_stream, texts
 
 pytestmark = pytest.mark.slow
 
-LEVELS = pytest.mark.parametrize("level", ["tutorial", "actor"])
 PATIENCE = 25.0
 """Seconds a stopping server may take on a busy machine; the predecessor took 30, and a SIGKILL."""
 
@@ -28,7 +27,7 @@ async def assert_stops(stage: Stage) -> None:
         assert await stage.process.ended() == 0, stage.process.log
 
 
-@LEVELS
+@pytest.mark.parametrize("level", ["tutorial", "actor"])
 async def test_a_stalled_model_does_not_keep_the_server_from_stopping(level: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     async with stage_of(workshop(level), "--drain-seconds", "0.3", NOTES=str(notes)) as stage:
@@ -47,10 +46,9 @@ async def test_a_stalled_model_does_not_keep_the_server_from_stopping(level: str
     assert notes.read_text().split() == ["init", "shutdown"]
 
 
-@LEVELS
-async def test_a_turn_that_ends_in_time_is_completed(level: str, tmp_path: Path) -> None:
+async def test_a_turn_that_ends_in_time_is_completed(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    async with stage_of(workshop(level), NOTES=str(notes)) as stage:
+    async with stage_of(workshop("actor"), NOTES=str(notes)) as stage:
         stage.play(lambda request: [Say("half "), Gate("go"), Say("and whole.")])
         exchange = await stage.client.ask("hello", "s")
         assert await exchange.next_text() == "half "

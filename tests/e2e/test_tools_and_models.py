@@ -30,7 +30,7 @@ from kits.scripted_model_script import (
 from kits.stage import Stage, a_door, show
 from kits.wire_grammar import check_stream, data, texts
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 HEALTH_SECONDS = 0.5
 """What `/health` may take while a tool blocks, on a machine that has other things to do; the tool blocks for ever."""

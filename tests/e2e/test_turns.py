@@ -23,7 +23,7 @@ from kits.stage import Stage
 from kits.transport_kit import Refused
 from kits.wire_grammar import check_stream, texts
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 def numbered(request: Request) -> str:

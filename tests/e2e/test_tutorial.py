@@ -17,7 +17,7 @@ from kits.server_process import APPS
 from kits.stage import Stage, for_installed_line, stage_of
 from kits.wire_grammar import check_stream, data, texts
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = ["the tutorial's", "the example"]
@@ -34,7 +34,7 @@ STEP_5 = """{
   }"""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=FILES)
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=FILES)
 async def friday(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
     """The tutorial's application, for the line that is installed, and the example made of it."""
     if request.param == FILES[0]:

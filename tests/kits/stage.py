@@ -27,6 +27,7 @@ FAULTS = (
     "defect of Greenroom",
     "did not stop within",
     "which does not stop when cancelled",
+    "Exception in callback",
     "Error on transport creation",
     "Unhandled exception",
 )
