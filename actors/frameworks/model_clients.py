@@ -12,24 +12,32 @@ import importlib
 import importlib.util
 import os
 import ssl
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from greenroom.actors.scope import current_turn
 
 _PREPARED = "_greenroom_shares_trust"
 
 
-def prepare() -> None:
-    """Import what clients import late, and let the clients made in turns share what they trust. Twice is fine."""
+def _import_early() -> Iterator[Any]:
+    """Import what clients import when they are first used; where httpx's transports get their trust from."""
     if importlib.util.find_spec("openai") is not None:
         importlib.import_module("openai.resources.chat.completions")
     for library in ("httpx", "httpx2"):  # openai 3 uses the second
-        if importlib.util.find_spec(library) is None:
-            continue
-        importlib.import_module(library.replace("httpx", "httpcore"))  # else the first client imports it
-        # Where httpx's transports look it up. Later versions that look elsewhere build their own, as before.
-        transports: Any = importlib.import_module(f"{library}._transports.default")
+        if importlib.util.find_spec(library) is not None:
+            importlib.import_module(library.replace("httpx", "httpcore"))
+            yield importlib.import_module(f"{library}._transports.default")
+
+
+# With this module, as it is loaded with a framework; later there may be a loop to hold up.
+_TRANSPORTS: Final = tuple(_import_early())
+
+
+def prepare() -> None:
+    """Let the clients made in turns share what they trust. Doing it twice is fine."""
+    for transports in _TRANSPORTS:
+        # Later versions that look elsewhere build their own, as before.
         create = getattr(transports, "create_ssl_context", None)
         if create is not None and not hasattr(create, _PREPARED):
             transports.create_ssl_context = share_trust(create)

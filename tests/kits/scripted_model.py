@@ -131,7 +131,8 @@ class ScriptedModel:
         # Without handler_cancellation a client that goes is noticed at the next write, which a Hang never makes.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        # aiohttp's own backlog, 128, makes a crowd that comes at once connect a second late.
+        await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
         return self
 
     async def __aexit__(
