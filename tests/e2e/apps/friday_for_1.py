@@ -1,6 +1,7 @@
 """The tutorial's application for AgentScope Runtime 1.0, as written there.
 
-Two things differ: the lines of the sandbox are left out, and the model is one that OPENAI_BASE_URL names.
+Two things differ: the lines of the sandbox are left out, and the model is one that OPENAI_BASE_URL names. Its client
+waits longer than the usual 5 seconds for a connection, as a machine that runs tests may be busy.
 """
 
 import os
@@ -57,7 +58,7 @@ async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
         model=OpenAIChatModel(
             "scripted",
             api_key=os.getenv("OPENAI_API_KEY"),
-            client_kwargs={"base_url": os.getenv("OPENAI_BASE_URL")},
+            client_kwargs={"base_url": os.getenv("OPENAI_BASE_URL"), "timeout": 60},
             stream=True,
         ),
         sys_prompt="You're a helpful assistant named Friday.",

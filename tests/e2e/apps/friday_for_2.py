@@ -1,4 +1,7 @@
-"""The tutorial's application as somebody writes it for AgentScope 2.x, with a model that OPENAI_BASE_URL names."""
+"""The tutorial's application as somebody writes it for AgentScope 2.x, with a model that OPENAI_BASE_URL names.
+
+The model's client waits longer than the usual 5 seconds for a connection, as a machine that runs tests may be busy.
+"""
 
 import os
 import subprocess
@@ -68,6 +71,7 @@ async def query_func(self, msgs, request: AgentRequest = None, **kwargs):
                 base_url=os.getenv("OPENAI_BASE_URL"),
             ),
             "scripted",
+            client_kwargs={"timeout": 60},
         ),
         toolkit=Toolkit(
             tools=[

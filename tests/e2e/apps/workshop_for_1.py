@@ -77,7 +77,7 @@ def use_model(self):
     self.model = OpenAIChatModel(
         "scripted",
         api_key="any",
-        client_kwargs={"base_url": os.environ["OPENAI_BASE_URL"], "max_retries": 0},
+        client_kwargs={"base_url": os.environ["OPENAI_BASE_URL"], "max_retries": 0, "timeout": 60},
     )
 
 

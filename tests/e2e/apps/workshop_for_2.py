@@ -75,7 +75,7 @@ def use_model(self):
         OpenAICredential(api_key="any", base_url=os.environ["OPENAI_BASE_URL"]),
         "scripted",
         max_retries=0,
-        client_kwargs={"max_retries": 0},
+        client_kwargs={"max_retries": 0, "timeout": 60},
     )
 
 
