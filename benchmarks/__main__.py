@@ -56,11 +56,11 @@ def _options() -> argparse.Namespace:
 def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
     say(part)
     if part == "sessions":
-        return [_idle_session(20_000 if quick else 100_000)]
+        return [_idle_session(15_000 if quick else 100_000)]
     if part == "imports":
-        return import_rows(3 if quick else 11)
+        return import_rows(2 if quick else 11)
     if part == "start":
-        return [start_row(3 if quick else 5)]
+        return [start_row(2 if quick else 5)]
     if part == "installed":
         return installed_rows()
     own_process.pin(CLIENT_CORE)

@@ -33,7 +33,7 @@ class Effort(Struct, frozen=True):
 
 
 FULL = Effort(rounds=9, seconds=0.7, crowd_rounds=5, crowds=(1000, 5000), waiting=2000)
-QUICK = Effort(rounds=3, seconds=0.3, crowd_rounds=1, crowds=(1000, 2000), waiting=500)
+QUICK = Effort(rounds=2, seconds=0.3, crowd_rounds=1, crowds=(1000, 1000), waiting=300)
 SMALL, LARGE = Plan(50, 0.02), Plan(50, 0.2)
 WAITING = Plan(2, 3600.0)
 
