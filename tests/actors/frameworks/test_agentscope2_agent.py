@@ -1,6 +1,5 @@
 """AgentScope 2.x agents and handlers, driven by a session's actor."""
 
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

@@ -1,6 +1,5 @@
 """AgentScope 2.x agents that read and write a session's history."""
 
-
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -1,6 +1,5 @@
 """A turn's input becomes AgentScope 2.x messages."""
 
-
 from typing import Any
 
 import pytest

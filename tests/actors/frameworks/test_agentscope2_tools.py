@@ -1,6 +1,5 @@
 """Inside a turn, AgentScope 2.x's synchronous tools run off the loop, and nothing it starts outlives the turn."""
 
-
 import asyncio
 import gc
 import threading

@@ -1,6 +1,5 @@
 """AgentScope 2.x events become a turn's events."""
 
-
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any

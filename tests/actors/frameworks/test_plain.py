@@ -56,7 +56,9 @@ class TestPlain(AgentFrameworkKit):
 
 def test_text_parts_and_events_mix() -> None:
     heard = Heard(PlainAdapter())
-    heard.feed(["see ", Text("this: "), Image("https://x/cat.png"), TextDelta("nice?"), Usage(3, 4), Usage(1, 1)])
+    heard.feed(
+        ["see ", Text("this: "), Image("https://x/cat.png"), TextDelta("nice?"), Usage(3, 4), Usage(1, 1)]
+    )
     (message,) = heard.finish()
     assert message.parts == (Text("see this: "), Image("https://x/cat.png"), Text("nice?"))
     assert heard.composer.usage == Usage(4, 5)
@@ -84,7 +86,10 @@ def test_usage_belongs_to_its_message() -> None:
         ([ItemStarted("c", "tool_call")], "call_id"),
         ([ItemStarted("m"), ArgumentsDelta("{", "m")], "message"),
         ([ItemStarted("m"), ItemDone("m"), TextDelta("x", "m")], "after it was done"),
-        ([ItemStarted("c", "tool_call", "assistant", "1", "f"), PartDone(ToolOutput("1", "f"), "c")], "cannot hold"),
+        (
+            [ItemStarted("c", "tool_call", "assistant", "1", "f"), PartDone(ToolOutput("1", "f"), "c")],
+            "cannot hold",
+        ),
     ],
 )
 def test_events_out_of_order_are_refused_in_words(events: list[object], words: str) -> None:
