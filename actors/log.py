@@ -7,6 +7,7 @@ Its writer never waits for a reader. A reader either iterates (`read`) or asks t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import cast
@@ -14,6 +15,8 @@ from typing import cast
 from greenroom.actors.errors import CursorExpired
 from greenroom.actors.events import TERMINAL, Event, Terminal
 from greenroom.actors.messages import Turn
+
+logger = logging.getLogger("greenroom.actors")
 
 
 class TurnLog:
@@ -75,7 +78,11 @@ class TurnLog:
     def _notify(self) -> None:
         self._notifying = False
         for watcher in self._watchers:
-            watcher()
+            try:
+                watcher()
+            except Exception:
+                logger.exception("a reader of turn %s failed, and is not told of events any more", self.id)
+                self.unwatch(watcher)
 
     def events(self, position: int = 0) -> list[Event]:
         """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept."""

@@ -70,6 +70,7 @@ class ActorSystem:
         self._roster = Roster(self.limits.active_sessions, self._new_actor)
         self._archive = Archive(self.limits)
         self._accepted = 0
+        self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
         self._housekeeping: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
 
@@ -157,7 +158,14 @@ class ActorSystem:
             self._cancel_deserted(log, "the client disconnected")
         else:
             reason = f"the client disconnected and did not come back within {policy.grace_seconds:g} s"
-            self.loop.call_later(policy.grace_seconds, self._cancel_deserted, log, reason)
+            key = TurnKey(log.turn.principal, log.id)
+            self._end_grace(key)  # the time runs from the last leave
+            self._graces[key] = self.loop.call_later(policy.grace_seconds, self._cancel_deserted, log, reason)
+
+    def _end_grace(self, key: TurnKey) -> None:
+        timer = self._graces.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
     def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
         if log.terminal is None and not log.watched:
@@ -180,8 +188,9 @@ class ActorSystem:
 
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
-        turn = run.log.turn
-        self._archive.ended(TurnKey(turn.principal, turn.id), self.loop.time())
+        key = TurnKey(run.log.turn.principal, run.log.id)
+        self._end_grace(key)
+        self._archive.ended(key, self.loop.time())
         if not self._archive.open:
             self._all_ended.set()
 

@@ -142,7 +142,7 @@ class Follower:
             self._leave()
 
     def _watch(self) -> None:
-        self._log.watch(self._flush)
+        self._log.watch(self._told)
         self._quiet_since = self._loop.time()
         self._look_later()
         self._flush()
@@ -150,11 +150,20 @@ class Follower:
     def _leave(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._log.unwatch(self._flush)
+        self._log.unwatch(self._told)
         self._frames.close()
 
+    def _told(self) -> None:
+        """The log has more. Whatever fails, the connection does not stay open without an end."""
+        try:
+            self._flush()
+        except BaseException:
+            self._gone = True
+            self._wake_up()
+            raise
+
     def _flush(self) -> None:
-        """Write all that is ready, as long as the socket takes it. Called by the log, from the loop."""
+        """Write all that is ready, as long as the socket takes it."""
         protocol = self._request.protocol
         transport = protocol.transport
         if transport is None or transport.is_closing():

@@ -84,7 +84,8 @@ class Output:
         """It is complete; `output` overrules what came in pieces. A `state` other than success stands with it."""
         if state != "success":
             self._draft.metadata = {"state": state}
-        self._draft.done(self._so_far() if output is None else output)
+        whole = self._so_far() if output is None else output
+        self._draft.done(as_error(whole) if state == "error" else whole)
 
     def _grown(self, size: int) -> None:
         self._spend(size)
@@ -182,3 +183,11 @@ class ToolItems:
             self.end(call_id)
         for call_id in [*self._outputs]:
             self.result(call_id, "success")
+
+
+def as_error(output: Sequence[Content]) -> Sequence[Content]:
+    """The output of a tool that failed, told as such: AgentScope 2.x gives the exception's text alone."""
+    first = output[0] if output else Text("")
+    if not isinstance(first, Text):
+        return (Text("Error: "), *output)
+    return output if first.text.startswith("Error") else (Text(f"Error: {first.text}"), *output[1:])

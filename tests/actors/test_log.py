@@ -92,3 +92,20 @@ async def test_an_expired_log_says_so_and_still_knows_its_ending() -> None:
         async for _ in log.read():
             pass
     assert await log.ended() is END
+
+
+async def test_a_watcher_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    log = TurnLog(turn())
+    calls: list[str] = []
+
+    def broken() -> None:
+        calls.append("broken")
+        raise ValueError("cannot write")
+
+    log.watch(broken)
+    log.watch(lambda: calls.append("whole"))
+    for event in sample(1):
+        log.append(event)
+        await asyncio.sleep(0)
+    assert calls == ["broken", "whole", "whole", "whole"]
+    assert "cannot write" in caplog.text

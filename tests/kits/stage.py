@@ -20,6 +20,9 @@ from kits.scripted_model import ScriptedModel
 from kits.scripted_model_script import Reply, Request, Script, as_script, friday, user_texts
 from kits.server_process import ServerProcess, server
 
+STOP_SECONDS = 60.0
+"""More than a server may take that drains for half as long; what does not stop is killed."""
+
 FAULTS = (
     "was never awaited",
     "was never retrieved",
@@ -121,8 +124,9 @@ async def stage_of(app: str, *options: str, **env: str) -> AsyncIterator[Stage]:
         async with server(app, *options, env=model_env) as process, http_client(process.url) as client:
             stages.append(Stage(process, model, client))
             yield stages[0]
-            if process.process.returncode is None:
-                assert await process.stop() == 0, process.log
+            async with asyncio.timeout(STOP_SECONDS):
+                if process.process.returncode is None:
+                    assert await process.stop() == 0, process.log
             check_log(process.log)
 
 

@@ -521,7 +521,7 @@ def test_a_handler_may_yield_messages_alone() -> None:
         (Text("hmm"),),
         (Text("I look."),),
         (ToolCall("1", "find", "{}", "maps"),),
-        (ToolOutput("1", "find", (Text("there"),), "maps"),),
+        (ToolOutput("1", "find", (Text("Error: there"),), "maps"),),
         (Text("There."), Image("https://e.org/a.png")),
         (Text("There."),),
     ]
