@@ -11,7 +11,6 @@ from contextvars import ContextVar
 
 from greenroom.actors.messages import SessionKey, Usage
 
-
 NO_TASKS: AbstractSet[asyncio.Task[object]] = frozenset()
 """Most turns start none, and a set of one's own takes 216 bytes in every open stream."""
 
