@@ -300,7 +300,7 @@ class SessionActor:
         state = self._system.handler.save(self.session)
         await self._system.store.commit(self.key, TurnCommit(record, state))
         work.commit()
-        return TurnCompleted(now, output, composer.usage)
+        return TurnCompleted(now, output, composer.usage, composer.incomplete)
 
     async def _keep(self, run: TurnRun, ending: Terminal) -> None:
         """Keep what a turn that did not end well had said, marked so. The state stays the last good one."""

@@ -20,7 +20,15 @@ from greenroom.actors.drafts import (
     OutputDraft,
 )
 from greenroom.actors.errors import HandlerError
-from greenroom.actors.events import ArgumentsDelta, Event, Item, ItemKind, ItemStarted, TextDelta
+from greenroom.actors.events import (
+    ArgumentsDelta,
+    Event,
+    Incompleteness,
+    Item,
+    ItemKind,
+    ItemStarted,
+    TextDelta,
+)
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 
 NO_LIMIT = 1 << 62
@@ -29,7 +37,18 @@ NO_LIMIT = 1 << 62
 class Composer:
     """Writes one turn. `emit` takes each event as it arises; `new_id` makes item ids."""
 
-    __slots__ = ("_drafts", "_emit", "_limit", "_new_id", "_speech", "ended", "output", "spent", "usage")
+    __slots__ = (
+        "_drafts",
+        "_emit",
+        "_limit",
+        "_new_id",
+        "_speech",
+        "ended",
+        "incomplete",
+        "output",
+        "spent",
+        "usage",
+    )
 
     def __init__(
         self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = NO_LIMIT
@@ -42,6 +61,7 @@ class Composer:
         self._speech: MessageDraft | None = None
         self.output: list[Item] = []
         self.usage: Usage | None = None
+        self.incomplete: Incompleteness | None = None
         self.ended = False
 
     # -- items -----------------------------------------------------------------------------------------------------
@@ -102,6 +122,10 @@ class Composer:
             before.cached_tokens + usage.cached_tokens,
             before.reasoning_tokens + usage.reasoning_tokens,
         )
+
+    def cut_short(self, by: Incompleteness) -> None:
+        """The answer is not all it would have been. What is said counts, and the turn completes."""
+        self.incomplete = by
 
     def close(self) -> None:
         """All that is open is complete: the handler has said all it had to say."""

@@ -52,6 +52,13 @@ class TurnNotFound(GreenroomError):
     status = 404
 
 
+class ContinuationNotFound(GreenroomError):
+    """The turn to continue from, or the session's state after it, is no longer kept, or never was."""
+
+    code = "previous_response_not_found"
+    status = 400
+
+
 class SessionBusy(GreenroomError):
     """The session runs a turn and the request asked not to wait (`overlap: "reject"`)."""
 

@@ -20,6 +20,7 @@ from greenroom.actors.messages import Content, ErrorInfo, ToolCall, ToolOutput, 
 
 ItemKind: TypeAlias = Literal["message", "reasoning", "tool_call", "tool_output"]
 Part: TypeAlias = Content | ToolCall | ToolOutput
+Incompleteness: TypeAlias = Literal["max_output_tokens", "content_filter"]
 TurnStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 
 
@@ -102,11 +103,12 @@ class UsageReported(Struct, frozen=True, gc=False):
 
 
 class TurnCompleted(Struct, frozen=True):
-    """The ending of a turn that went well: everything it changed is committed."""
+    """The ending of a turn that went well: everything it changed is committed. `incomplete`: what cut it short."""
 
     at: float
     output: tuple[Item, ...] = ()
     usage: Usage | None = None
+    incomplete: Incompleteness | None = None
 
 
 class TurnFailed(Struct, frozen=True):

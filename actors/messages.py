@@ -170,8 +170,58 @@ class Disconnect(Struct, frozen=True, gc=False):
     grace_seconds: float = 30.0
 
 
+class FunctionTool(Struct, frozen=True, kw_only=True):
+    """A tool that the client runs itself. `parameters`: a JSON schema.
+
+    A call of it ends the turn; its output comes with the session's next one.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class AnswerFormat(Struct, frozen=True, kw_only=True):
+    """What the text of the answer must be: any JSON object, or JSON that `schema` validates.
+
+    An answer that is not makes the turn fail.
+    """
+
+    kind: Literal["json_object", "json_schema"]
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class TurnOptions(Struct, frozen=True, kw_only=True):
+    """What a request asks of this one turn besides its input. None of it is remembered for the session's next turn.
+
+    What a handler's framework cannot do (`FrameworkAdapter.honours`) is refused before the turn begins.
+    """
+
+    instructions: str | None = None
+    """Said to the model before all else."""
+    tools: tuple[FunctionTool, ...] = ()
+    tool_choice: Literal["auto", "none", "required"] = "auto"
+    forced_tool: str | None = None
+    """The one tool that must be called."""
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: int | None = None
+    """Of all model calls of the turn together; reached, the turn completes as `incomplete`."""
+    temperature: float | None = None
+    top_p: float | None = None
+    reasoning_effort: str | None = None
+    answer: AnswerFormat | None = None
+
+
 class Turn(Struct, frozen=True, kw_only=True):
-    """One request to a session, as its actor receives it."""
+    """One request to a session, as its actor receives it.
+
+    `after`: the turn of the session `key` that this one continues from. If others followed that one, this turn goes to
+    a new session that is as the old one was after it. `kept`: whether anything of the turn stays; if not, its session
+    is as if it had not been. `echo`: what the protocol that asked repeats in its answers, opaque to everybody else.
+    """
 
     id: str
     key: SessionKey
@@ -180,6 +230,10 @@ class Turn(Struct, frozen=True, kw_only=True):
     overlap: Overlap | None = None
     disconnect: Disconnect = Disconnect()
     created_at: float
+    options: TurnOptions | None = None
+    after: str | None = None
+    kept: bool = True
+    echo: Any = None
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 
-from greenroom.actors.messages import SessionKey, Usage
+from greenroom.actors.messages import SessionKey, TurnOptions, Usage
 
 NO_TASKS: AbstractSet[asyncio.Task[object]] = frozenset()
 """Most turns start none, and a set of one's own takes 216 bytes in every open stream."""
@@ -18,15 +18,17 @@ NO_TASKS: AbstractSet[asyncio.Task[object]] = frozenset()
 class TurnScope:
     """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn.
 
-    `own`: the task that runs the handler, which needs no adopting. `closed`: the handler is done, nothing may start.
-    `usage`: what model calls reported, each with its response's id, until the turn's translator takes it.
+    `options`: what the request asks of this turn's models and agents. `own`: the task that runs the handler, which
+    needs no adopting. `closed`: the handler is done, nothing may start. `usage`: what model calls reported, each with
+    its response's id, until the turn's translator takes it.
     """
 
-    __slots__ = ("closed", "key", "own", "tasks", "turn_id", "usage")
+    __slots__ = ("closed", "key", "options", "own", "tasks", "turn_id", "usage")
 
-    def __init__(self, key: SessionKey, turn_id: str) -> None:
+    def __init__(self, key: SessionKey, turn_id: str, options: TurnOptions | None = None) -> None:
         self.key = key
         self.turn_id = turn_id
+        self.options = options
         self.own: asyncio.Task[None] | None = None
         self.tasks: AbstractSet[asyncio.Task[object]] = NO_TASKS
         self.closed = False

@@ -34,7 +34,7 @@ class TurnRun:
 
     def __init__(self, log: TurnLog) -> None:
         self.log = log
-        self.scope = TurnScope(log.turn.key, log.id)
+        self.scope = TurnScope(log.turn.key, log.id, log.turn.options)
         self.context = copy_context()
         self.phase: Phase = "queued"
         self.task: asyncio.Task[None] | None = None

@@ -75,6 +75,7 @@ class Runtime:
         self.endpoints = endpoints
         self.sources = settings.sources
         self.debug = settings.debug
+        self.honours = handler.adapter.honours
         self.state: HostState = "starting"
         self.system = ActorSystem(
             handler,

@@ -30,13 +30,14 @@ class Endpoint(Struct, frozen=True):
 
 
 class Host(Protocol):
-    """The application, as a transport sees it."""
+    """The application, as a transport sees it. `honours`: the fields of `TurnOptions` its handler does as asked."""
 
     name: str
     description: str
     sources: Sources
     endpoints: Sequence[Endpoint]
     debug: bool
+    honours: frozenset[str]
 
     @property
     def state(self) -> HostState:

@@ -43,9 +43,14 @@ class AgentDriver(Protocol):
 
 
 class FrameworkAdapter(Protocol):
-    """What a framework needs to be served."""
+    """What a framework needs to be served.
+
+    `honours`: which of a turn's options (the field names of `TurnOptions`, like `tools`) its agents do as asked; a
+    request for another is refused. Where they come from in a turn: `current_turn.get().options`.
+    """
 
     name: str
+    honours: frozenset[str]
 
     def messages(self, messages: Sequence[Message]) -> object:
         """A turn's input as the handler gets it. Raises `InvalidRequest` for what the framework cannot take."""

@@ -27,6 +27,7 @@ class AgentScope1Adapter:
     """
 
     name = "agentscope1"
+    honours: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         agentscope1_tools.install()

@@ -25,6 +25,7 @@ class AgentScope2Adapter:
     """`framework="agentscope2"`. Making one sees to it that tools inside turns stay off the loop."""
 
     name = "agentscope2"
+    honours: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         install()

@@ -197,6 +197,7 @@ class PlainAdapter:
     """`framework="text"` and `framework="events"`."""
 
     name = "text"
+    honours: frozenset[str] = frozenset()
 
     def messages(self, messages: Sequence[Message]) -> Sequence[Message]:
         return messages

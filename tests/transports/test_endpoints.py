@@ -64,6 +64,7 @@ class FakeHost:
         self.endpoints = endpoints
         self.state: HostState = state
         self.debug = debug
+        self.honours: frozenset[str] = frozenset()
         self.sources = Sources(now=lambda: 0.0, uuid=lambda: "id")
 
     async def authenticate(self, headers: Mapping[str, str]) -> str | None:
