@@ -1,0 +1,198 @@
+"""Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}` for whatever is not a 2xx.
+
+Those clients send a request again on 408, 409, 429 and 5xx. A turn may have run by the time something else breaks, so
+a 5xx says `x-should-retry: false`, and a 409 becomes a 400. A 429 is sent before anything has run, with `Retry-After`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from greenroom.actors.errors import (
+    BodyTooLarge,
+    CursorExpired,
+    GreenroomError,
+    MailboxFull,
+    NotServing,
+    Overloaded,
+    SessionBusy,
+    TurnExists,
+    TurnNotFound,
+    Unauthenticated,
+)
+from greenroom.actors.ids import Sources
+from greenroom.transports.http_errors import ADVICE
+
+logger = logging.getLogger("greenroom.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+INVALID = "invalid_request_error"
+RATE = "rate_limit_exceeded"
+SERVER = "server_error"
+
+
+class ResponseNotFound(GreenroomError):
+    """No such response: it never was, is deleted or no longer kept, was not to be stored, or is somebody else's."""
+
+    code = "response_not_found"
+    status = 404
+
+
+class ModelNotFound(GreenroomError):
+    """The application is the one model there is."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class ConversationNotFound(GreenroomError):
+    """Nothing was ever said in such a conversation, and none was created under this id."""
+
+    code = "conversation_not_found"
+    status = 404
+
+
+class ItemNotFound(GreenroomError):
+    """The conversation has no such item."""
+
+    code = "item_not_found"
+    status = 404
+
+
+class RouteNotFound(GreenroomError):
+    """There is nothing at this path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(GreenroomError):
+    """There is something at this path, and it does not take this method. `allowed`: what it takes."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(sorted(allowed))
+
+
+class Problem(Struct, frozen=True, gc=False):
+    """An error on its way to the client. `status`: of HTTP; `retry_after`: seconds, where waiting helps."""
+
+    status: int
+    message: str
+    type: str = INVALID
+    param: str | None = None
+    code: str | None = None
+    retry_after: float | None = None
+
+    def fields(self) -> dict[str, str | None]:
+        """The error object."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+# Where the words of this API differ from ours: the status, and the type and code.
+_WORDS: tuple[tuple[type[GreenroomError], int, str, str], ...] = (
+    (Unauthenticated, 401, INVALID, "invalid_api_key"),
+    (TurnNotFound, 404, INVALID, "response_not_found"),
+    (CursorExpired, 404, INVALID, "response_not_found"),
+    (SessionBusy, 400, INVALID, "conversation_locked"),
+    (TurnExists, 400, INVALID, "response_exists"),
+    (BodyTooLarge, 413, INVALID, "body_too_large"),
+    (MailboxFull, 429, RATE, RATE),
+    (Overloaded, 429, RATE, RATE),
+    (NotServing, 503, SERVER, "not_serving"),
+)
+
+
+def problem_of(error: GreenroomError) -> Problem:
+    """One of our own errors in the words of this API."""
+    for kind, status, type_, code in _WORDS:
+        if isinstance(error, kind):
+            return Problem(status, error.message, type_, error.field, code, error.retry_after)
+    if error.status >= 500:
+        return Problem(error.status, error.message, SERVER, error.field, SERVER, error.retry_after)
+    return Problem(error.status, error.message, INVALID, error.field, error.code, error.retry_after)
+
+
+def problem_response(problem: Problem) -> web.Response:
+    """It as a response, with the headers that tell clients whether to try again."""
+    response = web.Response(
+        status=problem.status,
+        body=msgspec.json.encode({"error": problem.fields()}),
+        content_type="application/json",
+    )
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(problem.retry_after))
+    if problem.status >= 500:
+        response.headers["x-should-retry"] = "false"
+    if problem.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def refusal(error: GreenroomError) -> web.Response:
+    """One of our own errors as a response."""
+    response = problem_response(problem_of(error))
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(error.allowed)
+    return response
+
+
+def unforeseen(error: Exception, sources: Sources, doing: str) -> Problem:
+    """For an exception nobody expected, which is logged: what went wrong stays inside."""
+    error_id = f"err_{sources.uuid()}"
+    logger.error("%s failed [%s]", doing, error_id, exc_info=error)
+    return Problem(500, f"the server failed; its log has the details under {error_id}", SERVER, code=SERVER)
+
+
+def guarded(handler: Handler, sources: Sources) -> Handler:
+    """The handler, with its errors in this API's form whatever application its route is part of."""
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except GreenroomError as error:
+            return refusal(error)
+        except web.HTTPException as error:
+            return _from_aiohttp(request, error)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            problem = unforeseen(error, sources, f"{request.method} {request.path}")
+            if request.writer.output_size:  # a stream that has begun cannot become another response
+                raise ConnectionError(problem.message) from error
+            return problem_response(problem)
+
+    return guard
+
+
+def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    advice = ADVICE.get(error.status, error.reason or "the request was refused")
+    message = advice.format(method=request.method, path=request.path)
+    type_ = SERVER if error.status >= 500 else INVALID
+    code = SERVER if error.status >= 500 else HTTPStatus(error.status).phrase.lower().replace(" ", "_")
+    response = problem_response(Problem(error.status, message, type_, code=code))
+    for name in ("Allow", "Retry-After"):
+        if name in error.headers:
+            response.headers[name] = error.headers[name]
+    return response
+
+
+async def any_expectation(request: web.Request) -> Any:
+    """What to do about an `Expect` header: go on. aiohttp refuses unknown ones, outside all routes, in plain text."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
