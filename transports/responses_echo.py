@@ -1,0 +1,51 @@
+"""What a response repeats of the request that asked for it: the `echo` of a turn that came by the Responses API."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+ToolDisplay: TypeAlias = Literal["mcp_call", "function_call", "hidden"]
+
+
+class ResponseEcho(Struct, frozen=True, kw_only=True):
+    """Fields of the response object, checked and with their defaults, and how the turn is to be shown.
+
+    `items`: the input as `input_items` lists it, each item with an id and a status. `label`: whose tools the agent's
+    own are said to be (`server_label`). `display`: how calls of those are shown.
+    """
+
+    model: str
+    items: tuple[dict[str, Any], ...] = ()
+    label: str = "agent"
+    display: ToolDisplay = "mcp_call"
+    background: bool = False
+    store: bool = True
+    stream: bool = False
+    previous_response_id: str | None = None
+    conversation: str | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    parallel_tool_calls: bool = True
+    reasoning: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str = "default"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_logprobs: int = 0
+    text: dict[str, Any] | None = None
+    tool_choice: str | dict[str, Any] = "auto"
+    tools: tuple[dict[str, Any], ...] = ()
+    truncation: str = "disabled"
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+
+
+def echo_of(echo: Any, model: str) -> ResponseEcho:
+    """A turn's echo; for a turn that came by another protocol, one that repeats nothing."""
+    return echo if isinstance(echo, ResponseEcho) else ResponseEcho(model=model)
