@@ -20,10 +20,11 @@ class TurnScope:
 
     `options`: what the request asks of this turn's models and agents. `own`: the task that runs the handler, which
     needs no adopting. `closed`: the handler is done, nothing may start. `usage`: what model calls reported, each with
-    its response's id, until the turn's translator takes it.
+    its response's id, until the turn's translator takes it. `output_tokens`: what they made, counted where a bound
+    was asked for (`model_options`).
     """
 
-    __slots__ = ("closed", "key", "options", "own", "tasks", "turn_id", "usage")
+    __slots__ = ("closed", "key", "options", "output_tokens", "own", "tasks", "turn_id", "usage")
 
     def __init__(self, key: SessionKey, turn_id: str, options: TurnOptions | None = None) -> None:
         self.key = key
@@ -33,6 +34,7 @@ class TurnScope:
         self.tasks: AbstractSet[asyncio.Task[object]] = NO_TASKS
         self.closed = False
         self.usage: list[tuple[str, Usage]] = []
+        self.output_tokens = 0
 
     def __repr__(self) -> str:
         return f"<TurnScope {self.turn_id} of session {self.key.session_id!r}>"
