@@ -125,6 +125,13 @@ class HandlerError(GreenroomError):
     code = "handler_error"
 
 
+class AnswerMismatch(GreenroomError):
+    """The answer is not of the form that the request asked for; `field` is the path in it to what is wrong."""
+
+    code = "answer_mismatch"
+    status = 422
+
+
 class MissingDependency(GreenroomError):
     """A part that is not installed was used; the message names what to install."""
 

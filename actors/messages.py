@@ -220,7 +220,9 @@ class Turn(Struct, frozen=True, kw_only=True):
 
     `after`: the turn of the session `key` that this one continues from. If others followed that one, this turn goes to
     a new session that is as the old one was after it. `kept`: whether anything of the turn stays; if not, its session
-    is as if it had not been. `echo`: what the protocol that asked repeats in its answers, opaque to everybody else.
+    is as if it had not been. `stored`: whether the turn, ended, goes to the application's `ResponseStore`;
+    `background`: nobody waits for it, which the store's record repeats. `echo`: what the protocol that asked repeats in
+    its answers, opaque to everybody else.
     """
 
     id: str
@@ -233,6 +235,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     options: TurnOptions | None = None
     after: str | None = None
     kept: bool = True
+    stored: bool = False
+    background: bool = False
     echo: Any = None
 
 

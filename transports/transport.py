@@ -13,7 +13,9 @@ from msgspec import Struct
 
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Turn
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.response_store import ResponseStore
+from greenroom.services.store import SessionRecord
 
 HostState: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 
@@ -29,8 +31,21 @@ class Endpoint(Struct, frozen=True):
     function: Any
 
 
-class Host(Protocol):
-    """The application, as a transport sees it. `honours`: the fields of `TurnOptions` its handler does as asked."""
+class Sessions(Protocol):
+    """What a transport may do with a session besides sending turns to it."""
+
+    async def session(self, key: SessionKey) -> SessionRecord | None:
+        """What is kept of the session: its turns that have ended. None: nothing is."""
+        ...
+
+    async def forget(self, key: SessionKey) -> None:
+        """Delete the session: its turns are cancelled, and nothing of it is kept, in services neither."""
+        ...
+
+
+class Host(Sessions, Protocol):
+    """The application, as a transport sees it. `honours`: the fields of `TurnOptions` its handler does as asked.
+    `responses`: the turns with `Turn.stored` that have ended."""
 
     name: str
     description: str
@@ -38,6 +53,7 @@ class Host(Protocol):
     endpoints: Sequence[Endpoint]
     debug: bool
     honours: frozenset[str]
+    responses: ResponseStore
 
     @property
     def state(self) -> HostState:
@@ -49,7 +65,10 @@ class Host(Protocol):
         ...
 
     async def submit(self, turn: Turn) -> TurnLog:
-        """Accept a turn and give its log. Raises a `GreenroomError` that says why not: nothing of it is kept."""
+        """Accept a turn and give its log, whose own `turn` may name another session: one that `Turn.after` led to.
+
+        Raises a `GreenroomError` that says why not: nothing of it is kept.
+        """
         ...
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
