@@ -48,7 +48,8 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
     if isinstance(value, dict):
         return {_key(key): plain(item, inside) for key, item in value.items()}
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name), inside) for name in value.__struct_fields__}
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        return {name: plain(item, inside) for name, item in fields.items() if item is not msgspec.UNSET}
     return [plain(item, inside) for item in value]
 
 
