@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 from functools import partial
 from typing import Protocol
 
@@ -30,8 +31,7 @@ from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, Overlap, SessionKey, Turn
-from greenroom.actors.offload import worker_threads
-from greenroom.actors.scope import current_turn
+from greenroom.actors.scope import TurnScope, current_turn
 from greenroom.actors.session import Session
 from greenroom.actors.turn import TurnRun, error_info
 from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
@@ -100,7 +100,8 @@ class SessionActor:
                 f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
                 "send it again when some are done"
             )
-        run = TurnRun(TurnLog(turn))
+        scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
+        run = TurnRun(TurnLog(turn), scope, copy_context())
         run.log.append(TurnAccepted(turn.id, turn.created_at))
         if self._current is None:
             self._start(run)
@@ -114,8 +115,9 @@ class SessionActor:
         """Give a turn its task: one a turn, in the context it was submitted in."""
         self._current = run
         task = self._system.loop.create_task(self._work(run), context=run.context, name=run.name)
-        run.task = task
-        task.add_done_callback(partial(self._task_gone, run))
+        run.task = run.scope.own = task
+        run.watch = partial(self._task_gone, run)
+        task.add_done_callback(run.watch)
 
     def _next(self) -> None:
         if self._mailbox:
@@ -218,8 +220,6 @@ class SessionActor:
         work = Work(run.log.id)
         current_work.set(work)
         current_turn.set(run.scope)
-        run.scope.own = run.task
-        worker_threads.set(system.worker_threads)
         error: BaseException | None = None
         try:
             await self._answer(run)
@@ -230,11 +230,15 @@ class SessionActor:
             return
         run.phase = "committing"
         run.scope.closed = True
-        run.stop_timers()
+        if run.timers:
+            run.stop_timers()
         if run.scope.tasks:
             await self._end_tasks(run)
         await self._finish(run, work, error)
         self._next()
+        if run.task is not None and run.watch is not None:  # as nearly always; it spares the loop a step
+            run.task.remove_done_callback(run.watch)
+        run.release()
 
     async def _answer(self, run: TurnRun) -> None:
         """Run the handler and write down what it says."""
@@ -354,10 +358,10 @@ class SessionActor:
 
     def _end(self, run: TurnRun, ending: Terminal) -> None:
         run.phase = "ended"
-        run.stop_timers()
-        run.task = None
+        if run.timers:
+            run.stop_timers()
         if run.composer is not None:
-            run.size = run.composer.spent
+            run.log.size = run.composer.spent
             run.composer.end()
             run.composer = None
         run.log.append(ending)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from typing import NamedTuple
 
 from greenroom.actors.errors import TurnExists, TurnNotFound
@@ -18,14 +18,14 @@ class TurnKey(NamedTuple):
 
 
 class Archive:
-    """Turns by id."""
+    """Turns by id. Those that have ended stand in line to be forgotten."""
 
     __slots__ = ("_ended", "_kept_size", "_limits", "_turns")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._turns: dict[TurnKey, TurnRun] = {}
-        self._ended: OrderedDict[TurnKey, float] = OrderedDict()
+        self._ended: deque[TurnRun] = deque()
         self._kept_size = 0
 
     def __len__(self) -> int:
@@ -58,31 +58,27 @@ class Archive:
             )
         return run
 
-    def ended(self, key: TurnKey, now: float) -> None:
+    def ended(self, run: TurnRun, now: float) -> None:
         """The turn has ended, at `now` (seconds of the loop's clock); older ones make room for it."""
-        run = self._turns.get(key)
-        if run is None or key in self._ended:
-            return
-        self._ended[key] = now
-        self._kept_size += run.size
-        while len(self._ended) > self._limits.kept_turns or self._kept_size > self._limits.kept_bytes:
-            self._forget(next(iter(self._ended)))
+        run.ended_at = now
+        ended = self._ended
+        ended.append(run)
+        self._kept_size += run.log.size
+        while len(ended) > self._limits.kept_turns or self._kept_size > self._limits.kept_bytes:
+            self._forget()
 
     def expire(self, now: float) -> None:
         """Forget what ended longer ago than it is kept. A log that somebody still reads is kept for him."""
-        while self._ended:
-            key, ended_at = next(iter(self._ended.items()))
-            if ended_at + self._limits.kept_seconds > now:
-                return
-            self._forget(key)
+        while self._ended and self._ended[0].ended_at + self._limits.kept_seconds <= now:
+            self._forget()
 
     def runs(self) -> list[TurnRun]:
         """The turns that have not ended."""
-        return [run for key, run in self._turns.items() if key not in self._ended]
+        return [run for run in self._turns.values() if not run.over]
 
-    def _forget(self, key: TurnKey) -> None:
-        del self._ended[key]
-        run = self._turns.pop(key)
-        self._kept_size -= run.size
-        if not run.log.watched:
-            run.log.expire()
+    def _forget(self) -> None:
+        log = self._ended.popleft().log
+        del self._turns[TurnKey(log.turn.principal, log.id)]
+        self._kept_size -= log.size
+        if not log.watched:
+            log.expire()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import Struct, field
+
 from greenroom.actors.drafts import (
     NOT_CALLED,
     OUTCOME_UNKNOWN,
@@ -18,51 +20,37 @@ from greenroom.actors.drafts import (
     Draft,
     MessageDraft,
     OutputDraft,
+    too_large,
+    unheard,
 )
-from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
-    ArgumentsDelta,
     Event,
     Incompleteness,
     Item,
     ItemKind,
     ItemStarted,
-    TextDelta,
 )
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 
 NO_LIMIT = 1 << 62
 
 
-class Composer:
-    """Writes one turn. `emit` takes each event as it arises; `new_id` makes item ids."""
+class Composer(Struct, eq=False):
+    """Writes one turn. `emit` takes each event as it arises; `new_id` makes item ids.
 
-    __slots__ = (
-        "_drafts",
-        "_emit",
-        "_limit",
-        "_new_id",
-        "_speech",
-        "ended",
-        "incomplete",
-        "output",
-        "spent",
-        "usage",
-    )
+    `limit`: how much text the turn may say; `spent`: how much it has said. A struct for the reason that `TurnLog` gives.
+    """
 
-    def __init__(
-        self, emit: Callable[[Event], None], new_id: Callable[[], str], limit: int = NO_LIMIT
-    ) -> None:
-        self._emit = emit
-        self._new_id = new_id
-        self._limit = limit
-        self.spent = 0
-        self._drafts: dict[str, Draft] = {}
-        self._speech: MessageDraft | None = None
-        self.output: list[Item] = []
-        self.usage: Usage | None = None
-        self.incomplete: Incompleteness | None = None
-        self.ended = False
+    emit: Callable[[Event], None]
+    _new_id: Callable[[], str]
+    limit: int = NO_LIMIT
+    spent: int = 0
+    _drafts: dict[str, Draft] = field(default_factory=dict)
+    _speech: MessageDraft | None = None
+    output: list[Item] = field(default_factory=list)
+    usage: Usage | None = None
+    incomplete: Incompleteness | None = None
+    ended: bool = False
 
     # -- items -----------------------------------------------------------------------------------------------------
 
@@ -77,14 +65,14 @@ class Composer:
     def call(self, call_id: str, name: str, server_label: str | None = None) -> CallDraft:
         """A new tool call."""
         call = ToolCall(call_id, name, "", server_label)
-        draft = CallDraft(self, self._item_id(), call)
+        draft = CallDraft(self, self._item_id(), "tool_call", "assistant", call=call)
         self._start(draft, call)
         return draft
 
     def output_of(self, call_id: str, name: str, server_label: str | None = None) -> OutputDraft:
         """The output of a tool call."""
         call = ToolCall(call_id, name, "", server_label)
-        draft = OutputDraft(self, self._item_id(), call)
+        draft = OutputDraft(self, self._item_id(), "tool_output", "tool", call=call)
         self._start(draft, call)
         return draft
 
@@ -138,7 +126,7 @@ class Composer:
 
         A tool call that has no result gets one that says so: models refuse a history with calls left unanswered.
         """
-        self._limit = NO_LIMIT  # a turn that overran its bound still says how it ended
+        self.limit = NO_LIMIT  # a turn that overran its bound still says how it ended
         self._end_calls()
         self.output += [draft.abandon() for draft in self._drafts.values()]
         self._drafts.clear()
@@ -169,26 +157,11 @@ class Composer:
 
     # -- for drafts ------------------------------------------------------------------------------------------------
 
-    def emit(self, event: Event) -> None:
-        """Pass an event on. Raises `HandlerError` when the turn has ended."""
-        if self.ended:
-            raise _unheard()
-        self._emit(event)
-
-    def emit_text(self, event: TextDelta | ArgumentsDelta) -> None:
-        """The same for text, which counts against the turn's bound. Every token comes this way: no call is idle."""
-        if self.ended:
-            raise _unheard()
-        self.spent += len(event.text)
-        if self.spent > self._limit:
-            raise _too_large()
-        self._emit(event)
-
     def spend(self, size: int) -> None:
         """Count text against the turn's bound. Raises `HandlerError` when it is overrun."""
         self.spent += size
-        if self.spent > self._limit:
-            raise _too_large()
+        if self.spent > self.limit:
+            raise too_large()
 
     def finished(self, draft: Draft, item: Item) -> None:
         """A draft is complete."""
@@ -202,6 +175,8 @@ class Composer:
         return draft
 
     def _start(self, draft: Draft, call: ToolCall | None) -> None:
+        if self.ended:
+            raise unheard()
         if call is None:
             self.emit(ItemStarted(draft.id, draft.kind, draft.role))
         else:
@@ -213,13 +188,3 @@ class Composer:
 
     def _item_id(self) -> str:
         return f"msg_{self._new_id()}"
-
-
-def _unheard() -> HandlerError:
-    return HandlerError("the turn has ended; what its handler says now is not heard")
-
-
-def _too_large() -> HandlerError:
-    return HandlerError(
-        "the turn said more than one turn may (Limits.turn_bytes); raise the limit or have the agent say less"
-    )

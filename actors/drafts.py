@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from msgspec import Struct, field
 from msgspec.structs import astuple
 
 from greenroom.actors.errors import HandlerError
@@ -23,14 +24,15 @@ from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 
 
 class Pen(Protocol):
-    """What drafts write with."""
+    """What drafts write with: it passes events on, unless the turn has `ended` or has `spent` more than its `limit`."""
 
-    def emit(self, event: Event) -> None:
-        """Pass an event on. Raises `HandlerError` when the turn has ended."""
-        ...
+    ended: bool
+    spent: int
+    limit: int
 
-    def emit_text(self, event: TextDelta | ArgumentsDelta) -> None:
-        """The same for text, which counts against the turn's bound. Raises also when that is overrun."""
+    @property
+    def emit(self) -> Callable[[Event], None]:
+        """Where events go."""
         ...
 
     def spend(self, size: int) -> None:
@@ -45,6 +47,19 @@ class Pen(Protocol):
 OUTCOME_UNKNOWN = "interrupted, outcome unknown"
 """The result of a tool that was called and not heard of before its turn was stopped."""
 NOT_CALLED = "interrupted before it was called"
+_NO_CALL = ToolCall("", "")
+
+
+def unheard() -> HandlerError:
+    """What a handler gets that says something after its turn's end."""
+    return HandlerError("the turn has ended; what its handler says now is not heard")
+
+
+def too_large() -> HandlerError:
+    """What a handler gets that says more than a turn may."""
+    return HandlerError(
+        "the turn said more than one turn may (Limits.turn_bytes); raise the limit or have the agent say less"
+    )
 
 
 def weight(part: Content) -> int:
@@ -54,25 +69,23 @@ def weight(part: Content) -> int:
     return sum(len(value if isinstance(value, str) else repr(value)) for value in astuple(part))
 
 
-class Draft:
+class Draft(Struct, eq=False):
     """One item while it is written. Use the subclass the composer gives; all end with `done`."""
 
-    __slots__ = ("_parts", "_pen", "id", "kind", "metadata", "open", "role", "usage")
-
-    def __init__(self, pen: Pen, item: str, kind: ItemKind, role: str) -> None:
-        self._pen = pen
-        self._parts: list[Part] = []
-        self.id = item
-        self.kind: ItemKind = kind
-        self.role = role
-        self.usage: Usage | None = None
-        self.metadata: dict[str, Any] | None = None
-        self.open = True
+    _pen: Pen
+    id: str
+    kind: ItemKind
+    role: str
+    _parts: list[Part] = field(default_factory=list)
+    usage: Usage | None = None
+    metadata: dict[str, Any] | None = None
+    open: bool = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind} {self.id} {'open' if self.open else 'done'}>"
 
     def _part_done(self, part: Part) -> None:
+        self._check_heard()
         self._pen.emit(PartDone(part, self.id, len(self._parts)))
         self._parts.append(part)
 
@@ -81,6 +94,10 @@ class Draft:
             raise HandlerError(
                 f"more was written to {self.kind} {self.id} after it was done; open a new item for what comes later"
             )
+
+    def _check_heard(self) -> None:
+        if self._pen.ended:
+            raise unheard()
 
     def item(self, complete: bool) -> Item:
         """The item as it stands."""
@@ -95,6 +112,7 @@ class Draft:
         """The item is complete. Doing it twice is fine."""
         if self.open:
             self.open = False
+            self._check_heard()
             item = self.item(complete=True)
             self._pen.emit(ItemDone(self.id, item))
             self._pen.finished(self, item)
@@ -103,19 +121,20 @@ class Draft:
 class MessageDraft(Draft):
     """A message (or reasoning): text that grows, and whole parts between."""
 
-    __slots__ = ("_pieces", "_rewritten")
-
-    def __init__(self, pen: Pen, item: str, kind: ItemKind, role: str) -> None:
-        super().__init__(pen, item, kind, role)
-        self._pieces: list[str] = []
-        self._rewritten: str | None = None
+    _pieces: list[str] = field(default_factory=list)
+    _rewritten: str | None = None
 
     def text(self, delta: str) -> None:
         """More text. Empty deltas say nothing and are dropped."""
-        if not self.open:
+        pen = self._pen
+        if not self.open or pen.ended:
             self._check_open()
-        if delta:
-            self._pen.emit_text(TextDelta(delta, self.id, len(self._parts)))
+            self._check_heard()
+        if delta:  # as all is counted and sent here: every token comes this way, and no call is idle
+            pen.spent += len(delta)
+            if pen.spent > pen.limit:
+                raise too_large()
+            pen.emit(TextDelta(delta, self.id, len(self._parts)))
             self._pieces.append(delta)
 
     def text_so_far(self, whole: str) -> None:
@@ -168,18 +187,16 @@ class MessageDraft(Draft):
 class CallDraft(Draft):
     """A tool call: its arguments are JSON text that grows."""
 
-    __slots__ = ("_pieces", "call")
-
-    def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
-        super().__init__(pen, item, "tool_call", "assistant")
-        self.call = call
-        self._pieces: list[str] = []
+    call: ToolCall = _NO_CALL
+    _pieces: list[str] = field(default_factory=list)
 
     def arguments(self, delta: str) -> None:
         """More of the arguments' JSON text."""
         self._check_open()
         if delta:
-            self._pen.emit_text(ArgumentsDelta(delta, self.id))
+            self._check_heard()
+            self._pen.spend(len(delta))
+            self._pen.emit(ArgumentsDelta(delta, self.id))
             self._pieces.append(delta)
 
     def arguments_so_far(self, whole: str) -> None:
@@ -208,16 +225,13 @@ class CallDraft(Draft):
 class OutputDraft(Draft):
     """What a tool gives back."""
 
-    __slots__ = ("_output", "call")
-
-    def __init__(self, pen: Pen, item: str, call: ToolCall) -> None:
-        super().__init__(pen, item, "tool_output", "tool")
-        self.call = call
-        self._output: tuple[Content, ...] = ()
+    call: ToolCall = _NO_CALL
+    _output: tuple[Content, ...] = ()
 
     def progress(self, output: Sequence[Content]) -> None:
         """What there is so far, whole."""
         self._check_open()
+        self._check_heard()
         # Each time: a log that holds every snapshot grows by it.
         self._pen.spend(sum(map(weight, output)))
         self._output = tuple(output)

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope
+
+from greenroom.actors.scope import current_turn
 
 T = TypeVar("T")
-
-worker_threads: ContextVar[CapacityLimiter | None] = ContextVar("greenroom_worker_threads", default=None)
-"""The threads of the application whose turn this is; none: anyio's own."""
 
 _END = object()
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call `function` in a worker thread.
+    """Call `function` in a worker thread, of those that the turn's application has.
 
     Context variables are copied in (anyio does it). When the awaiting task is cancelled it goes on at once; the thread
     runs to its end unheard.
     """
+    turn = current_turn.get()
     return await anyio.to_thread.run_sync(
-        lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=worker_threads.get()
+        lambda: function(*args, **kwargs),
+        abandon_on_cancel=True,
+        limiter=turn.worker_threads if turn is not None else None,
     )
 
 

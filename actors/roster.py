@@ -13,17 +13,17 @@ from greenroom.actors.messages import SessionKey
 class Roster:
     """Active session actors, busy and idle. Idle ones are in the order in which they became so."""
 
-    __slots__ = ("_bound", "_busy", "_idle", "_new", "passivated")
+    __slots__ = ("_actors", "_bound", "_idle", "_new", "passivated")
 
     def __init__(self, bound: int, new: Callable[[SessionKey], SessionActor]) -> None:
         self._bound = bound
         self._new = new
-        self._busy: dict[SessionKey, SessionActor] = {}
-        self._idle: OrderedDict[SessionKey, SessionActor] = OrderedDict()
+        self._actors: dict[SessionKey, SessionActor] = {}
+        self._idle: OrderedDict[SessionActor, None] = OrderedDict()
         self.passivated = 0
 
     def __len__(self) -> int:
-        return len(self._busy) + len(self._idle)
+        return len(self._actors)
 
     @property
     def idle(self) -> int:
@@ -32,27 +32,26 @@ class Roster:
 
     def get(self, key: SessionKey) -> SessionActor:
         """The session's actor, activated if it was not. Raises `Overloaded` when all there may be are busy."""
-        actor = self._busy.get(key) or self._idle.get(key)
+        actor = self._actors.get(key)
         return actor if actor is not None else self._activate(key)
 
     def working(self, actor: SessionActor) -> None:
         """The actor has taken a turn."""
-        self._idle.pop(actor.key, None)
-        self._busy[actor.key] = actor
+        self._idle.pop(actor, None)
+        self._actors[actor.key] = actor
 
     def resting(self, actor: SessionActor, now: float) -> None:
         """The actor is idle since `now` (seconds of the loop's clock)."""
         actor.idle_since = now
-        self._busy.pop(actor.key, None)
-        self._idle[actor.key] = actor
+        self._idle[actor] = None
 
     def passivate_idle(self, before: float) -> None:
         """Let go of actors idle since before that time. Their state was saved when their last turn was committed."""
         while self._idle:
-            key, actor = next(iter(self._idle.items()))
+            actor = next(iter(self._idle))
             if actor.idle_since > before:
                 return
-            self._passivate(key)
+            self._passivate(actor)
 
     def passivate_all(self) -> None:
         """Let go of all that are idle."""
@@ -68,6 +67,7 @@ class Roster:
             self._passivate(next(iter(self._idle)))
         return self._new(key)
 
-    def _passivate(self, key: SessionKey) -> None:
-        del self._idle[key]
+    def _passivate(self, actor: SessionActor) -> None:
+        del self._idle[actor]
+        del self._actors[actor.key]
         self.passivated += 1

@@ -9,32 +9,33 @@ import asyncio
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 
+from anyio import CapacityLimiter
+from msgspec import Struct, field
+
 from greenroom.actors.messages import SessionKey, TurnOptions, Usage
 
 NO_TASKS: AbstractSet[asyncio.Task[object]] = frozenset()
 """Most turns start none, and a set of one's own takes 216 bytes in every open stream."""
 
 
-class TurnScope:
+class TurnScope(Struct, eq=False):
     """One running turn. Adapters put here the tasks a framework starts on its own, which must not outlive the turn.
 
-    `options`: what the request asks of this turn's models and agents. `own`: the task that runs the handler, which
-    needs no adopting. `closed`: the handler is done, nothing may start. `usage`: what model calls reported, each with
-    its response's id, until the turn's translator takes it. `output_tokens`: what they made, counted where a bound
-    was asked for (`model_options`).
+    `options`: what the request asks of this turn's models and agents. `worker_threads`: those of its application; none:
+    anyio's own. `own`: the task that runs the handler, which needs no adopting. `closed`: the handler is done, nothing
+    may start. `usage`: what model calls reported, each with its response's id, until the turn's translator takes it.
+    `output_tokens`: what they made, counted where a bound was asked for (`model_options`).
     """
 
-    __slots__ = ("closed", "key", "options", "output_tokens", "own", "tasks", "turn_id", "usage")
-
-    def __init__(self, key: SessionKey, turn_id: str, options: TurnOptions | None = None) -> None:
-        self.key = key
-        self.turn_id = turn_id
-        self.options = options
-        self.own: asyncio.Task[None] | None = None
-        self.tasks: AbstractSet[asyncio.Task[object]] = NO_TASKS
-        self.closed = False
-        self.usage: list[tuple[str, Usage]] = []
-        self.output_tokens = 0
+    key: SessionKey
+    turn_id: str
+    options: TurnOptions | None = None
+    worker_threads: CapacityLimiter | None = None
+    own: asyncio.Task[None] | None = None
+    tasks: AbstractSet[asyncio.Task[object]] = NO_TASKS
+    closed: bool = False
+    usage: list[tuple[str, Usage]] = field(default_factory=list)
+    output_tokens: int = 0
 
     def __repr__(self) -> str:
         return f"<TurnScope {self.turn_id} of session {self.key.session_id!r}>"

@@ -188,9 +188,9 @@ class ActorSystem:
 
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
-        key = TurnKey(run.log.turn.principal, run.log.id)
-        self._end_grace(key)
-        self._archive.ended(key, self.loop.time())
+        if self._graces:
+            self._end_grace(TurnKey(run.log.turn.principal, run.log.id))
+        self._archive.ended(run, self.loop.time())
         if not self._archive.open:
             self._all_ended.set()
 

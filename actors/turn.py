@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import copy_context
+from collections.abc import Callable
+from contextvars import Context
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import GreenroomError
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import ErrorInfo
+from greenroom.actors.messages import ErrorInfo, SessionKey
 from greenroom.actors.scope import TurnScope
+
+_NO_CONTEXT = Context()
+_NO_SCOPE = TurnScope(SessionKey("", ""), "", closed=True)
 
 Phase: TypeAlias = Literal["queued", "running", "committing", "ended"]
 
 
-class TurnRun:
-    """The mutable side of a turn, touched by its actor alone."""
+class TurnRun(Struct, eq=False):
+    """The mutable side of a turn, touched by its actor alone.
 
-    __slots__ = (
-        "closer",
-        "composer",
-        "context",
-        "failure",
-        "log",
-        "phase",
-        "reason",
-        "scope",
-        "size",
-        "task",
-        "timers",
-    )
+    `scope` and `context` are for the time it runs only: its log may be kept for long, and there are many.
+    """
 
-    def __init__(self, log: TurnLog) -> None:
-        self.log = log
-        self.scope = TurnScope(log.turn.key, log.id, log.turn.options)
-        self.context = copy_context()
-        self.phase: Phase = "queued"
-        self.task: asyncio.Task[None] | None = None
-        self.closer: asyncio.Task[None] | None = None
-        """What ends the turn without its handler."""
-        self.composer: Composer | None = None
-        self.reason: str | None = None
-        """Why the turn is being cancelled; none: it is not."""
-        self.failure: ErrorInfo | None = None
-        """Why the turn is being failed from outside (it ran out of time)."""
-        self.timers: tuple[asyncio.TimerHandle, ...] = ()
-        self.size = 0
+    log: TurnLog
+    scope: TurnScope
+    context: Context
+    phase: Phase = "queued"
+    task: asyncio.Task[None] | None = None
+    closer: asyncio.Task[None] | None = None
+    """What ends the turn without its handler."""
+    composer: Composer | None = None
+    reason: str | None = None
+    """Why the turn is being cancelled; none: it is not."""
+    failure: ErrorInfo | None = None
+    """Why the turn is being failed from outside (it ran out of time)."""
+    timers: tuple[asyncio.TimerHandle, ...] = ()
+    watch: Callable[[asyncio.Task[None]], None] | None = None
+    """Hears of it when the task ends before the turn does."""
+    ended_at: float = 0.0
+    """When it ended, by the loop's clock."""
 
     def __repr__(self) -> str:
         return f"<TurnRun {self.log.id} {self.phase}>"
@@ -72,8 +69,9 @@ class TurnRun:
         return self.reason is not None or self.failure is not None
 
     def release(self) -> None:
-        """Let go what only a running turn needs: its log may be kept for long, and there are many."""
-        del self.context, self.scope
+        """Let go what only a running turn needs."""
+        self.context, self.scope = _NO_CONTEXT, _NO_SCOPE
+        self.task = self.watch = None
 
     def stop_timers(self) -> None:
         """No timer fires on a turn that has moved on."""

@@ -27,7 +27,7 @@ from greenroom.actors.errors import (
 )
 from greenroom.actors.offload import call, iterate_in_thread
 from greenroom.transports.endpoint_arguments import Binder, Given
-from greenroom.transports.follow import HEADERS
+from greenroom.transports.event_stream import HEADERS
 from greenroom.transports.http_errors import error_response
 from greenroom.transports.process_routes import FORM_TYPES
 from greenroom.transports.sse import data_frame

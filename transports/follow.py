@@ -1,8 +1,8 @@
 """Following a turn log over one HTTP connection.
 
 Every event is a chunk of its own, since clients parse chunk by chunk; all chunks that are ready leave in one socket
-write. aiohttp's writer makes one write a chunk, so the chunked framing is done here and its writer is told that the
-body is plain. After the headers no task runs for an event: the log calls back, and the callback writes.
+write, the first of them with the headers. aiohttp's writer makes one write a chunk, so the chunked framing is done
+here. After the headers no task runs for an event: the log calls back, and the callback writes.
 
 A reader that is slow stops being written to when the socket's buffer is full, and goes on from its position in the log
 when it has drained. Nothing is queued for it.
@@ -11,120 +11,82 @@ when it has drained. Nothing is queued for it.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict
+from aiohttp import web
 
 from greenroom.actors.log import TurnLog
+from greenroom.transports.event_stream import EventStreamResponse
+from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames
 from greenroom.transports.sse import KEEPALIVE
 
 SLICE = 64 * 1024
 """Bytes a write is made of at the most, unless one frame is larger: what a transport buffers before it says stop."""
+WHOLE_EVENTS = 256
+WHOLE_SIZE = SLICE // 8
+"""A turn that has ended when its reader first looks, with no more events and text than this, is written at once:
+protocols say a text up to four times, with some 200 bytes around it."""
 LOOK_SECONDS = 1.0
 """How often a silent connection is looked at when its turn must know soon that the client is gone."""
 
-# Made once: copying such a dictionary is much cheaper than making it.
-HEADERS = CIMultiDict(
-    {
-        "Content-Type": "text/event-stream; charset=utf-8",
-        "Cache-Control": "no-cache",
-        "X-Accel-Buffering": "no",
-    }
-)
-FRAMED_HEADERS = CIMultiDict(HEADERS, **{"Transfer-Encoding": "chunked"})
-KEPT_FRAMED_HEADERS = CIMultiDict(FRAMED_HEADERS, Connection="keep-alive")
-
-
-class Frames(Protocol):
-    """One reader's way through the frames of a log."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last frame has been taken."""
-        ...
-
-    @property
-    def behind(self) -> bool:
-        """Whether the last `take` left frames that there were."""
-        ...
-
-    def take(self, size: int) -> list[bytes]:
-        """The next frames there are, up to `size` bytes or a single larger one."""
-        ...
-
-    def close(self) -> None:
-        """Read no more."""
-        ...
-
-
-class EventStreamResponse(web.StreamResponse):
-    """A response whose body comes framed."""
-
-    _length_check = (
-        False  # as aiohttp's own WebSocketResponse says that the body is not its writer's business
-    )
-    _send_headers_immediately = (
-        False  # as aiohttp's own Response says that they leave with the first of the body
-    )
-
-    def __init__(self, request: web.Request) -> None:
-        self.framed = request.version >= HttpVersion11
-        if self.framed:
-            super().__init__(headers=KEPT_FRAMED_HEADERS if request.keep_alive else FRAMED_HEADERS)
-        else:
-            super().__init__(headers=HEADERS)
-            self.force_close()
-
-    def body(self, frames: list[bytes], last: bool) -> bytes:
-        """Frames as they go on the wire; after the last the body's end."""
-        if not self.framed:
-            return b"".join(frames)
-        if len(frames) == 1 and not last:  # at a model's pace every token comes alone
-            return b"%x\r\n%b\r\n" % (len(frames[0]), frames[0])
-        chunks = [b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames]
-        if last:
-            chunks.append(b"0\r\n\r\n")
-        return b"".join(chunks)
-
 
 class Follower:
-    """One connection that follows one turn."""
+    """One connection that follows one turn, as the frames that `encoder_of` makes of it.
+
+    `position`: the first frame's number. `with_ids`: each frame has its `id:` line. `keepalive`: seconds.
+    """
 
     __slots__ = (
+        "_encoder_of",
         "_frames",
         "_gone",
         "_keepalive",
         "_log",
         "_loop",
+        "_position",
         "_quiet_since",
         "_request",
         "_response",
         "_timer",
         "_wake",
+        "_with_ids",
     )
 
-    def __init__(self, request: web.Request, log: TurnLog, frames: Frames, keepalive: float) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        log: TurnLog,
+        encoder_of: EncoderOf,
+        position: int = 0,
+        *,
+        with_ids: bool = False,
+        keepalive: float,
+    ) -> None:
         self._request = request
         self._log = log
-        self._frames = frames
+        self._encoder_of = encoder_of
+        self._position = position
+        self._with_ids = with_ids
         self._keepalive = keepalive
-        self._loop = asyncio.get_running_loop()
-        self._response = EventStreamResponse(request)
-        self._timer: asyncio.TimerHandle | None = None
-        self._wake: asyncio.Future[None] | None = None
         self._gone = False
-        self._quiet_since = 0.0
+        self._wake: asyncio.Future[None] | None = None
 
     async def run(self) -> web.StreamResponse:
         """Write the log's frames until its end. Raises `ConnectionError` when the client goes before."""
         # The actor's first step is scheduled already: after it, what a quick handler says leaves with the headers.
         await asyncio.sleep(0)
+        response = self._response = EventStreamResponse(self._request)
+        if self._is_whole():
+            frames: list[bytes] = []
+            self._encoder_of(self._log.turn).feed_all(self._log.events(), frames)
+            await response.begin(frames, last=True)
+            return response
+        self._frames: FrameReader = SharedFrames.of(self._log, self._encoder_of).reader(
+            self._position, self._with_ids
+        )
+        self._timer: asyncio.TimerHandle | None = None
         try:
-            response = self._response
-            await response.prepare(self._request)
             # No name is given to the frames: it would hold them for as long as the stream is open.
-            await response.write(response.body(self._frames.take(SLICE), self._frames.ended))
+            await response.begin(self._frames.take(SLICE), last=self._frames.ended)
             if not self._frames.ended:
                 self._watch()
             # Here and not in a coroutine of its own, which every open stream would hold.
@@ -141,7 +103,21 @@ class Follower:
         finally:
             self._leave()
 
+    def _is_whole(self) -> bool:
+        """Whether the turn has ended and is small, and nobody else reads it as this one does."""
+        log = self._log
+        return (
+            log.terminal is not None
+            and log.size <= WHOLE_SIZE
+            and len(log) <= WHOLE_EVENTS
+            and not self._position
+            and not self._with_ids
+            and not log.views
+            and not log.expired
+        )
+
     def _watch(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._log.watch(self._told)
         self._quiet_since = self._loop.time()
         self._look_later()

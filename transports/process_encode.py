@@ -110,14 +110,6 @@ class ProcessEncoder:
             number += 1
         self.number = number
 
-    def delta(self, event: TextDelta) -> bytes:
-        """The frame of a delta. `feed` would append this one."""
-        if event.item != self._item or event.part != self._part:
-            self._turn_to(event.item, event.part)
-        frame = _DELTA % (self.number, self._head, encode(event.text))
-        self.number += 1
-        return frame
-
     def skip(self, event: Event) -> None:
         """Go past an event whose frames nobody wants."""
         if type(event) is TextDelta:

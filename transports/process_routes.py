@@ -10,9 +10,9 @@ from aiohttp import web
 from greenroom.actors.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
+from greenroom.transports.frames import resume_position
 from greenroom.transports.process_decode import decode_request
-from greenroom.transports.process_encode import response_object
-from greenroom.transports.process_frames import SharedFrames, resume_position
+from greenroom.transports.process_encode import ProcessEncoder, response_object
 from greenroom.transports.transport import Host
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
@@ -64,7 +64,9 @@ class ProcessRoutes:
         log = await self._log(request)
         cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
         try:
-            return await self._stream(request, log, resume_position(cursor, log), with_ids=True)
+            return await self._stream(
+                request, log, resume_position(cursor, log, ProcessEncoder), with_ids=True
+            )
         finally:
             self._host.client_left(log)
 
@@ -82,8 +84,10 @@ class ProcessRoutes:
         self, request: web.Request, log: TurnLog, position: int, *, with_ids: bool
     ) -> Awaitable[web.StreamResponse]:
         # No coroutine of its own: every open stream would hold one more.
-        frames = SharedFrames.of(log).reader(position, with_ids)
-        return Follower(request, log, frames, self._keepalive_seconds).run()
+        follower = Follower(
+            request, log, ProcessEncoder, position, with_ids=with_ids, keepalive=self._keepalive_seconds
+        )
+        return follower.run()
 
     async def _body(self, request: web.Request) -> bytes:
         """The body, bounded in size and time. Raises `BodyTooLarge` and `InvalidRequest`."""

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from greenroom.actors.errors import CursorExpired, InvalidRequest
 from greenroom.actors.events import Event, TextDelta
 from greenroom.actors.log import TurnLog
-from greenroom.transports import process_frames
+from greenroom.transports import frames as frames_module
 from greenroom.transports.process_encode import ProcessEncoder
-from greenroom.transports.process_frames import KEPT_FRAMES, FrameReader, SharedFrames, resume_position
+from greenroom.transports.frames import KEPT_FRAMES, FrameReader, SharedFrames, resume_position
 from greenroom.transports.sse import DONE
 from kits.turns import Telling, a_turn, told_turns
 
@@ -59,7 +59,7 @@ class Seat:
     def __init__(self, log: TurnLog, position: int, ids: bool) -> None:
         self.position = position
         self.ids = ids
-        self.reader = SharedFrames.of(log).reader(position, ids)
+        self.reader = SharedFrames.of(log, ProcessEncoder).reader(position, ids)
         self.had: list[bytes] = []
 
     def take(self, size: int) -> None:
@@ -86,7 +86,7 @@ async def run_readers(events: list[Event], draw: Callable[[st.SearchStrategy[Any
         elif deed == "open":
             so_far = len([frame for frame in all_frames(events[:out]) if frame != DONE])
             position = draw(st.integers(0, so_far))
-            assert resume_position(str(position - 1) if position else "", log) == position
+            assert resume_position(str(position - 1) if position else "", log, ProcessEncoder) == position
             seats.append(Seat(log, position, draw(st.booleans())))
         elif seats:
             seat = seats[draw(st.integers(0, len(seats) - 1))]
@@ -113,7 +113,7 @@ async def test_everybody_gets_the_same_bytes(events: list[Event], data: st.DataO
 @given(told_turns(most=12), st.data())
 async def test_also_when_hardly_anything_is_kept(events: list[Event], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_frames, "KEPT_FRAMES", 2)
+        patch.setattr(frames_module, "KEPT_FRAMES", 2)
         await run_readers(events, data.draw)
 
 
@@ -123,7 +123,7 @@ async def test_replay_from_any_position_is_the_tail(events: list[Event]) -> None
     log = fill(TurnLog(a_turn()), events)
     for position in range(len(frames)):
         for size in (1, SIZE):
-            reader = SharedFrames.of(log).reader(position)
+            reader = SharedFrames.of(log, ProcessEncoder).reader(position)
             assert drain(reader, size) == frames[position:]
             reader.close()
 
@@ -131,7 +131,7 @@ async def test_replay_from_any_position_is_the_tail(events: list[Event]) -> None
 async def test_an_event_is_encoded_once_for_all_readers() -> None:
     events = long_turn(20)
     log = fill(TurnLog(a_turn()), events)
-    shared = SharedFrames.of(log)
+    shared = SharedFrames.of(log, ProcessEncoder)
     first, second = shared.reader(), shared.reader()
     for one, other in zip(drain(first), drain(second), strict=True):
         assert one is other
@@ -139,7 +139,7 @@ async def test_an_event_is_encoded_once_for_all_readers() -> None:
 
 async def test_nothing_is_kept_for_readers_that_are_level() -> None:
     log = TurnLog(a_turn())
-    shared = SharedFrames.of(log)
+    shared = SharedFrames.of(log, ProcessEncoder)
     readers = [shared.reader(), shared.reader(with_ids=True)]
     for event in long_turn(50):
         log.append(event)
@@ -151,7 +151,7 @@ async def test_nothing_is_kept_for_readers_that_are_level() -> None:
 async def test_a_stalled_reader_costs_a_bounded_number_of_frames() -> None:
     events = long_turn(5 * KEPT_FRAMES)
     log = fill(TurnLog(a_turn()), events)
-    shared = SharedFrames.of(log)
+    shared = SharedFrames.of(log, ProcessEncoder)
     stalled, quick = shared.reader(), shared.reader()
     had = stalled.take(1000)
     while quick.take(SIZE):
@@ -163,10 +163,10 @@ async def test_a_stalled_reader_costs_a_bounded_number_of_frames() -> None:
 async def test_who_goes_on_where_nobody_has_read_gets_the_right_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process_frames, "KEPT_FRAMES", 2)
+    monkeypatch.setattr(frames_module, "KEPT_FRAMES", 2)
     events = long_turn(40)
     log = fill(TurnLog(a_turn()), events[:20])
-    shared = SharedFrames.of(log)
+    shared = SharedFrames.of(log, ProcessEncoder)
     lagging, quick = shared.reader(), shared.reader()
     drain(quick)
     quick.close()
@@ -180,15 +180,18 @@ async def test_who_goes_on_where_nobody_has_read_gets_the_right_frames(
 
 async def test_nothing_is_encoded_before_somebody_takes_it() -> None:
     log = fill(TurnLog(a_turn()), long_turn(100))
-    reader = SharedFrames.of(log).reader()
-    assert SharedFrames.of(log).fed == 0
+    reader = SharedFrames.of(log, ProcessEncoder).reader()
+    assert SharedFrames.of(log, ProcessEncoder).fed == 0
     reader.take(1)
-    assert SharedFrames.of(log).fed == 2  # the second did not fit
+    assert SharedFrames.of(log, ProcessEncoder).fed == 2  # the second did not fit
 
 
 async def test_the_last_reader_of_an_ended_turn_leaves_nothing_behind() -> None:
     log = fill(TurnLog(a_turn()), long_turn(3))
-    reader, other = SharedFrames.of(log).reader(), SharedFrames.of(log).reader()
+    reader, other = (
+        SharedFrames.of(log, ProcessEncoder).reader(),
+        SharedFrames.of(log, ProcessEncoder).reader(),
+    )
     drain(reader)
     reader.close()
     reader.close()
@@ -199,21 +202,21 @@ async def test_the_last_reader_of_an_ended_turn_leaves_nothing_behind() -> None:
 
 async def test_an_expired_log_cannot_be_read() -> None:
     log = fill(TurnLog(a_turn()), long_turn(3))
-    reader = SharedFrames.of(log).reader()
+    reader = SharedFrames.of(log, ProcessEncoder).reader()
     reader.take(1)
     log.expire()
     with pytest.raises(CursorExpired):
         reader.take(1)
     with pytest.raises(CursorExpired):
-        resume_position("1", log)
+        resume_position("1", log, ProcessEncoder)
     with pytest.raises(CursorExpired):
-        SharedFrames.of(log).reader(3)
+        SharedFrames.of(log, ProcessEncoder).reader(3)
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", " 1", "٣", "1\n", "9" * 19, "1e3", "0x1", "id"])
 async def test_a_cursor_that_is_no_number(cursor: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        resume_position(cursor, fill(TurnLog(a_turn()), long_turn(3)))
+        resume_position(cursor, fill(TurnLog(a_turn()), long_turn(3)), ProcessEncoder)
     assert caught.value.field == "Last-Event-ID"
     assert "sequence_number" in caught.value.message
 
@@ -223,25 +226,27 @@ async def test_a_cursor_of_what_has_not_been_said(read_before: bool) -> None:
     told = Telling()
     told.start()
     log = fill(TurnLog(a_turn()), told.events)
-    reader = SharedFrames.of(log).reader()
+    reader = SharedFrames.of(log, ProcessEncoder).reader()
     if read_before:
         drain(reader)
-    assert resume_position("", log) == 0
-    assert resume_position("1", log) == 2
+    assert resume_position("", log, ProcessEncoder) == 0
+    assert resume_position("1", log, ProcessEncoder) == 2
     with pytest.raises(InvalidRequest, match="the last event of turn response_1 is 1"):
-        resume_position("2", log)
+        resume_position("2", log, ProcessEncoder)
     told.complete()
     log.append(told.events[-1])
     if read_before:
         drain(reader)
-    assert resume_position("2", log) == 3
+    assert resume_position("2", log, ProcessEncoder) == 3
     with pytest.raises(InvalidRequest, match="the last event of turn response_1 is 2"):
-        resume_position("3", log)
+        resume_position("3", log, ProcessEncoder)
 
 
 async def test_after_the_last_event_only_the_end_is_sent() -> None:
     log = fill(TurnLog(a_turn()), long_turn(1))
-    reader = SharedFrames.of(log).reader(resume_position("6", log), with_ids=True)
+    reader = SharedFrames.of(log, ProcessEncoder).reader(
+        resume_position("6", log, ProcessEncoder), with_ids=True
+    )
     assert drain(reader) == [DONE]
     assert reader.ended
 
@@ -249,7 +254,7 @@ async def test_after_the_last_event_only_the_end_is_sent() -> None:
 async def test_waiting_at_the_tip_gives_what_comes() -> None:
     told = Telling()
     log = fill(TurnLog(a_turn()), told.events)
-    reader = SharedFrames.of(log).reader(1)
+    reader = SharedFrames.of(log, ProcessEncoder).reader(1)
     assert reader.take(SIZE) == []
     assert not reader.ended
     told.start()
@@ -259,11 +264,11 @@ async def test_waiting_at_the_tip_gives_what_comes() -> None:
 
 async def test_readers_say_where_they_stand() -> None:
     log = fill(TurnLog(a_turn()), long_turn(1))
-    reader = SharedFrames.of(log).reader()
+    reader = SharedFrames.of(log, ProcessEncoder).reader()
     assert repr(reader) == "<FrameReader of response_1 at 0>"
     drain(reader)
     assert repr(reader) == "<FrameReader of response_1 at 8 (done)>"
-    assert repr(SharedFrames.of(log)) == "<SharedFrames 8 to 8, 1 readers>"
+    assert repr(SharedFrames.of(log, ProcessEncoder)) == "<SharedFrames 8 to 8, 1 readers>"
 
 
 def test_a_delta_makes_no_copy_of_what_came_before() -> None:

@@ -1,21 +1,25 @@
-"""Following a turn on `/process`: each event is encoded once, however many readers there are.
+"""Following a turn as a protocol's frames: each event is encoded once, however many readers there are.
 
 Rule 1: no I/O. A reader takes what there is when its connection has room; nothing is encoded before somebody takes it.
 Rule 2: nothing is kept for readers that lag. Frames stay until all readers have passed them, up to `KEPT_FRAMES`; a
 reader further back, one that comes late or rejoins, encodes its own from the log until it has caught up. The bytes are
-the same (`process_encode`, rule 1).
+the same: nothing but the turn and its events decides them.
 
 A position is the number of the next frame a reader wants: the sequence number, and one more for `[DONE]`.
+
+The protocol is an `Encoder`: `SharedFrames.of(log, ProcessEncoder).reader()` reads a log as `/process`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
 
 from greenroom.actors.errors import InvalidRequest
-from greenroom.actors.events import TextDelta
+from greenroom.actors.events import Event, TextDelta
 from greenroom.actors.log import TurnLog
-from greenroom.transports.process_encode import ProcessEncoder
+from greenroom.actors.messages import Turn
 from greenroom.transports.sse import DONE, with_id
 
 KEPT_FRAMES = 1024
@@ -24,21 +28,39 @@ KEPT_FRAMES = 1024
 RUN_EVENTS = 64
 """Events of a burst that are encoded at once, perhaps before all of them are taken."""
 
-_VIEW = "process"
 _ID_LINE_BYTES = len("id: 18446744073709551615\n")
 _LEAST_BYTES = 128  # no numbered frame is shorter
 _NO_END = 1 << 62
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
+class Encoder(Protocol):
+    """Encodes one turn. `number`: the next frame's, which is the count of frames so far, `[DONE]` included."""
+
+    number: int
+
+    def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
+        """Append the frames that the events make; the turn's ending makes `sse.DONE` the last."""
+        ...
+
+    def skip(self, event: Event) -> None:
+        """Go past an event whose frames nobody wants."""
+        ...
+
+
+EncoderOf: TypeAlias = Callable[[Turn], Encoder]
+"""What makes a turn's encoder. It is also the name of the view that a log's readers of this protocol share."""
+
+
 class SharedFrames:
     """The frames of one turn that its readers share: those from `base` up to `tip` are held."""
 
-    __slots__ = ("_encoder", "_frames", "_log", "fed", "left", "readers")
+    __slots__ = ("_encoder", "_frames", "_log", "encoder_of", "fed", "left", "readers")
 
-    def __init__(self, log: TurnLog) -> None:
+    def __init__(self, log: TurnLog, encoder_of: EncoderOf) -> None:
         self._log = log
-        self._encoder = ProcessEncoder(log.turn)
+        self.encoder_of = encoder_of
+        self._encoder = encoder_of(log.turn)
         self._frames: list[bytes] = []
         self.fed = 0
         """Events of the log that are encoded."""
@@ -50,11 +72,11 @@ class SharedFrames:
         return f"<SharedFrames {self.base} to {self.tip}, {len(self.readers)} readers>"
 
     @staticmethod
-    def of(log: TurnLog) -> SharedFrames:
+    def of(log: TurnLog, encoder_of: EncoderOf) -> SharedFrames:
         """Those of a log, made when first asked for."""
-        shared = log.views.get(_VIEW)
+        shared = log.views.get(encoder_of)
         if not isinstance(shared, SharedFrames):
-            shared = log.views[_VIEW] = SharedFrames(log)
+            shared = log.views[encoder_of] = SharedFrames(log, encoder_of)
         return shared
 
     def reader(self, position: int = 0, with_ids: bool = False) -> FrameReader:
@@ -96,8 +118,8 @@ class SharedFrames:
         self.left = room < 0 and len(frames) - start > 1
         return frames[start : self._fitting(start, room)] if self.left else frames[start:]
 
-    def only_delta(self, reader: FrameReader) -> bytes | None:
-        """The frame of the one delta that has come since the reader took; none when more has, or something else.
+    def only_delta(self, reader: FrameReader) -> list[bytes] | None:
+        """The frames of the one delta that has come since the reader took; none when more has, or something else.
 
         At a model's pace every token comes this way: alone, to one reader who has had all the others.
         """
@@ -108,7 +130,9 @@ class SharedFrames:
         if type(event) is not TextDelta or len(self.readers) != 1 or self.readers[0] is not reader:
             return None
         self.fed += 1
-        return self._encoder.delta(event)
+        frames: list[bytes] = []
+        self._encoder.feed_all((event,), frames)
+        return frames
 
     def _fitting(self, start: int, over: int) -> int:
         """Where to stop so that the frames from `start` on are not too large by `over` bytes (negative) any more."""
@@ -129,7 +153,7 @@ class SharedFrames:
             if type(event) is TextDelta:
                 encoder.skip(event)
             else:
-                encoder.feed(event, self._frames)
+                encoder.feed_all((event,), self._frames)
                 self.forget(first)
 
     def forget(self, first: int) -> None:
@@ -180,10 +204,10 @@ class FrameReader:
         Raises `CursorExpired` when the log is no longer kept.
         """
         shared = self._shared
-        if not self._with_ids and (frame := shared.only_delta(self)) is not None:
-            self.position += 1
+        if not self._with_ids and (frames := shared.only_delta(self)) is not None:
+            self.position += len(frames)
             self.behind = False
-            return [frame]
+            return frames
         room = size if not self._with_ids else size - _ID_LINE_BYTES * (size // _LEAST_BYTES + 1)
         if self.position < shared.base:
             frames = self._catch_up(room)
@@ -203,12 +227,13 @@ class FrameReader:
 
     def _catch_up(self, size: int) -> list[bytes]:
         self.behind = True
+        shared = self._shared
         if self._own is None:
-            self._shared.readers.remove(self)
-            self._shared.passed()
-            self._own = SharedFrames(self._log)
+            shared.readers.remove(self)
+            shared.passed()
+            self._own = SharedFrames(self._log, shared.encoder_of)
             self._own.skip_to(self.position)
-        frames = self._own.cut(self.position, size, self._shared.fed)
+        frames = self._own.cut(self.position, size, shared.fed)
         self.position += len(frames)
         self._own.forget(self.position)
         return frames
@@ -227,10 +252,10 @@ class FrameReader:
         shared.passed()
         self._own = None
         if self._log.terminal is not None and not shared.readers:
-            self._log.views.pop(_VIEW, None)
+            self._log.views.pop(shared.encoder_of, None)
 
 
-def resume_position(last_event_id: str, log: TurnLog) -> int:
+def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
     """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
 
     Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone.
@@ -243,7 +268,7 @@ def resume_position(last_event_id: str, log: TurnLog) -> int:
             field="Last-Event-ID",
         )
     position = int(last_event_id) + 1
-    tip = _events_out(log, position)
+    tip = frames_out(log, encoder_of, enough=position)
     if position > tip:
         raise InvalidRequest(
             f"Last-Event-ID is {last_event_id}, but the last event of turn {log.id} is {tip - 1}; "
@@ -253,11 +278,11 @@ def resume_position(last_event_id: str, log: TurnLog) -> int:
     return position
 
 
-def _events_out(log: TurnLog, enough: int) -> int:
-    """How many numbered frames the turn has by now; counting may stop at `enough`."""
-    shared = log.views.get(_VIEW)
+def frames_out(log: TurnLog, encoder_of: EncoderOf, enough: int = _NO_END) -> int:
+    """How many numbered frames the turn has by now; counting may stop at `enough`. Raises `CursorExpired`."""
+    shared = log.views.get(encoder_of)
     if isinstance(shared, SharedFrames) and enough < shared.tip:
         return enough
-    counted = SharedFrames(log)
+    counted = SharedFrames(log, encoder_of)
     counted.skip_to(_NO_END)
     return counted.tip - (1 if log.terminal is not None else 0)
