@@ -15,6 +15,7 @@ from greenroom.actors.composer import Composer
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks import agentscope1_tools, agentscope1_turns, model_clients
 from greenroom.actors.frameworks.agentscope1_blocks import to_msgs
+from greenroom.actors.frameworks.agentscope1_options import HONOURED, begin_turn
 from greenroom.actors.frameworks.agentscope1_translator import AgentScope1Translator
 from greenroom.actors.messages import Message
 
@@ -27,7 +28,7 @@ class AgentScope1Adapter:
     """
 
     name = "agentscope1"
-    honours: frozenset[str] = frozenset()
+    honours: frozenset[str] = HONOURED
 
     def __init__(self) -> None:
         agentscope1_tools.install()
@@ -43,7 +44,7 @@ class AgentScope1Adapter:
 
     def translator(self, composer: Composer) -> AgentScope1Translator:
         """A translator for one turn."""
-        return AgentScope1Translator(composer)
+        return AgentScope1Translator(composer, begin_turn())
 
     def driver(self, agent: object) -> AgentScope1Driver:
         """Drive an agent. Raises `HandlerError` for what is no agent of AgentScope 1.x."""

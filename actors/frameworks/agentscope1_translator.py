@@ -6,6 +6,7 @@ by their place, because a block may come to stand before others.
 
 Rule 1: of one message, reasoning and text go out one after the other: opening one completes what was open.
 Rule 2: what grows after it was completed is kept and goes out at the message's end. Nothing said is lost.
+Rule 3: where the request asks for an answer of a form, only what the agents said last is one. It goes out at the end.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from greenroom.actors.frameworks.agentscope1_blocks import (
     to_contents,
     unknown_block,
 )
+from greenroom.actors.frameworks.agentscope1_options import TurnModels
 from greenroom.actors.messages import Usage
 from greenroom.actors.scope import current_turn
 
@@ -270,13 +272,30 @@ HEARD = {
 }
 
 
+class Answer:
+    """What may be the turn's answer: the text of the message that was heard last."""
+
+    __slots__ = ("_blocks", "_usage", "msg")
+
+    def __init__(self, msg: Msg, blocks: Sequence[Block], usage: Usage | None) -> None:
+        self.msg = msg
+        self._blocks = blocks
+        self._usage = usage
+
+    def say(self, composer: Composer, calls: Calls) -> None:
+        """It is the answer."""
+        Reply(composer, calls, self.msg).hear(self.msg, self._blocks, True, self._usage)
+
+
 class AgentScope1Translator:
     """Hears `(msg, last)` or `(msg, last, speech)` as `stream_printing_messages` yields them, `Msg`, and `str`."""
 
-    __slots__ = ("_calls", "_composer", "_replies", "_single")
+    __slots__ = ("_answer", "_calls", "_composer", "_models", "_replies", "_single")
 
-    def __init__(self, composer: Composer) -> None:
+    def __init__(self, composer: Composer, models: TurnModels | None = None) -> None:
         self._composer = composer
+        self._models = models
+        self._answer: Answer | None = None
         self._replies: dict[str, Reply] = {}
         self._calls = Calls()
         self._single: Reply | None = None
@@ -301,6 +320,12 @@ class AgentScope1Translator:
         self._take_usage(None)
         for reply in self._replies.values():
             reply.end()
+        if self._answer is not None:
+            self._answer.say(self._composer, self._calls)
+        if self._models is not None:
+            self._models.check_offered()
+            if self._models.spent:
+                self._composer.cut_short("max_output_tokens")
         self._composer.close()
 
     def _feed_single(self, msg: Msg) -> None:
@@ -322,8 +347,22 @@ class AgentScope1Translator:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if speech and last:
             blocks = _with_speech(blocks, speech)
-        reply.hear(msg, blocks, last, self._take_usage(msg) if last else None)
+        usage = self._take_usage(msg) if last else None
+        if self._models is not None and self._models.options.answer is not None:
+            blocks = self._hold_back(msg, blocks, usage)
+        reply.hear(msg, blocks, last, usage)
         return reply
+
+    def _hold_back(self, msg: Msg, blocks: Sequence[Block], usage: Usage | None) -> Sequence[Block]:
+        """The blocks without text: nobody knows yet whether it is the answer. With calls beside it, it is not."""
+        rest = [block for block in blocks if not isinstance(block, dict) or block.get("type") != "text"]
+        calls = any(isinstance(block, dict) and block.get("type") == "tool_use" for block in rest)
+        if calls or msg.role != "assistant":
+            if self._answer is not None and self._answer.msg.id == msg.id:
+                self._answer = None
+        elif len(rest) < len(blocks):
+            self._answer = Answer(msg, [block for block in blocks if block not in rest], usage)
+        return rest
 
     def _take_usage(self, msg: Msg | None) -> Usage | None:
         """Add the usage of the model calls that have ended to the turn's, and find the message's own."""

@@ -1,24 +1,30 @@
 """What AgentScope 1.x does on its own while a turn runs, brought to the turn's attention.
 
 Agents run in tasks of their own (`stream_printing_messages` starts them) and take a cancellation for a wish to talk; a
-turn must be able to end them. Models report usage where no message shows it. Both are seen by wrapping classes, once;
-outside of turns the wrapped classes do what they always did.
+turn must be able to end them. Models report usage where no message shows it. What a turn is asked for besides its input
+(`agentscope1_options`) concerns models, agents, and the formatters between them. All are seen by wrapping classes,
+once; outside of turns the wrapped classes do what they always did.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from agentscope.agent import AgentBase
-from agentscope.model import ChatModelBase
+from agentscope.agent import AgentBase, ReActAgentBase
+from agentscope.formatter import FormatterBase
+from agentscope.message import Msg
+from agentscope.model import ChatModelBase, ChatResponse
 
 from greenroom.actors.errors import TurnOver
+from greenroom.actors.frameworks.agentscope1_loop import reasoning_in_turn, run_agent, summarizing_in_turn
+from greenroom.actors.frameworks.agentscope1_options import TurnModels, models_of_turn
+from greenroom.actors.frameworks.agentscope1_pairs import paired
 from greenroom.actors.messages import Usage
 from greenroom.actors.scope import TurnScope, current_turn
 
@@ -26,16 +32,42 @@ _WRAPPED = "_greenroom_wrapped"
 
 
 def install() -> None:
-    """Wrap the classes of agents and models, also those of models that are yet to be written. Twice is fine."""
+    """Wrap the classes of agents, models and formatters, also those that are yet to be written. Twice is fine."""
     _wrap(AgentBase, "__call__", _of_its_turn)
     _wrap(AgentBase, "interrupt", _remembered)
-    if not hasattr(ChatModelBase.__init_subclass__, _WRAPPED):
-        ChatModelBase.__init_subclass__ = _counting_subclasses(vars(ChatModelBase).get("__init_subclass__"))
-    for model in _family(ChatModelBase):
-        _wrap(model, "__call__", _counted)
+    _wrap_family(ReActAgentBase, {"_reasoning": reasoning_in_turn, "_summarizing": summarizing_in_turn})
+    _wrap_family(FormatterBase, {"format": _pairing})
+    _wrap_family(ChatModelBase, {"__call__": _counted})
 
 
-def _wrap(owner: type, name: str, wrapper: Callable[[Any], Any]) -> None:
+Wrapper: TypeAlias = Callable[[Any], Any]
+
+
+def _wrap_family(base: Any, wrappers: Mapping[str, Wrapper]) -> None:
+    """Wrap methods where the subclasses of `base` have them, also those that are yet to be written."""
+    if not hasattr(base.__init_subclass__, _WRAPPED):
+        base.__init_subclass__ = _wrapping_subclasses(base, vars(base).get("__init_subclass__"), wrappers)
+    for member in _family(base):
+        for name, wrapper in wrappers.items():
+            _wrap(member, name, wrapper)
+
+
+def _wrapping_subclasses(base: Any, own: Any, wrappers: Mapping[str, Wrapper]) -> Any:
+    """What is called for a new class of a family. `own`: what `base` itself has for that, if it has."""
+
+    def init_subclass(cls: type, /, **kwargs: Any) -> None:
+        if own is not None:
+            own.__func__(cls, **kwargs)
+        else:
+            super(base, cls).__init_subclass__(**kwargs)
+        for name, wrapper in wrappers.items():
+            _wrap(cls, name, wrapper)
+
+    setattr(init_subclass, _WRAPPED, True)
+    return classmethod(init_subclass)
+
+
+def _wrap(owner: type, name: str, wrapper: Wrapper) -> None:
     function = vars(owner).get(name)
     if function is not None and not hasattr(function, _WRAPPED):
         wrapped = wraps(function)(wrapper(function))
@@ -79,7 +111,7 @@ def _of_its_turn(call: Callable[..., Any]) -> Callable[..., Any]:
         _interrupted.discard(task)
         before = task.cancelling()
         try:
-            reply = await call(self, *args, **kwargs)
+            reply = await run_agent(self, lambda: call(self, *args, **kwargs))
         except Exception as error:
             if _was_cancelled(task, before):
                 raise asyncio.CancelledError from error  # the agent failed at answering its cancellation
@@ -101,24 +133,31 @@ def _was_cancelled(task: asyncio.Task[Any], before: int) -> bool:
     return True
 
 
+# ------------------------------------------------------------------------------------------------------ formatters
+
+
+def _pairing(form: Callable[..., Any]) -> Callable[..., Any]:
+    async def format_in_turn(self: FormatterBase, *args: Any, **kwargs: Any) -> Any:
+        if current_turn.get() is None:
+            return await form(self, *args, **kwargs)
+        if args:
+            return await form(self, _paired(args[0]), *args[1:], **kwargs)
+        return await form(self, **{**kwargs, "msgs": _paired(kwargs.get("msgs"))})
+
+    return format_in_turn
+
+
+def _paired(msgs: object) -> object:
+    """Messages in order; anything else is the formatter's to refuse."""
+    if isinstance(msgs, list) and all(isinstance(msg, Msg) for msg in msgs):
+        return paired(msgs)
+    return msgs
+
+
 # ---------------------------------------------------------------------------------------------------------- models
 
 _counting: ContextVar[bool] = ContextVar("greenroom_counting_usage", default=False)
 """Whether a model is being called: a model that calls another reports for both."""
-
-
-def _counting_subclasses(own: Any) -> Any:
-    """What is called for a new model class. `own`: what `ChatModelBase` itself has for that, if it has."""
-
-    def init_subclass(cls: type, /, **kwargs: Any) -> None:
-        if own is not None:
-            own.__func__(cls, **kwargs)
-        else:
-            super(ChatModelBase, cls).__init_subclass__(**kwargs)
-        _wrap(cls, "__call__", _counted)
-
-    setattr(init_subclass, _WRAPPED, True)
-    return classmethod(init_subclass)
 
 
 def _counted(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,22 +165,59 @@ def _counted(call: Callable[..., Any]) -> Callable[..., Any]:
         scope = current_turn.get()
         if scope is None or _counting.get():
             return await call(self, *args, **kwargs)
+        models = models_of_turn()
+        if models is not None:
+            if models.spent and kwargs.get("structured_model") is None:
+                return _silence() if self.stream else ChatResponse([])
+            args, kwargs = models.fit(self, call, args, kwargs)
+        heard = Hearing(scope, models, self)
         token = _counting.set(True)
         try:
             response = await call(self, *args, **kwargs)
         finally:
             _counting.reset(token)
         if isinstance(response, AsyncGenerator):
-            return _count_stream(scope, response)
-        _count(scope, response)
+            return _hear_stream(heard, response)
+        heard.hear(response)
+        heard.end()
         return response
 
     return call_and_count
 
 
-async def _count_stream(scope: TurnScope, responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    """The responses, each of which has the usage so far; the last counts, also when nobody wants to hear the rest."""
-    response = None
+async def _silence() -> AsyncGenerator[ChatResponse, None]:
+    """The answer of a model that may not say more."""
+    return
+    yield
+
+
+class Hearing:
+    """One call's responses, each of which has all so far; the last counts."""
+
+    __slots__ = ("_last", "_model", "_models", "_scope")
+
+    def __init__(self, scope: TurnScope, models: TurnModels | None, model: ChatModelBase) -> None:
+        self._scope = scope
+        self._models = models
+        self._model = model
+        self._last: Any = None
+
+    def hear(self, response: Any) -> None:
+        """A response, before its agent gets it."""
+        self._last = response
+        if self._models is not None:
+            self._models.trim(self._model, response)
+
+    def end(self) -> None:
+        """There are no more, or nobody wants to hear them."""
+        reported = getattr(self._last, "usage", None)
+        if reported is not None:
+            self._scope.usage.append((self._last.id, to_usage(reported)))
+        if self._models is not None and self._last is not None:
+            self._models.spend(self._last)
+
+
+async def _hear_stream(heard: Hearing, responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     try:
         async with aclosing(responses):
             while True:
@@ -152,15 +228,10 @@ async def _count_stream(scope: TurnScope, responses: AsyncGenerator[Any, None]) 
                     return
                 finally:
                     _counting.reset(token)
+                heard.hear(response)
                 yield response
     finally:
-        _count(scope, response)
-
-
-def _count(scope: TurnScope, response: Any) -> None:
-    reported = getattr(response, "usage", None)
-    if reported is not None:
-        scope.usage.append((response.id, to_usage(reported)))
+        heard.end()
 
 
 def to_usage(reported: Any) -> Usage:
