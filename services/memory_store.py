@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_turn, encode_turn
+from greenroom.services.earlier_states import lengthened, shortened
 from greenroom.services.plain_json import refusal
 from greenroom.services.service import not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
@@ -14,24 +15,30 @@ from greenroom.services.store import SessionRecord, TurnCommit
 
 
 class _Session(Resident, gc=False):
-    """`turns` is a tuple, not a list: it is smaller, and the garbage collector leaves a tuple of bytes alone."""
+    """`turns` is a tuple, not a list: it is smaller, and the garbage collector leaves a tuple of bytes alone.
+
+    `state` is that after the newest turn, `earlier` what is kept of those after the turns before it (`earlier_states`).
+    """
 
     revision: int = 0
     state: bytes | None = None
     turns: tuple[bytes, ...] = ()
+    earlier: tuple[bytes, ...] = ()
 
 
 class InMemoryStore:
     """A `SessionStore` that lasts as long as the object does: stopping it loses nothing, the process's end all.
 
-    It forgets turns over `turns_kept` of a session, and what is over the bounds of `session_map.Bounds`. A session's
-    state and newest turn are kept whatever their size, which `Limits.turn_bytes` bounds.
+    It forgets turns over `turns_kept` of a session, the states after all but the last `states_kept` turns, and what is
+    over the bounds of `session_map.Bounds`. A session's newest state and turn are kept whatever their size, which
+    `Limits.turn_bytes` bounds.
     """
 
     def __init__(
         self,
         *,
         turns_kept: int = 200,
+        states_kept: int = 50,
         max_sessions: int = DEFAULT_BOUNDS.max_sessions,
         max_bytes: int = DEFAULT_BOUNDS.max_bytes,
         session_bytes: int = DEFAULT_BOUNDS.session_bytes,
@@ -39,6 +46,7 @@ class InMemoryStore:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._turns_kept = turns_kept
+        self._states_kept = states_kept
         self._bounds = Bounds(
             max_sessions=max_sessions,
             max_bytes=max_bytes,
@@ -76,12 +84,34 @@ class InMemoryStore:
             raise refusal(turn.record, "turn", error) from error
         session = sessions.find(key) or _Session()
         size = session.size + len(raw)
-        if turn.state is not None:
-            size += len(turn.state) - len(session.state or b"")
-            session.state = turn.state
+        state = session.state if turn.state is None else turn.state
+        if session.turns and self._states_kept > 1:
+            short = shortened(session.state, state)
+            size += len(short)
+            session.earlier = (*session.earlier, short)
+        size += len(state or b"") - len(session.state or b"")
+        session.state = state
         session.revision += 1
         session.turns = (*session.turns, raw)
+        size -= self._drop_oldest_states(session, size)
         sessions.keep(key, session, size - self._drop_oldest(session, size))
+
+    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn; see `SessionStore.fork`."""
+        sessions = self._use()
+        session = sessions.find(source)
+        if session is None:
+            return False
+        states = [session.state, *lengthened(session.state, session.earlier)]
+        for back, state in enumerate(states):
+            turns = session.turns[: len(session.turns) - back]
+            if decode_turn(turns[-1]).turn_id == turn_id:
+                earlier = session.earlier[: len(session.earlier) - back]
+                forked = _Session(0, 0.0, session.revision - back, state, turns, earlier)
+                size = sum(map(len, (*turns, *earlier))) + len(state or b"")
+                sessions.keep(target, forked, size)
+                return True
+        return False
 
     async def forget(self, key: SessionKey) -> None:
         """Keep nothing of the session any more."""
@@ -92,8 +122,22 @@ class InMemoryStore:
             raise not_started(self)
         return self._sessions
 
+    def _drop_oldest_states(self, session: _Session, size: int) -> int:
+        """Drop the states over the bounds, but not the newest. Gives their size."""
+        dropped = 0
+        count = 0
+        over = len(session.earlier) + 1 - self._states_kept
+        for short in session.earlier:
+            if count >= over and size - dropped <= self._bounds.session_bytes:
+                break
+            dropped += len(short)
+            count += 1
+        if count:
+            session.earlier = session.earlier[count:]
+        return dropped
+
     def _drop_oldest(self, session: _Session, size: int) -> int:
-        """Drop the turns over the bounds, but not the newest. Gives their size."""
+        """Drop the turns over the bounds, but not the newest, and the states after them. Gives their size."""
         dropped = 0
         count = 0
         turns = session.turns
@@ -103,4 +147,7 @@ class InMemoryStore:
             count += 1
         if count:
             session.turns = turns[count:]
+            spare = max(0, len(session.earlier) + 1 - len(session.turns))
+            dropped += sum(map(len, session.earlier[:spare]))
+            session.earlier = session.earlier[spare:]
         return dropped

@@ -1,7 +1,8 @@
 """The plug for stores: what keeps sessions between the turns, and while no actor holds them.
 
-A turn ends with one `commit`: its record and the session's state together, or nothing (law 3). The store's conformance
-kit is `tests/kits/store_kit.py`.
+A turn ends with one `commit`: its record and the session's state together, or nothing (law 3). A store also keeps the
+states after some turns before the newest, so that a session can be continued from there. The store's conformance kit is
+`tests/kits/store_kit.py`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ class SessionStore(Protocol):
         """Keep a turn: all of it or, when this raises, nothing.
 
         Raises `HandlerError` for a record that cannot be kept as it is; its `field` names the flaw.
+        """
+        ...
+
+    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        """Make `target` a session with the turns of `source` up to that one, and the state as it was after it.
+
+        False, and no `target`, when that turn or the state after it is no longer kept, or never was. A turn that left
+        the state as it was has the one before it. `source` stays as it is, and later changes of either do not show in
+        the other.
         """
         ...
 

@@ -3,7 +3,8 @@
 Subclass the kit and give it the store, not yet started::
 
     class TestInMemoryStore(StoreKit):
-        def store(self, turns_kept): return InMemoryStore(turns_kept=turns_kept)
+        def store(self, turns_kept, states_kept):
+            return InMemoryStore(turns_kept=turns_kept, states_kept=states_kept)
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from greenroom.services.store import SessionRecord, SessionStore, TurnCommit, Tu
 from kits.in_turn import TRICKY_KEYS
 
 KEY = SessionKey("u", "s")
+FORK = SessionKey("u", "fork")
 EVERY_PART = (
     Text("ä\x00\U0001f600"),
     Data({"a": [1, 2.5, None, True, {"b": "c"}]}),
@@ -86,6 +88,13 @@ STEPS = st.lists(
     max_size=40,
 )
 MODEL_TURNS = 3
+MODEL_STATES = 2
+FORKS = st.lists(
+    st.tuples(st.just("commit"), st.integers(0, 2), STATUSES, STATES, st.just(0))
+    | st.tuples(st.just("fork"), st.integers(0, 2), STATUSES, st.none(), st.integers(0, 12)),
+    min_size=5,
+    max_size=40,
+)
 
 
 def record(number: int, text: str = "Hello", status: TurnStatus = "completed") -> TurnRecord:
@@ -98,12 +107,12 @@ class StoreKit(ABC):
     """The laws for any store."""
 
     @abstractmethod
-    def store(self, turns_kept: int) -> SessionStore:
-        """A new store that keeps so many turns of a session, and nothing from before."""
+    def store(self, turns_kept: int, states_kept: int) -> SessionStore:
+        """A new store that keeps so many turns of a session and the states after so many, and nothing from before."""
 
     @asynccontextmanager
-    async def started(self, turns_kept: int = 100) -> AsyncIterator[SessionStore]:
-        store = self.store(turns_kept)
+    async def started(self, turns_kept: int = 100, states_kept: int = 100) -> AsyncIterator[SessionStore]:
+        store = self.store(turns_kept, states_kept)
         await store.start()
         try:
             yield store
@@ -111,7 +120,7 @@ class StoreKit(ABC):
             await store.stop()
 
     async def test_it_is_used_between_start_and_stop(self) -> None:
-        store = self.store(10)
+        store = self.store(10, 10)
         with pytest.raises(ConfigurationError, match="not started"):
             await store.load(KEY)
         await store.start()
@@ -195,6 +204,97 @@ class StoreKit(ABC):
             assert loaded is not None
             assert loaded.turns[0].input == (Message((Data({"list": [1]}),)),)
 
+    async def test_a_fork_has_the_turns_and_the_state_up_to_a_turn(self) -> None:
+        async with self.started() as store:
+            for number in range(4):
+                await store.commit(KEY, TurnCommit(record(number), b"%d" % number))
+            before = await store.load(KEY)
+            assert await store.fork(KEY, "turn-1", FORK)
+            turns = (record(0), record(1))
+            assert await store.load(FORK) == SessionRecord(FORK, 2, b"1", turns)
+            assert await store.load(KEY) == before
+
+    async def test_a_fork_from_the_newest_turn_is_a_copy(self) -> None:
+        async with self.started() as store:
+            await store.commit(KEY, TurnCommit(RICH, b"state"))
+            assert await store.fork(KEY, RICH.turn_id, FORK)
+            assert await store.load(FORK) == SessionRecord(FORK, 1, b"state", (RICH,))
+
+    async def test_a_fork_after_a_turn_that_failed_has_the_last_good_state(self) -> None:
+        async with self.started() as store:
+            await store.commit(KEY, TurnCommit(record(0, status="failed")))
+            await store.commit(KEY, TurnCommit(record(1), b"good"))
+            await store.commit(KEY, TurnCommit(record(2, status="failed")))
+            await store.commit(KEY, TurnCommit(record(3), b"newest"))
+            for number, state in enumerate((None, b"good", b"good", b"newest")):
+                assert await store.fork(KEY, f"turn-{number}", FORK)
+                assert await _state(store, FORK) == state
+
+    async def test_two_branches_do_not_see_each_other(self) -> None:
+        async with self.started() as store:
+            for number in range(3):
+                await store.commit(KEY, TurnCommit(record(number), b"%d" % number))
+            assert await store.fork(KEY, "turn-0", FORK)
+            await store.commit(FORK, TurnCommit(record(10), b"fork"))
+            await store.commit(KEY, TurnCommit(record(3), b"3"))
+            assert await store.load(FORK) == SessionRecord(FORK, 2, b"fork", (record(0), record(10)))
+            await store.forget(KEY)
+            assert await _state(store, FORK) == b"fork"
+            other = SessionKey("u", "other")
+            assert await store.fork(FORK, "turn-0", other)
+            assert await _state(store, other) == b"0"
+            assert not await store.fork(FORK, "turn-2", other)
+
+    async def test_what_is_not_kept_cannot_be_forked(self) -> None:
+        async with self.started(turns_kept=4, states_kept=2) as store:
+            assert not await store.fork(KEY, "turn-0", FORK)
+            for number in range(6):
+                await store.commit(KEY, TurnCommit(record(number), b"%d" % number))
+            for unknown in ("turn-1", "turn-3", "turn-9", ""):
+                assert not await store.fork(KEY, unknown, FORK)
+            assert await store.load(FORK) is None
+            assert await store.fork(KEY, "turn-4", FORK)
+            assert await _state(store, FORK) == b"4"
+            assert await store.fork(KEY, "turn-5", FORK)
+
+    @given(
+        states=st.lists(st.none() | st.lists(st.sampled_from([b"ab", b"a", b"bc"])).map(b"".join), min_size=1)
+    )
+    @settings(suppress_health_check=[HealthCheck.differing_executors])
+    async def test_every_state_that_is_kept_comes_back_as_it_was(self, states: list[bytes | None]) -> None:
+        async with self.started() as store:
+            wanted: list[bytes | None] = []
+            for number, state in enumerate(states):
+                await store.commit(KEY, TurnCommit(record(number), state))
+                wanted.append(state if state is not None else wanted[-1] if wanted else None)
+            for number, state in enumerate(wanted):
+                assert await store.fork(KEY, f"turn-{number}", FORK)
+                assert await _state(store, FORK) == state
+
+    @given(steps=FORKS)
+    @settings(suppress_health_check=[HealthCheck.differing_executors])
+    async def test_a_fork_is_a_replay_of_the_first_turns(
+        self, steps: list[tuple[str, int, TurnStatus, bytes | None, int]]
+    ) -> None:
+        """Each session as the list of its commits; forks of forks, into new sessions and over those there are."""
+        model: dict[SessionKey, list[TurnCommit]] = {}
+        async with self.started(MODEL_TURNS, MODEL_STATES) as store:
+            for number, (action, place, status, state, turn) in enumerate(steps):
+                key = SessionKey("u", str(place))
+                if action == "commit":
+                    commit = TurnCommit(record(number, status=status), state)
+                    await store.commit(key, commit)
+                    model.setdefault(key, []).append(commit)
+                else:
+                    target = SessionKey("u", str((place + 1) % 3))
+                    ids = [commit.record.turn_id for commit in model.get(key, [])]
+                    forked = f"turn-{turn}" in ids[-MODEL_STATES:]
+                    assert await store.fork(key, f"turn-{turn}", target) is forked
+                    if forked:
+                        model[target] = model[key][: ids.index(f"turn-{turn}") + 1]
+                for one, commits in model.items():
+                    assert await store.load(one) == _replayed(one, commits)
+
     async def test_many_tasks_lose_nothing(self) -> None:
         async def work(store: SessionStore, number: int) -> None:
             key = SessionKey("u", f"s{number % 5}")
@@ -237,7 +337,14 @@ class StoreKit(ABC):
                 assert await store.load(key) == model.get(key)
 
 
-async def _state(store: SessionStore) -> bytes | None:
-    loaded = await store.load(KEY)
+async def _state(store: SessionStore, key: SessionKey = KEY) -> bytes | None:
+    loaded = await store.load(key)
     assert loaded is not None
     return loaded.state
+
+
+def _replayed(key: SessionKey, commits: list[TurnCommit]) -> SessionRecord:
+    """The session after these commits."""
+    states = [commit.state for commit in commits if commit.state is not None]
+    turns = tuple(commit.record for commit in commits[-MODEL_TURNS:])
+    return SessionRecord(key, len(commits), states[-1] if states else None, turns)

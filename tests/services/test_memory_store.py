@@ -7,12 +7,12 @@ from greenroom.actors.messages import SessionKey
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore, TurnCommit
 from kits.in_turn import Clock
-from kits.store_kit import KEY, StoreKit, record
+from kits.store_kit import FORK, KEY, StoreKit, record
 
 
 class TestInMemoryStore(StoreKit):
-    def store(self, turns_kept: int) -> SessionStore:
-        return InMemoryStore(turns_kept=turns_kept)
+    def store(self, turns_kept: int, states_kept: int) -> SessionStore:
+        return InMemoryStore(turns_kept=turns_kept, states_kept=states_kept)
 
 
 async def test_idle_sessions_are_forgotten_and_used_ones_are_not() -> None:
@@ -55,6 +55,51 @@ async def test_a_state_counts_once() -> None:
     assert "0 sessions, 0 bytes" in repr(store)
     await store.commit(KEY, TurnCommit(record(1), b"x" * 100))
     assert repr(store) == with_state
+
+
+async def test_earlier_states_go_before_turns_and_the_newest_state_never() -> None:
+    store = InMemoryStore(session_bytes=3_000)
+    await store.start()
+    for number in range(5):
+        await store.commit(KEY, TurnCommit(record(number), bytes([number]) * 1_000))
+    loaded = await store.load(KEY)
+    assert loaded is not None
+    assert len(loaded.turns) == 5
+    assert loaded.state == b"\4" * 1_000
+    assert await store.fork(KEY, "turn-3", FORK)
+    assert not await store.fork(KEY, "turn-1", FORK)
+
+
+async def test_states_that_grow_take_little_more_than_the_newest() -> None:
+    store = InMemoryStore(turns_kept=50)
+    await store.start()
+    said = [f'{{"role":"user","text":"{number} {"x" * 1_000}"}}' for number in range(50)]
+    for number in range(50):
+        state = f'{{"id":"s","context":[{",".join(said[: number + 1])}],"reply":"{number}","tasks":[]}}'
+        await store.commit(KEY, TurnCommit(record(number), state.encode()))
+    size = int(repr(store).split()[3])
+    assert size < 2 * 50 * 1_000
+    assert await store.fork(KEY, "turn-10", FORK)
+    forked = await store.load(FORK)
+    assert forked is not None
+    assert forked.state is not None
+    assert b'"10 x' in forked.state
+    assert b'"11 x' not in forked.state
+
+
+async def test_what_a_fork_takes_is_counted_and_given_back() -> None:
+    store = InMemoryStore()
+    await store.start()
+    for number in range(4):
+        await store.commit(KEY, TurnCommit(record(number), b"%d" % number * 1_000))
+    alone = repr(store)
+    assert await store.fork(KEY, "turn-2", FORK)
+    assert await store.fork(KEY, "turn-2", FORK)
+    await store.commit(FORK, TurnCommit(record(9), b"x" * 1_000))
+    await store.forget(FORK)
+    assert repr(store) == alone
+    await store.forget(KEY)
+    assert "0 sessions, 0 bytes" in repr(store)
 
 
 async def test_over_the_bounds_of_all_the_sessions_used_longest_ago_go() -> None:
