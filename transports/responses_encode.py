@@ -1,51 +1,364 @@
 """Writing the Responses API: a turn's canonical events become frames of its stream, or one response object.
 
 Rule 1: no I/O, and nothing but the turn and its events decides the bytes: encoding them again gives the same ones.
+Rule 2: sequence numbers start at 0 and have no gaps; output indices are given in the order items are shown; the final
+response's output is the done items.
+Rule 3: text is escaped once. A part's bytes are reused in its item's, and those in the response's.
+
+What every turn writes is not encoded as structs, but filled into templates. Deltas, the path every token takes, have
+all but the number and the text filled in once a part. The order in which items are shown is `responses_order`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from greenroom.actors.events import Event
-from greenroom.actors.messages import Turn
+import msgspec
+
+from greenroom.actors.drafts import NOT_CALLED, OUTCOME_UNKNOWN
+from greenroom.actors.events import (
+    TERMINAL,
+    ArgumentsDelta,
+    Event,
+    Item,
+    ItemDone,
+    ItemStarted,
+    Part,
+    PartDone,
+    Terminal,
+    TextDelta,
+    ToolProgress,
+    TurnAccepted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+)
+from greenroom.actors.messages import Refusal, Text, ToolCall, ToolOutput, Turn
+from greenroom.transports import responses_templates as t
+from greenroom.transports.json_text import encode
+from greenroom.transports.responses_object import ResponseShape
+from greenroom.transports.responses_open import (
+    COMPLETED,
+    FAILED,
+    INCOMPLETE,
+    MESSAGE,
+    REASONING,
+    OpenCall,
+    OpenItem,
+    OpenOutput,
+    OpenText,
+    json_list,
+)
+from greenroom.transports.responses_order import Order, Unit
+from greenroom.transports.responses_text import answer_text, output_text
+from greenroom.transports.sse import DONE
+
+
+class _Kind(msgspec.Struct):
+    type: str
+
+
+_encode = msgspec.json.Encoder().encode
+_kind = msgspec.json.Decoder(_Kind).decode
+_NOWHERE: list[bytes] = []
+_NO_TOOLS: frozenset[str] = frozenset()
+_UNKNOWN_OUTCOMES = (Text(OUTCOME_UNKNOWN), Text(NOT_CALLED))
 
 
 class ResponsesEncoder:
     """Encodes one turn. `number`: the next frame's, which is the count of frames so far, `[DONE]` included."""
 
+    __slots__ = (
+        "_clients",
+        "_done",
+        "_format",
+        "_frames",
+        "_item",
+        "_order",
+        "_part",
+        "_shape",
+        "_started",
+        "number",
+    )
+
     def __init__(self, turn: Turn) -> None:
+        self._shape = ResponseShape(turn)
+        options, display = turn.options, self._shape.echo.display
+        self._clients = frozenset(tool.name for tool in options.tools) if options else _NO_TOOLS
+        self._order = Order(
+            self._write,
+            self._clients,
+            hidden=display == "hidden",
+            merged=display == "mcp_call",
+            single=options is not None and options.answer is not None,
+        )
+        self._done: list[bytes] = []
+        """The items by index; empty while one is open."""
+        self._started = False
+        self._item = ""
+        self._part = -1
+        self._format: bytes | None = None
+        """The template of deltas' frames, while that part of that item is open."""
+        self._frames = _NOWHERE
         self.number = 0
 
+    def __repr__(self) -> str:
+        return f"<ResponsesEncoder at {self.number}, {self._order!r}>"
+
     def feed(self, event: Event, frames: list[bytes]) -> None:
-        """Append the frames that the event makes."""
-        raise NotImplementedError
+        """Append the frames that the event makes, which may be none."""
+        self.feed_all((event,), frames)
 
     def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
-        """The same for events that follow one another."""
-        raise NotImplementedError
+        """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
+        self._frames = frames
+        item, part, form, number = self._item, self._part, self._format, self.number
+        for event in events:
+            if type(event) is TextDelta and form is not None and event.item == item and event.part == part:
+                try:
+                    text = _encode(event.text)
+                except (TypeError, ValueError):  # what JSON cannot say as it is
+                    text = encode(event.text)
+                frames.append(form % (number, text))
+                number += 1
+            else:
+                self.number = number
+                _HEARD[type(event)](self, event)
+                item, part, form, number = self._item, self._part, self._format, self.number
+        self.number = number
+        self._frames = _NOWHERE
 
     def skip(self, event: Event) -> None:
         """Go past an event whose frames nobody wants."""
-        raise NotImplementedError
+        known = type(event) is TextDelta and self._format is not None
+        if known and event.item == self._item and event.part == self._part:  # type: ignore[union-attr]
+            self.number += 1
+        else:
+            self.feed_all((event,), [])
+
+    def add(self, template: bytes, *holes: Any) -> None:
+        """A frame: `holes` are those of the template after the number."""
+        self._frames.append(template % (b"%d" % self.number, *holes))
+        self.number += 1
+
+    # -- the turn ------------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> list[bytes]:
+        """The items that are done, as JSON."""
+        return [line for line in self._done if line]
+
+    def response(self, ending: Terminal | None = None, output: Iterable[bytes] | None = None) -> bytes:
+        """The response as JSON, of a turn that runs or with its `ending`. `output`: instead of the items done."""
+        items = json_list(self.done if output is None else [*output])
+        if ending is not None:
+            return self._shape.ended(ending, items)
+        return self._shape.line(b"in_progress" if self._begun else b"queued", items)
+
+    def close(self, ending: Terminal, frames: list[bytes]) -> None:
+        """Append the frames that come before those of the turn's end itself: what is open is closed."""
+        self._frames = frames
+        if not self._started and not isinstance(ending, TurnCancelled):
+            self._start(None)
+        self._order.end()
+        kept = {item.id: item for item in ending.output}
+        for unit in self._order.shown:
+            status = COMPLETED if isinstance(ending, TurnCompleted) else INCOMPLETE
+            self._cut_off(unit, kept.get(unit.start.item), status)
+        self._order.shown.clear()
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the response is said to be in progress. One in the foreground is from the start."""
+        return self._started or not self._shape.echo.background
+
+    def _accepted(self, _: TurnAccepted) -> None:
+        self.add(t.RESPONSE["created"], self.response())
+        if not self._begun:
+            self.add(t.RESPONSE["queued"], self.response())
+
+    def _start(self, _: TurnStarted | None) -> None:
+        self._started = True
+        self.add(t.RESPONSE["in_progress"], self.response())
+
+    def _ended(self, event: Terminal) -> None:
+        self.close(event, self._frames)
+        if not isinstance(event, TurnCancelled):
+            self.add(t.RESPONSE[_word(event)], self.response(event))
+        self._frames.append(DONE)
+        self.number += 1
+        self._done.clear()
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def _item_started(self, event: ItemStarted) -> None:
+        self._order.start(event)
+
+    def _item_event(self, event: TextDelta | ArgumentsDelta | ToolProgress | PartDone) -> None:
+        self._order.tell(event, event.item)
+
+    def _item_done(self, event: ItemDone) -> None:
+        self._order.done(event)
+
+    def _write(self, event: Event, unit: Unit) -> None:
+        """Show an event of a unit whose time has come."""
+        _WRITERS[type(event)](self, event, unit)
+
+    def _open(self, event: ItemStarted, unit: Unit) -> None:
+        if unit.wire is None:
+            unit.wire = self._opened(event)
+            self._done.append(b"")
+            unit.wire.start(self)
+
+    def _opened(self, event: ItemStarted) -> OpenItem:
+        index, echo = len(self._done), self._shape.echo
+        if event.kind == "message" or event.kind == "reasoning":
+            return OpenText(MESSAGE if event.kind == "message" else REASONING, event.item, index)
+        call_id, name = event.call_id or "", event.name or ""
+        if echo.display == "mcp_call" and name not in self._clients:
+            return OpenCall(event.item, index, call_id, name, event.server_label or echo.label)
+        if event.kind == "tool_call":
+            return OpenCall(event.item, index, call_id, name, None)
+        return OpenOutput(event.item, index, call_id)
+
+    def _text(self, event: TextDelta, unit: Unit) -> None:
+        assert isinstance(unit.wire, OpenText), f"text for {unit!r}"
+        self._item, self._part, self._format = event.item, event.part, unit.wire.grow(self)
+        self._frames.append(self._format % (self.number, encode(event.text)))
+        self.number += 1
+
+    def _arguments(self, event: ArgumentsDelta, unit: Unit) -> None:
+        assert isinstance(unit.wire, OpenCall), f"arguments for {unit!r}"
+        unit.wire.grow(self, event.text)
+
+    def _progress(self, event: ToolProgress, unit: Unit) -> None:
+        """Has no place in this protocol: an output is whole."""
+
+    def _part_done(self, event: PartDone, unit: Unit) -> None:
+        assert unit.wire is not None, f"a part for {unit!r}"
+        self._format = None
+        self._write_part(unit.wire, event.content)
+
+    def _write_part(self, item: OpenItem, part: Part) -> None:
+        if isinstance(part, ToolCall):
+            assert isinstance(item, OpenCall), "a call has an item of its own"
+            item.done(self, part.arguments)
+        elif isinstance(part, ToolOutput):
+            assert isinstance(item, OpenCall | OpenOutput), "an output is a call's, or has an item of its own"
+            item.output = encode(output_text(part.output))
+        else:
+            assert isinstance(item, OpenText), "content has an item of its own"
+            if isinstance(part, Refusal) and item.form is MESSAGE and not item.part_open:
+                item.refusal(self, encode(part.refusal))
+            else:
+                item.text(self, encode(answer_text(part)))
+
+    def _close(self, event: ItemDone, unit: Unit) -> None:
+        assert unit.wire is not None, f"{unit!r} is shown"
+        tool = isinstance(unit.wire, OpenCall | OpenOutput)
+        if tool and event.done is not None and event.done.kind == "tool_output":
+            unit.wire.status = _outcome(event.done)
+        if unit.over:
+            self._shut(unit, unit.wire.status)
+
+    def _cut_off(self, unit: Unit, kept: Item | None, status: bytes) -> None:
+        """Close an item that the turn's end found open. `kept`: what there is of it."""
+        item = unit.wire
+        assert item is not None, f"{unit!r} is shown"
+        parts = kept.parts if kept is not None else ()
+        if isinstance(item, OpenText):
+            parts = parts[len(item.parts) :]
+        elif isinstance(item, OpenCall) and item.arguments is not None:
+            parts = ()
+        for part in parts:
+            self._write_part(item, part)
+        self._shut(unit, status)
+
+    def _shut(self, unit: Unit, status: bytes) -> None:
+        item = unit.wire
+        assert item is not None, f"{unit!r} is shown"
+        self._format = None
+        self._done[item.index] = item.close(self, status)
 
 
-def event_json(frame: bytes) -> bytes | None:
-    """The JSON of a frame, as a WebSocket carries it; none for `[DONE]`."""
-    raise NotImplementedError
+_HEARD: dict[type, Callable[[ResponsesEncoder, Any], None]] = {
+    TurnAccepted: ResponsesEncoder._accepted,
+    TurnStarted: ResponsesEncoder._start,
+    ItemStarted: ResponsesEncoder._item_started,
+    TextDelta: ResponsesEncoder._item_event,
+    ArgumentsDelta: ResponsesEncoder._item_event,
+    ToolProgress: ResponsesEncoder._item_event,
+    PartDone: ResponsesEncoder._item_event,
+    ItemDone: ResponsesEncoder._item_done,
+    **dict.fromkeys(TERMINAL, ResponsesEncoder._ended),
+}
+_WRITERS: dict[type, Callable[[ResponsesEncoder, Any, Unit], None]] = {
+    ItemStarted: ResponsesEncoder._open,
+    TextDelta: ResponsesEncoder._text,
+    ArgumentsDelta: ResponsesEncoder._arguments,
+    ToolProgress: ResponsesEncoder._progress,
+    PartDone: ResponsesEncoder._part_done,
+    ItemDone: ResponsesEncoder._close,
+}
+
+
+def _word(ending: TurnCompleted | TurnFailed) -> str:
+    if isinstance(ending, TurnFailed):
+        return "failed"
+    return "completed" if ending.incomplete is None else "incomplete"
+
+
+def _outcome(item: Item) -> bytes:
+    """How a tool did, as far as its framework says."""
+    if (item.metadata or {}).get("state", "success") != "success":
+        return FAILED
+    last = item.parts[-1] if item.parts else None
+    unknown = isinstance(last, ToolOutput) and last.output and last.output[-1] in _UNKNOWN_OUTCOMES
+    return INCOMPLETE if unknown else COMPLETED
+
+
+# -- one object instead of a stream --------------------------------------------------------------------------------
+
+
+class _Encoded(NamedTuple):
+    """What events have come to."""
+
+    encoder: ResponsesEncoder
+    ending: Terminal | None
+
+    def response(self, output: Iterable[bytes] | None = None) -> bytes:
+        return self.encoder.response(self.ending, output)
+
+
+def _encoded(turn: Turn, events: Sequence[Event]) -> _Encoded:
+    encoder = ResponsesEncoder(turn)
+    for event in events:
+        if isinstance(event, TurnCompleted | TurnFailed | TurnCancelled):
+            encoder.close(event, [])
+            return _Encoded(encoder, event)
+        encoder.skip(event)
+    return _Encoded(encoder, None)
 
 
 def response_object(turn: Turn, events: Sequence[Event]) -> bytes:
     """The response as it stands after these events: queued, in progress or ended."""
-    raise NotImplementedError
+    return _encoded(turn, events).response()
 
 
 def with_tutorial_key(turn: Turn, events: Sequence[Event]) -> bytes:
     """The same with a key `response` on top: the response with its last message alone, where the tutorial looks."""
-    raise NotImplementedError
+    encoded = _encoded(turn, events)
+    messages = [line for line in encoded.encoder.done if _kind(line).type == "message"]
+    return b'%b,"response":%b}' % (encoded.response()[:-1], encoded.response(messages[-1:]))
 
 
 def output_items(turn: Turn, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The items of the output so far, as clients see them."""
-    raise NotImplementedError
+    """The items of the output that are done, as clients see them."""
+    return [msgspec.json.decode(line) for line in _encoded(turn, events).encoder.done]
+
+
+def event_json(frame: bytes) -> bytes | None:
+    """The JSON of a frame, as a WebSocket carries it; none for `[DONE]`."""
+    return None if frame is DONE or frame == DONE else frame[frame.index(b"\ndata: ") + 7 : -2]
