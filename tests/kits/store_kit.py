@@ -7,11 +7,13 @@ Subclass the kit and give it the store, not yet started::
             return InMemoryStore(turns_kept=turns_kept, states_kept=states_kept)
 """
 
+from __future__ import annotations
+
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -101,6 +103,28 @@ def record(number: int, text: str = "Hello", status: TurnStatus = "completed") -
     """A turn of two short messages."""
     said = Item(f"msg_{number}", "message", "assistant", (Text(text),))
     return TurnRecord(f"turn-{number}", status, float(number), (Message((Text(text),)),), (said,))
+
+
+class Kept(NamedTuple):
+    """A session as the model has it: its last turns, and the states after the last of those."""
+
+    commits: int = 0
+    turns: tuple[TurnRecord, ...] = ()
+    states: tuple[bytes | None, ...] = ()
+
+    def after(self, commit: TurnCommit) -> Kept:
+        before = self.states[-1] if self.states else None
+        state = before if commit.state is None else commit.state
+        turns = (*self.turns, commit.record)[-MODEL_TURNS:]
+        return Kept(self.commits + 1, turns, (*self.states, state)[-MODEL_STATES:])
+
+    def fork(self, turn_id: str) -> Kept | None:
+        ids = [turn.turn_id for turn in self.turns]
+        later = len(ids) - 1 - ids.index(turn_id) if turn_id in ids else MODEL_STATES
+        if later >= len(self.states):
+            return None
+        kept = len(self.states) - later
+        return Kept(self.commits - later, self.turns[: len(ids) - later], self.states[:kept])
 
 
 class StoreKit(ABC):
@@ -276,24 +300,24 @@ class StoreKit(ABC):
     async def test_a_fork_is_a_replay_of_the_first_turns(
         self, steps: list[tuple[str, int, TurnStatus, bytes | None, int]]
     ) -> None:
-        """Each session as the list of its commits; forks of forks, into new sessions and over those there are."""
-        model: dict[SessionKey, list[TurnCommit]] = {}
+        """Forks of forks, into new sessions and over those there are."""
+        model: dict[SessionKey, Kept] = {}
         async with self.started(MODEL_TURNS, MODEL_STATES) as store:
             for number, (action, place, status, state, turn) in enumerate(steps):
                 key = SessionKey("u", str(place))
                 if action == "commit":
                     commit = TurnCommit(record(number, status=status), state)
                     await store.commit(key, commit)
-                    model.setdefault(key, []).append(commit)
+                    model[key] = model.get(key, Kept()).after(commit)
                 else:
                     target = SessionKey("u", str((place + 1) % 3))
-                    ids = [commit.record.turn_id for commit in model.get(key, [])]
-                    forked = f"turn-{turn}" in ids[-MODEL_STATES:]
-                    assert await store.fork(key, f"turn-{turn}", target) is forked
-                    if forked:
-                        model[target] = model[key][: ids.index(f"turn-{turn}") + 1]
-                for one, commits in model.items():
-                    assert await store.load(one) == _replayed(one, commits)
+                    forked = model.get(key, Kept()).fork(f"turn-{turn}")
+                    assert await store.fork(key, f"turn-{turn}", target) is (forked is not None)
+                    if forked is not None:
+                        model[target] = forked
+                for one, kept in model.items():
+                    wanted = SessionRecord(one, kept.commits, kept.states[-1], kept.turns)
+                    assert await store.load(one) == wanted
 
     async def test_many_tasks_lose_nothing(self) -> None:
         async def work(store: SessionStore, number: int) -> None:
@@ -341,10 +365,3 @@ async def _state(store: SessionStore, key: SessionKey = KEY) -> bytes | None:
     loaded = await store.load(key)
     assert loaded is not None
     return loaded.state
-
-
-def _replayed(key: SessionKey, commits: list[TurnCommit]) -> SessionRecord:
-    """The session after these commits."""
-    states = [commit.state for commit in commits if commit.state is not None]
-    turns = tuple(commit.record for commit in commits[-MODEL_TURNS:])
-    return SessionRecord(key, len(commits), states[-1] if states else None, turns)
