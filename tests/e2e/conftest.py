@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from kits.node_clients import NodeMissing, Scripts
+from kits.sdk_clients import Wire, check_wire, sdk
 from kits.stage import Stage, for_installed_line, stage_of
+
+SLOW_TO_IMPORT = ("test_chat_clients.py", "test_responses_agents.py", "test_responses_langchain.py")
+"""Tests with libraries that take seconds to import. All of them are slow, so `make quick` need not even look."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether to pass a file over; none: as usual."""
+    return (config.getoption("markexpr") == "not slow" and collection_path.name in SLOW_TO_IMPORT) or None
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["tutorial", "actor"])
@@ -23,3 +35,34 @@ async def stage(workshop: Stage) -> AsyncIterator[Stage]:
     workshop.begin()
     yield workshop
     await workshop.end()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """What the SDKs of one test are answered. In the end all of it must have the form the API has."""
+    wire = Wire()
+    yield wire
+    check_wire(wire)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(stage: Stage, wire: Wire) -> AsyncIterator[Any]:
+    """An asynchronous client of openai-python for the workshop."""
+    async with sdk(stage.process.url, wire) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def counting_server() -> AsyncIterator[Stage]:
+    """The handler that counts its runs."""
+    async with stage_of("responses_plain.py:counting") as stage:
+        yield stage
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Scripts:
+    """What runs the JavaScript clients."""
+    try:
+        return Scripts(tmp_path_factory.mktemp("node"))
+    except NodeMissing as missing:
+        pytest.skip(str(missing))

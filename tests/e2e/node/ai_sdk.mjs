@@ -1,0 +1,150 @@
+// The Vercel AI SDK with its OpenAI provider, unmodified.
+
+import { createOpenAI } from '@ai-sdk/openai';
+import { generateText, Output, stepCountIs, streamText, tool } from 'ai';
+import { z } from 'zod';
+import { given, hearingFetch, play } from './scenario.mjs';
+
+const openai = createOpenAI({
+  baseURL: `${given.url}/compatible-mode/v1`,
+  apiKey: 'any',
+  fetch: hearingFetch,
+});
+const model = given.chat ? openai.chat('any_name') : openai.responses('any_name');
+
+const tools = {
+  clock: tool({
+    description: 'The time.',
+    inputSchema: z.object({ zone: z.string() }),
+    execute: async ({ zone }) => `noon in ${zone}`,
+  }),
+};
+const stopWhen = stepCountIs(5);
+
+function throwIt({ error }) {
+  throw error;
+}
+
+/** The parts of a stream, and what it comes to. */
+async function told(stream) {
+  const parts = [];
+  for await (const part of stream.fullStream) {
+    if (part.type === 'error') throw part.error;
+    parts.push(part);
+  }
+  return {
+    text: await stream.text,
+    kinds: parts.map((part) => part.type),
+    reasoning: await stream.reasoningText,
+    finish: await stream.finishReason,
+    tokens: (await stream.totalUsage).totalTokens,
+    steps: (await stream.steps).length,
+  };
+}
+
+await play({
+  async generate({ prompt }) {
+    const result = await generateText({ model, prompt });
+    return {
+      text: result.text,
+      finish: result.finishReason,
+      tokens: result.usage.totalTokens,
+      reasoning: result.reasoningText,
+      warnings: result.warnings ?? [],
+      calls: result.toolCalls.map((call) => ({ name: call.toolName, ours: call.providerExecuted ?? false })),
+      results: result.toolResults.map((told) => told.output),
+    };
+  },
+
+  async stream({ prompt }) {
+    return told(streamText({ model, prompt, onError: throwIt }));
+  },
+
+  async tools({ prompt }) {
+    const result = await generateText({ model, prompt, tools, stopWhen });
+    return { text: result.text, steps: result.steps.length, calls: result.steps[0].toolCalls.map((call) => call.input) };
+  },
+
+  async toolsStreamed({ prompt }) {
+    return told(streamText({ model, prompt, tools, stopWhen, onError: throwIt }));
+  },
+
+  async toolsStateless({ prompt }) {
+    const providerOptions = { openai: { store: false } };
+    const result = await generateText({ model, prompt, tools, stopWhen, providerOptions });
+    return { text: result.text };
+  },
+
+  async structured({ prompt }) {
+    const output = Output.object({ schema: z.object({ city: z.string() }) });
+    const whole = await generateText({ model, prompt, output });
+    const stream = streamText({ model, prompt, output, onError: throwIt });
+    const partial = [];
+    for await (const part of stream.partialOutputStream) partial.push(part);
+    return { whole: whole.output, last: partial.at(-1) };
+  },
+
+  async dialogue({ prompts }) {
+    const messages = [];
+    const texts = [];
+    for (const content of prompts) {
+      messages.push({ role: 'user', content });
+      const result = await generateText({ model, messages, tools, stopWhen, system: 'Be brief.' });
+      messages.push(...result.response.messages);
+      texts.push(result.text);
+    }
+    return { texts };
+  },
+
+  async continued({ prompts }) {
+    const texts = [];
+    let previousResponseId;
+    for (const prompt of prompts) {
+      const providerOptions = previousResponseId ? { openai: { previousResponseId } } : {};
+      const result = await generateText({ model, prompt, providerOptions });
+      previousResponseId = result.providerMetadata.openai.responseId;
+      texts.push(result.text);
+    }
+    return { texts };
+  },
+
+  async conversation({ prompts, id }) {
+    const texts = [];
+    for (const prompt of prompts) {
+      const result = await generateText({ model, prompt, providerOptions: { openai: { conversation: id } } });
+      texts.push(result.text);
+    }
+    return { texts };
+  },
+
+  async settings({ prompt }) {
+    const result = await generateText({
+      model,
+      prompt,
+      temperature: 0.5,
+      topP: 0.5,
+      maxOutputTokens: 64,
+      tools,
+      toolChoice: 'none',
+      providerOptions: {
+        openai: { parallelToolCalls: false, metadata: { order: '4711' }, instructions: 'Be brief.', user: 'ada' },
+      },
+    });
+    return { text: result.text, finish: result.finishReason };
+  },
+
+  async failing({ prompt }) {
+    const seen = {};
+    try {
+      await generateText({ model, prompt });
+    } catch (error) {
+      seen.generate = error.message;
+    }
+    const stream = streamText({ model, prompt, onError: () => {} });
+    for await (const part of stream.fullStream) {
+      if (part.type === 'error') seen.stream = String(part.error?.message ?? JSON.stringify(part.error));
+      if (part.type === 'finish') seen.finish = part.finishReason;
+    }
+    return seen;
+  },
+});
