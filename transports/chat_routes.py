@@ -1,0 +1,74 @@
+"""Chat Completions on aiohttp.
+
+OpenAI's clients send a request again on a 5xx, and this protocol has no other word for a run that failed: it is a 500
+that says `x-should-retry: false`, or, once a stream has begun, an error in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from aiohttp import web
+
+from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Disconnect
+from greenroom.transports.chat_decode import ChatSettings, decode_chat
+from greenroom.transports.chat_encode import ChatEncoder, ToolDisplay, completion_object, error_of
+from greenroom.transports.follow import Follower
+from greenroom.transports.request_body import BodyReader
+from greenroom.transports.responses_errors import INVALID, Problem, problem_response
+from greenroom.transports.transport import Host
+
+
+class ChatRoutes:
+    """`/chat/completions`. `tools`: how calls of the agent's own tools are shown. `disconnect`: what becomes of a turn
+    whose client goes away, when its request does not say."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        body: BodyReader,
+        keepalive_seconds: float,
+        tools: ToolDisplay = "hidden",
+        disconnect: Disconnect | None = None,
+    ) -> None:
+        self._host = host
+        self._body = body
+        self._keepalive_seconds = keepalive_seconds
+        self._settings = ChatSettings(
+            model=host.name, honours=host.honours, tools=tools, disconnect=disconnect or Disconnect()
+        )
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, from the base path on."""
+        return [web.post("/chat/completions", self.complete)]
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """A turn: with `"stream": true` chunks, else one completion."""
+        host = self._host
+        principal = await host.authenticate(request.headers)
+        turn = decode_chat(
+            await self._body.read(request), sources=host.sources, settings=self._settings, principal=principal
+        )
+        log = await host.submit(turn)
+        try:
+            if turn.request.stream:
+                return await self._stream(request, log)
+            ending = await log.ended()
+        finally:
+            host.client_left(log)
+        if isinstance(ending, TurnCompleted):
+            return web.Response(body=completion_object(log.turn, ending), content_type="application/json")
+        return _failure(ending)
+
+    def _stream(self, request: web.Request, log: TurnLog) -> Awaitable[web.StreamResponse]:
+        # No coroutine of its own: every open stream would hold one more.
+        return Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds).run()
+
+
+def _failure(ending: TurnFailed | TurnCancelled) -> web.StreamResponse:
+    error = error_of(ending)
+    status = 400 if error.type == INVALID else 500
+    return problem_response(Problem(status, error.message, error.type, error.param, error.code))
