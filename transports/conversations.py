@@ -1,0 +1,220 @@
+"""Conversations: sessions, as the Responses API speaks of them. Their items are those of their turns and, after them,
+those that were put into the conversation and wait for a turn to take them to the agent.
+
+Deleting an item hides it from lists. The agent is not made to forget what it has read: its state is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import structs
+
+from greenroom.actors.errors import InvalidRequest, TurnNotFound
+from greenroom.actors.events import TurnCompleted
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.conversation_store import Conversation, ConversationStore, PendingItem
+from greenroom.services.store import SessionRecord
+from greenroom.transports.responses_decode import Settings
+from greenroom.transports.responses_errors import ConversationNotFound, ItemNotFound
+from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
+from greenroom.transports.session_items import session_items
+from greenroom.transports.transport import Host
+
+ITEMS_AT_ONCE = 20
+
+_NO_ITEMS = ReadItems((), ())
+
+
+class Conversations:
+    """What is done with conversations. `principal`: who asks; his conversations only are found."""
+
+    def __init__(self, host: Host, store: ConversationStore, settings: Settings) -> None:
+        self._host = host
+        self._store = store
+        self._settings = settings
+        self._submitting: set[str] = set()
+        """Turns that have taken items and are not accepted yet."""
+
+    # -- the conversation itself -----------------------------------------------------------------------------------
+
+    async def create(self, key: SessionKey, metadata: dict[str, str], items: list[Any]) -> Conversation:
+        """A new conversation with these items in it."""
+        fresh = Conversation(
+            created_at=self._host.sources.now(), metadata=metadata, pending=self._pending(items, [])[0]
+        )
+        made = await self._store.change(key, lambda before: before or fresh)
+        return made or fresh
+
+    async def show(self, key: SessionKey) -> Conversation:
+        """The conversation. Raises `ConversationNotFound`."""
+        kept = await self._store.get(key)
+        return kept or self._found(key, await self._host.session(key))
+
+    async def describe(self, key: SessionKey, metadata: dict[str, str]) -> Conversation:
+        """Give it this metadata. Raises `ConversationNotFound`."""
+        there = await self.show(key)
+        described = await self._store.change(
+            key, lambda before: structs.replace(before or there, metadata=metadata)
+        )
+        return described or there
+
+    async def delete(self, key: SessionKey) -> None:
+        """Delete it and its session. Raises `ConversationNotFound`."""
+        await self.show(key)
+        await self._store.change(key, lambda _: None)
+        await self._host.forget(key)
+
+    async def noted(self, key: SessionKey) -> None:
+        """Somebody speaks in it: from now on it is there, also before its first turn has ended."""
+        now = self._host.sources.now()
+        await self._store.change(key, lambda before: before or Conversation(created_at=now))
+
+    def _found(self, key: SessionKey, record: SessionRecord | None) -> Conversation:
+        if record is None:
+            raise ConversationNotFound(
+                f"there is no conversation {key.session_id!r}: nothing was said in it and it was not created; a "
+                "session of a user's own is found with its user_id"
+            )
+        return Conversation(created_at=record.turns[0].at if record.turns else self._host.sources.now())
+
+    # -- its items -------------------------------------------------------------------------------------------------
+
+    async def items(self, key: SessionKey, principal: str | None) -> list[dict[str, Any]]:
+        """All there are, oldest first. Raises `ConversationNotFound`."""
+        conversation = await self._store.get(key)
+        record = await self._host.session(key)
+        if conversation is None:
+            conversation = self._found(key, record)
+        said = session_items(record.turns, self._settings) if record is not None else []
+        waiting = [msgspec.json.decode(item.body) for item in self._left(conversation, record, principal)]
+        return [item for item in [*said, *waiting] if item["id"] not in conversation.hidden]
+
+    async def items_if_any(self, key: SessionKey, principal: str | None) -> list[dict[str, Any]]:
+        """The same; none where there is no conversation."""
+        try:
+            return await self.items(key, principal)
+        except ConversationNotFound:
+            return []
+
+    async def item(self, key: SessionKey, item_id: str, principal: str | None) -> dict[str, Any]:
+        """One of them. Raises `ConversationNotFound` and `ItemNotFound`."""
+        for item in await self.items(key, principal):
+            if item["id"] == item_id:
+                return item
+        raise ItemNotFound(f"conversation {key.session_id!r} has no item {item_id!r}")
+
+    async def add(self, key: SessionKey, items: list[Any], principal: str | None) -> list[dict[str, Any]]:
+        """Put items into it, which its next turn takes to the agent. Raises as `items`, and `InvalidRequest`."""
+        there = await self.items(key, principal)
+        base = await self.show(key)
+        pending, added = self._pending(items, there)
+        await self._store.change(key, lambda before: _with_pending(before or base, pending))
+        return added
+
+    async def hide(self, key: SessionKey, item_id: str, principal: str | None) -> Conversation:
+        """Delete an item. Raises `ConversationNotFound` and `ItemNotFound`."""
+        await self.item(key, item_id, principal)
+        base = await self.show(key)
+        after = await self._store.change(key, lambda before: _without(before or base, item_id))
+        return after or base
+
+    # -- on their way to the agent ---------------------------------------------------------------------------------
+
+    async def taking(self, turn: Turn) -> Turn:
+        """The turn, which takes the items that wait in its conversation before its own input. `submitted` follows."""
+        conversation = await self._store.get(turn.key)
+        if conversation is None or not conversation.pending:
+            return turn
+        record = await self._host.session(turn.key)
+        taken: list[PendingItem] = []
+
+        def take(before: Conversation | None) -> Conversation | None:
+            if before is None:
+                return None
+            left = self._left(before, record, turn.principal)
+            taken[:] = [item for item in left if item.turn is None]
+            claimed = tuple(structs.replace(item, turn=item.turn or turn.id) for item in left)
+            return structs.replace(before, pending=claimed)
+
+        there = await self.items(turn.key, turn.principal)
+        self._submitting.add(turn.id)
+        await self._store.change(turn.key, take)
+        if not taken:
+            return turn
+        context = Context()
+        context.add(there)
+        items = [msgspec.json.decode(item.body) for item in taken]
+        read = filled(read_items(items, "items", self._host.sources.uuid, self._settings.label), context)
+        request = structs.replace(turn.request, input=(*read.messages, *turn.request.input))
+        return structs.replace(turn, request=request)
+
+    def submitted(self, turn: Turn) -> None:
+        """The turn is accepted or refused; items of a refused one wait for the next."""
+        self._submitting.discard(turn.id)
+
+    def _left(
+        self, conversation: Conversation, record: SessionRecord | None, principal: str | None
+    ) -> tuple[PendingItem, ...]:
+        """The items that no turn has brought to the agent. Those of a turn that did not go well wait again."""
+        left: list[PendingItem] = []
+        for item in conversation.pending:
+            fate = "waiting" if item.turn is None else self._fate(item.turn, record, principal)
+            if fate != "arrived":
+                left.append(item if fate == "on its way" else structs.replace(item, turn=None))
+        return tuple(left)
+
+    def _fate(
+        self, turn_id: str, record: SessionRecord | None, principal: str | None
+    ) -> Literal["waiting", "on its way", "arrived"]:
+        if turn_id in self._submitting:
+            return "on its way"
+        try:
+            log = self._host.find(turn_id, principal)
+        except TurnNotFound:
+            turns = record.turns if record is not None else ()
+            went_well = any(turn.turn_id == turn_id and turn.status == "completed" for turn in turns)
+        else:
+            if log.terminal is None:
+                return "on its way"
+            went_well = isinstance(log.terminal, TurnCompleted)
+        return "arrived" if went_well else "waiting"
+
+    def _pending(
+        self, items: list[Any], there: Sequence[dict[str, Any]]
+    ) -> tuple[tuple[PendingItem, ...], list[dict[str, Any]]]:
+        if len(items) > ITEMS_AT_ONCE:
+            raise InvalidRequest(
+                f"items has {len(items)} items; {ITEMS_AT_ONCE} may be added at once", field="items"
+            )
+        context = Context()
+        context.add(there)
+        read = filled(
+            read_items(items, "items", self._host.sources.uuid, self._settings.label) if items else _NO_ITEMS,
+            context,
+        )
+        known = {item["id"] for item in there}
+        for place, item in enumerate(read.listed):
+            if item["id"] in known:
+                raise InvalidRequest(
+                    f"items[{place}] has the id {item['id']!r}, which an item of the conversation has already; "
+                    "leave the id out to get a new one",
+                    field=f"items[{place}].id",
+                )
+            known.add(item["id"])
+        listed = list(read.listed)
+        return tuple(PendingItem(item["id"], msgspec.json.encode(item)) for item in listed), listed
+
+
+def _with_pending(conversation: Conversation, more: tuple[PendingItem, ...]) -> Conversation:
+    return structs.replace(conversation, pending=(*conversation.pending, *more))
+
+
+def _without(conversation: Conversation, item_id: str) -> Conversation:
+    """An item that has come to stand in a turn, or will, is hidden; one that only waits is gone."""
+    pending = tuple(item for item in conversation.pending if item.id != item_id or item.turn is not None)
+    if len(pending) < len(conversation.pending):
+        return structs.replace(conversation, pending=pending)
+    return structs.replace(conversation, hidden=conversation.hidden | {item_id})

@@ -1,0 +1,130 @@
+"""The routes of the Responses API on aiohttp."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import msgspec
+from aiohttp import web
+
+from greenroom.actors.errors import InvalidRequest
+from greenroom.actors.log import TurnLog
+from greenroom.transports.follow import Follower
+from greenroom.transports.frames import frames_out
+from greenroom.transports.request_body import BodyReader
+from greenroom.transports.responses_decode import Settings, decode_create
+from greenroom.transports.responses_encode import ResponsesEncoder, response_object, with_tutorial_key
+from greenroom.transports.responses_items import input_items
+from greenroom.transports.responses_paging import asked_page, flag, page_of, whole_number
+from greenroom.transports.responses_turns import ResponsesTurns
+from greenroom.transports.retries import Retries
+from greenroom.transports.transport import Host
+
+_NUMBERS = 10**18 - 1
+
+
+class ResponsesRoutes:
+    """`/responses` and what belongs to it. `tutorial_key`: whether a whole response says itself twice, the second time
+    under `response` with its last message alone, where the tutorial looks."""
+
+    def __init__(
+        self,
+        host: Host,
+        turns: ResponsesTurns,
+        settings: Settings,
+        body: BodyReader,
+        *,
+        keepalive_seconds: float,
+        tutorial_key: bool,
+    ) -> None:
+        self._host = host
+        self._turns = turns
+        self._settings = settings
+        self._body = body
+        self._keepalive_seconds = keepalive_seconds
+        self._whole = with_tutorial_key if tutorial_key else response_object
+        self._retries = Retries(host)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, from the base path on."""
+        return [
+            web.post("/responses", self.create),
+            web.get("/responses/{id}", self.show, allow_head=False),
+            web.delete("/responses/{id}", self.delete),
+            web.post("/responses/{id}/cancel", self.cancel),
+            web.get("/responses/{id}/input_items", self.input_items, allow_head=False),
+        ]
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """A turn: its events as a stream, its response when it has ended, or, in the background, as it stands now."""
+        principal = await self._host.authenticate(request.headers)
+        body = await self._body.read(request)
+        create = decode_create(body, sources=self._host.sources, settings=self._settings, principal=principal)
+        if create.stream:
+            log = await self._turns.begin(create)
+            try:
+                return await self._stream(request, log, 0)
+            finally:
+                self._host.client_left(log)
+        log = self._retries.turn_of(request, principal, body) or await self._turns.begin(create)
+        if create.background:
+            return _json(response_object(log.turn, log.events()))
+        with self._retries.answering(request, principal, body, log):
+            try:
+                await log.ended()
+            finally:
+                self._host.client_left(log)
+        return _json(self._whole(log.turn, log.events()))
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """A response as it stands, or with `?stream=true` its events, those after `starting_after`."""
+        stream = flag(request.query, "stream")
+        after = whole_number(request.query, "starting_after", -1, 0, _NUMBERS)
+        log = await self._log(request)
+        if not stream:
+            return _json(response_object(log.turn, log.events()))
+        tip = frames_out(log, ResponsesEncoder, enough=after + 1)
+        if after >= tip:
+            raise InvalidRequest(
+                f"starting_after is {after}, but the last event of response {log.id} is {tip - 1}; "
+                "leave it out to read from the beginning",
+                field="starting_after",
+            )
+        try:
+            return await self._stream(request, log, after + 1)
+        finally:
+            self._host.client_left(log)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Keep a response no longer."""
+        principal = await self._host.authenticate(request.headers)
+        response_id = request.match_info["id"]
+        await self._turns.delete(response_id, principal)
+        return _json(msgspec.json.encode({"id": response_id, "object": "response", "deleted": True}))
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """Stop a response in the background; answers with it as it is then. Doing it twice, or late, is fine."""
+        principal = await self._host.authenticate(request.headers)
+        log = await self._turns.cancel(request.match_info["id"], principal)
+        return _json(response_object(log.turn, log.events()))
+
+    async def input_items(self, request: web.Request) -> web.StreamResponse:
+        """What a response was asked."""
+        page = asked_page(request.query)
+        log = await self._log(request)
+        return _json(page_of(input_items(log.turn), page))
+
+    async def _log(self, request: web.Request) -> TurnLog:
+        principal = await self._host.authenticate(request.headers)
+        return await self._turns.find(request.match_info["id"], principal)
+
+    def _stream(self, request: web.Request, log: TurnLog, position: int) -> Awaitable[web.StreamResponse]:
+        # No coroutine of its own: every open stream would hold one more.
+        follower = Follower(
+            request, log, ResponsesEncoder, position, with_ids=False, keepalive=self._keepalive_seconds
+        )
+        return follower.run()
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")

@@ -1,0 +1,172 @@
+"""From a request for a response to its turn, and from a response's id back to it: what HTTP and WebSocket share."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from msgspec import structs
+
+from greenroom.actors.errors import ContinuationNotFound, InvalidRequest, TurnNotFound
+from greenroom.actors.events import ArgumentsDelta, TextDelta
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.services.response_store import ResponseRecord
+from greenroom.transports.conversations import Conversations
+from greenroom.transports.responses_decode import CreateRequest, Settings, turn_of
+from greenroom.transports.responses_echo import ResponseEcho
+from greenroom.transports.responses_encode import output_items
+from greenroom.transports.responses_errors import ResponseNotFound
+from greenroom.transports.responses_items import Context, input_items
+from greenroom.transports.session_items import session_items
+from greenroom.transports.transport import Host
+
+
+class ResponsesTurns:
+    """The responses of an application. `principal`: who asks; only his are found."""
+
+    def __init__(self, host: Host, settings: Settings, conversations: Conversations) -> None:
+        self._host = host
+        self._settings = settings
+        self._conversations = conversations
+        self._deleted: set[TurnLog] = set()
+        """Those that still run: they are not found any more, and not stored when they end."""
+        self._deleting: set[asyncio.Task[bool]] = set()
+
+    # -- making one ------------------------------------------------------------------------------------------------
+
+    async def begin(
+        self, create: CreateRequest, near: TurnLog | None = None, own: set[SessionKey] | None = None
+    ) -> TurnLog:
+        """Submit the turn that a request asks for.
+
+        `near`: a turn that may be continued although it is not stored. `own`: sessions that the caller forgets himself;
+        a new one that nothing would be kept of is kept, and added, until something in it is stored.
+
+        Raises `ContinuationNotFound`, `InvalidRequest`, and what `Host.submit` raises.
+        """
+        previous = await self.previous(create, near)
+        context = Context()
+        if create.needs_context:
+            context.add(await self.said_before(create, previous))
+        turn = turn_of(
+            create,
+            key=previous.turn.key if previous is not None else None,
+            after=previous.id if previous is not None else None,
+            context=context,
+        )
+        if own is not None and turn.stored:
+            own.discard(turn.key)
+        elif own is not None and not turn.kept and (previous is None or turn.key in own):
+            log = await self._host.submit(structs.replace(turn, kept=True))
+            own.add(log.turn.key)
+            return log
+        if create.conversation is not None:
+            await self._conversations.noted(turn.key)
+        if not create.addressed:
+            return await self._host.submit(turn)
+        turn = await self._conversations.taking(turn)
+        try:
+            return await self._host.submit(turn)
+        finally:
+            self._conversations.submitted(turn)
+
+    async def previous(self, create: CreateRequest, near: TurnLog | None = None) -> TurnLog | None:
+        """The response that a request continues. Raises `ContinuationNotFound`."""
+        asked = create.previous_response_id
+        if asked is None or (near is not None and near.id == asked):
+            return near if asked is not None else None
+        try:
+            return await self.find(asked, create.principal)
+        except ResponseNotFound as error:
+            raise ContinuationNotFound(error.message, field="previous_response_id") from None
+
+    async def said_before(self, create: CreateRequest, previous: TurnLog | None) -> list[dict[str, Any]]:
+        """All items that go before a request's input. Waits for the end of the response it continues."""
+        if previous is not None:
+            await previous.ended()
+            record = await self._host.session(previous.turn.key)
+            turns = record.turns if record is not None else ()
+            place = next((at for at, turn in enumerate(turns) if turn.turn_id == previous.id), len(turns))
+            return [*session_items(turns[:place], self._settings), *said_in(previous)]
+        if create.addressed:
+            return await self._conversations.items_if_any(create.key, create.principal)
+        return []
+
+    # -- finding one -----------------------------------------------------------------------------------------------
+
+    async def find(self, response_id: str, principal: str | None) -> TurnLog:
+        """The response's log, which may run or have ended long ago. Raises `ResponseNotFound`."""
+        try:
+            log = self._host.find(response_id, principal)
+        except TurnNotFound:
+            log = None
+        if log is not None and (log.terminal is None or not log.turn.stored):
+            if log in self._deleted or not log.turn.stored or not isinstance(log.turn.echo, ResponseEcho):
+                raise _unknown(response_id)
+            return log
+        record = await self._host.responses.get(principal, response_id)
+        if record is None or not isinstance(record.turn.echo, ResponseEcho):
+            raise _unknown(response_id)
+        return told_again(record)
+
+    async def cancel(self, response_id: str, principal: str | None) -> TurnLog:
+        """Stop it, if it runs in the background and has not ended; gives it as it is then.
+
+        Raises `ResponseNotFound`, and `InvalidRequest` for one that does not run in the background.
+        """
+        log = await self.find(response_id, principal)
+        if not log.turn.background:
+            raise InvalidRequest(
+                f"response {response_id!r} was not created with `background: true`, and only such can be cancelled; "
+                "one in the foreground is stopped on POST /process/{id}/cancel",
+                field="response_id",
+            )
+        if log.terminal is None:
+            log = await self._host.cancel(response_id, principal)
+            await log.ended()
+        return log
+
+    async def delete(self, response_id: str, principal: str | None) -> None:
+        """Keep it no longer; if it runs, it runs on. Raises `ResponseNotFound`."""
+        log = await self.find(response_id, principal)
+        if log.terminal is None:
+            self._deleted.add(log)
+            log.watch(partial(self._delete_ended, log))
+        else:
+            await self._host.responses.delete(principal, response_id)
+
+    def _delete_ended(self, log: TurnLog) -> None:
+        if log.terminal is not None and log in self._deleted:
+            task = asyncio.ensure_future(self._host.responses.delete(log.turn.principal, log.id))
+            self._deleting.add(task)
+            task.add_done_callback(partial(self._is_deleted, log))
+
+    def _is_deleted(self, log: TurnLog, task: asyncio.Task[bool]) -> None:
+        self._deleting.discard(task)
+        self._deleted.discard(log)
+
+
+def said_in(log: TurnLog) -> list[dict[str, Any]]:
+    """A turn's input and output as items."""
+    return [*input_items(log.turn), *output_items(log.turn, log.events())]
+
+
+def told_again(record: ResponseRecord) -> TurnLog:
+    """A response that was kept, as a log that has ended."""
+    log = TurnLog(structs.replace(record.turn, key=record.key))
+    for event in record.events:
+        log.append(event)
+    log.size = sum(
+        len(event.text) for event in record.events if isinstance(event, TextDelta | ArgumentsDelta)
+    )
+    return log
+
+
+def _unknown(response_id: str) -> ResponseNotFound:
+    return ResponseNotFound(
+        f"there is no response {response_id!r}: it never was, is somebody else's, was deleted, was created with "
+        "`store: false`, or is older than this server keeps responses",
+        field="response_id",
+    )

@@ -1,0 +1,111 @@
+"""Requests that a client sends once more, because its answer did not come in time: it gets the turn it began.
+
+OpenAI's clients send a request again when they have waited long enough, say so (`x-stainless-retry-count`), and send
+the same bytes. A turn is not run again for it: the client joins the one that runs, if its own connection is gone.
+Streams need none of it: their headers come at once, and after those nothing is sent again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from aiohttp import web
+
+from greenroom.actors.errors import TurnNotFound
+from greenroom.actors.events import TurnCancelled
+from greenroom.actors.log import TurnLog
+from greenroom.transports.transport import Host
+
+UNANSWERED = 10_000
+"""Turns without an answered client that are remembered; of more the oldest is forgotten, and would be run again."""
+
+_COUNT = "x-stainless-retry-count"
+
+
+class _Asked(NamedTuple):
+    """What makes two requests the same. `body`: its hash; the bytes need not be kept, and the key is not guessable."""
+
+    principal: str | None
+    remote: str | None
+    authorization: str | None
+    path: str
+    size: int
+    body: int
+
+
+class _Asking(NamedTuple):
+    """A turn and the request that waits for it, or did."""
+
+    turn_id: str
+    request: web.Request
+
+
+class Retries:
+    """The turns whose clients have not been answered."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._asking: OrderedDict[_Asked, list[_Asking]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Retries {sum(map(len, self._asking.values()))}>"
+
+    def turn_of(self, request: web.Request, principal: str | None, body: bytes) -> TurnLog | None:
+        """The turn that this request began when it was sent before; none if it is to begin one."""
+        if request.headers.get(_COUNT, "0") == "0":
+            return None
+        asked = _asked(request, principal, body)
+        for asking in list(self._asking.get(asked, ())):
+            if not _is_gone(asking.request):
+                continue
+            self._forget(asked, asking)
+            log = self._find(asking.turn_id, principal)
+            if log is not None:
+                return log
+        return None
+
+    @contextmanager
+    def answering(
+        self, request: web.Request, principal: str | None, body: bytes, log: TurnLog
+    ) -> Iterator[None]:
+        """While a client waits for a turn. It is remembered after that when the client has gone without its answer."""
+        if log.turn.disconnect.policy == "cancel":
+            yield
+            return
+        asked, asking = _asked(request, principal, body), _Asking(log.id, request)
+        self._asking.setdefault(asked, []).append(asking)
+        self._asking.move_to_end(asked)
+        while len(self._asking) > UNANSWERED:
+            self._asking.popitem(last=False)
+        try:
+            yield
+        finally:
+            if not _is_gone(request):
+                self._forget(asked, asking)
+
+    def _find(self, turn_id: str, principal: str | None) -> TurnLog | None:
+        try:
+            log = self._host.find(turn_id, principal)
+        except TurnNotFound:
+            return None
+        return None if isinstance(log.terminal, TurnCancelled) else log
+
+    def _forget(self, asked: _Asked, asking: _Asking) -> None:
+        known = self._asking.get(asked)
+        if known is not None and asking in known:
+            known.remove(asking)
+            if not known:
+                del self._asking[asked]
+
+
+def _asked(request: web.Request, principal: str | None, body: bytes) -> _Asked:
+    authorization = request.headers.get("Authorization")
+    return _Asked(principal, request.remote, authorization, request.path, len(body), hash(body))
+
+
+def _is_gone(request: web.Request) -> bool:
+    transport = request.transport
+    return transport is None or transport.is_closing()
