@@ -7,28 +7,35 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from agentscope.agent import Agent
-from agentscope.event import UserInterruptEvent
 from agentscope.message import Msg
 from pydantic import BaseModel
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import HandlerError
-from greenroom.actors.frameworks import model_clients
+from greenroom.actors.frameworks import (
+    agentscope2_client_tools,
+    agentscope2_options,
+    agentscope2_tools,
+    model_clients,
+)
 from greenroom.actors.frameworks.adapter import AgentDriver, Translator
-from greenroom.actors.frameworks.agentscope2_input import is_history, msgs_of
-from greenroom.actors.frameworks.agentscope2_tools import install
+from greenroom.actors.frameworks.agentscope2_input import msgs_of
+from greenroom.actors.frameworks.agentscope2_options import begin_turn
 from greenroom.actors.frameworks.agentscope2_translator import AgentScope2Translator
-from greenroom.actors.messages import Message
+from greenroom.actors.messages import Message, TurnOptions
 
 
 class AgentScope2Adapter:
-    """`framework="agentscope2"`. Making one sees to it that tools inside turns stay off the loop."""
+    """`framework="agentscope2"`. Making one sees to it that tools inside turns stay off the loop, and that agents and
+    models inside turns do what the request asks of them."""
 
     name = "agentscope2"
-    honours: frozenset[str] = frozenset()
+    honours: frozenset[str] = frozenset(TurnOptions.__struct_fields__)
 
     def __init__(self) -> None:
-        install()
+        agentscope2_tools.install()
+        agentscope2_options.install()
+        agentscope2_client_tools.install()
         model_clients.prepare()
 
     def messages(self, messages: Sequence[Message]) -> list[Msg]:
@@ -37,7 +44,7 @@ class AgentScope2Adapter:
 
     def translator(self, composer: Composer) -> Translator:
         """A translator of `Agent.reply_stream` events, `Msg` objects and text."""
-        return AgentScope2Translator(composer)
+        return AgentScope2Translator(composer, begin_turn())
 
     def driver(self, agent: object) -> AgentDriver:
         """Drive an `agentscope.agent.Agent`. Raises `HandlerError` for anything else."""
@@ -63,12 +70,7 @@ class AgentScope2Driver:
 
     async def run(self, messages: Sequence[Message]) -> AsyncIterator[object]:
         """Answer with the agent's events."""
-        msgs = msgs_of(messages)
-        await self._let_go_of_parked_calls()
-        # A caller that sends a whole conversation: the agent takes only what is new as its input.
-        new = next((number for number in range(len(msgs), 0, -1) if is_history(msgs[number - 1])), 0)
-        self._agent.state.context.extend(msgs[:new])
-        async with aclosing(self._agent.reply_stream(msgs[new:])) as events:
+        async with aclosing(self._agent.reply_stream(msgs_of(messages))) as events:
             async for event in events:
                 yield event
 
@@ -76,17 +78,6 @@ class AgentScope2Driver:
         """The agent's state as JSON."""
         state: str = self._agent.state.model_dump_json()
         return state.encode()
-
-    async def _let_go_of_parked_calls(self) -> None:
-        """Who writes on instead of confirming a tool call has not confirmed it. AgentScope would refuse the message as
-        long as the call waits, so the call is closed as interrupted."""
-        state = self._agent.state
-        if state.has_awaiting_tool_calls(self._agent.name):
-            async with aclosing(
-                self._agent.reply_stream(UserInterruptEvent(reply_id=state.reply_id))
-            ) as events:
-                async for _ in events:
-                    pass  # it tells of a call of an earlier turn, which has been answered
 
 
 def _take_over(present: BaseModel, loaded: BaseModel) -> None:

@@ -103,7 +103,8 @@ def _output(part: Content, where: str) -> ToolResultBlock:
     output = _fields(part, where)
     return ToolResultBlock(
         id=_named(output, "call_id", where),
-        name=_name(output, where),
+        # Some protocols name the call alone; whose it is stands with the call.
+        name=_name(output, where) if output.get("name") else "",
         output=_blocks(output.get("output"), f"{where}.data.output"),
         state=ToolResultState.SUCCESS,
     )
@@ -118,6 +119,8 @@ def _blocks(output: Any, where: str) -> str | list[TextBlock | DataBlock]:
             parts = msgspec.convert(output, list[Content])
     except (msgspec.ValidationError, msgspec.DecodeError):
         return output if isinstance(output, str) else msgspec.json.encode(output).decode()
+    if not parts and isinstance(output, str):
+        return output
     return [block_of(part, where) for part in parts]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from agentscope.message import ToolCallBlock
 
 from greenroom.actors.composer import Composer
-from greenroom.actors.drafts import CallDraft, OutputDraft
+from greenroom.actors.drafts import NOT_CALLED, CallDraft, OutputDraft
 from greenroom.actors.frameworks.agentscope2_blocks import join_base64, part_of, tool_name
 from greenroom.actors.messages import Content, Text
 
@@ -183,6 +183,12 @@ class ToolItems:
             self.end(call_id)
         for call_id in [*self._outputs]:
             self.result(call_id, "success")
+
+    def give_up(self, besides: Container[str]) -> None:
+        """The turn ends before what was called is run; but for the tools `besides`, which are not run here."""
+        for call_id, name in self._names.items():
+            if call_id not in self._answered and name not in besides:
+                self.result(call_id, "interrupted", [Text(NOT_CALLED)])
 
 
 def as_error(output: Sequence[Content]) -> Sequence[Content]:

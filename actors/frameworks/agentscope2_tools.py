@@ -13,6 +13,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,7 +22,7 @@ from agentscope.agent import Agent
 from agentscope.tool import FunctionTool, Toolkit
 
 from greenroom.actors.offload import in_thread, iterate_in_thread
-from greenroom.actors.scope import current_turn
+from greenroom.actors.scope import TurnScope, current_turn
 
 _MARK = "_greenroom_wrapped"
 
@@ -33,18 +34,28 @@ with suppress(ZoneInfoNotFoundError):
 
 def install() -> None:
     """Wrap AgentScope's methods. Doing it twice is fine."""
-    _wrap(FunctionTool, "call", _call)
-    _wrap(Toolkit, "call_tool", _call_tool)
-    _wrap(Agent, "_into_queue", _into_queue)
+    wrap(FunctionTool, "call", _call)
+    wrap(Toolkit, "call_tool", _call_tool)
+    wrap(Agent, "_into_queue", _into_queue)
 
 
-def _wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
+def wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
+    """Put a wrapper around a method, once."""
     original = getattr(owner, name)
     if not hasattr(original, _MARK):
         wrapped = wrapper(original)
         functools.update_wrapper(wrapped, original)
         setattr(wrapped, _MARK, True)
         setattr(owner, name, wrapped)
+
+
+_within_tool: ContextVar[bool] = ContextVar("greenroom_within_tool", default=False)
+"""Whether a tool runs: agents and models that it uses are the tool's, and not those the turn was asked of."""
+
+
+def turn_of_agent() -> TurnScope | None:
+    """The turn whose request an agent that acts here answers; none: there is no turn, or a tool runs the agent."""
+    return None if _within_tool.get() else current_turn.get()
 
 
 # -- synchronous tool functions ----------------------------------------------------------------------------------------
@@ -88,7 +99,14 @@ def _call_tool(
             self._get_available_tools = functools.partial(_available_off_the_loop, tools)
         chunks = original(self, *args, **kwargs)
         try:
-            async for chunk in chunks:
+            while True:
+                token = _within_tool.set(True)
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                finally:
+                    _within_tool.reset(token)
                 yield chunk
         except GeneratorExit:
             await _interrupt(chunks)

@@ -11,6 +11,8 @@ What becomes what:
   `awaiting_confirmation`.
 - The final `Msg` of a reply says only what its events have not said.
 - Hints (what AgentScope tells the model: the time, the end of a background task) are no part of the answer.
+
+An answer that must have a form is one message: see `held_message`.
 """
 
 from __future__ import annotations
@@ -45,12 +47,14 @@ from agentscope.message import DataBlock, Msg, TextBlock, ThinkingBlock, ToolCal
 from agentscope.message import Usage as MsgUsage
 
 from greenroom.actors.composer import Composer
-from greenroom.actors.drafts import MessageDraft
 from greenroom.actors.errors import GreenroomError, HandlerError
 from greenroom.actors.events import Part
 from greenroom.actors.frameworks.agentscope2_blocks import part_of_block, parts_of_output, tool_name
-from greenroom.actors.frameworks.agentscope2_output import Fragments, ToolItems
-from greenroom.actors.messages import Content, Data, Text, Usage
+from greenroom.actors.frameworks.agentscope2_options import TurnModels
+from greenroom.actors.frameworks.agentscope2_output import ToolItems
+from greenroom.actors.frameworks.agentscope2_speech import Speech
+from greenroom.actors.frameworks.model_options import is_spent
+from greenroom.actors.messages import Data, Text, Usage
 
 
 class AgentFailed(GreenroomError):
@@ -63,37 +67,15 @@ class AgentFailed(GreenroomError):
         self.kind = kind
 
 
-class AgentScope2Translator:
+class AgentScope2Translator(Speech):
     """Hears one turn."""
 
-    __slots__ = (
-        "_composer",
-        "_data",
-        "_held",
-        "_message",
-        "_parked",
-        "_reasoning",
-        "_replies",
-        "_say",
-        "_text_block",
-        "_think",
-        "_thinking_block",
-        "_tools",
-    )
+    __slots__ = ("_models", "_parked", "_replies", "_tools")
 
-    def __init__(self, composer: Composer) -> None:
-        self._composer = composer
-        self._message: MessageDraft | None = None
-        self._reasoning: MessageDraft | None = None
-        # The open blocks' ids and where their deltas go: one comparison and one call a token.
-        self._text_block: str | None = None
-        self._thinking_block: str | None = None
-        self._say: Callable[[str], None]
-        self._think: Callable[[str], None]
-        self._data: dict[str, Fragments] = {}
-        self._held: list[Content] = []
-        """Data that was complete while a text block was open: it follows the text."""
-        self._tools = ToolItems(composer, self._end_speech)
+    def __init__(self, composer: Composer, models: TurnModels | None = None) -> None:
+        super().__init__(composer, formed=models is not None and models.options.answer is not None)
+        self._models = models
+        self._tools = ToolItems(composer, self._go_on)
         self._replies: set[str] = set()
         self._parked: set[str] = set()
         """Replies that wait for a confirmation or an execution elsewhere."""
@@ -104,108 +86,17 @@ class AgentScope2Translator:
         hear(self, item)
 
     def finish(self) -> None:
-        for block in list(self._data):
-            self._end_data(block)
-        self._end_speech()
+        self._end_all()
         self._tools.finish()
+        if self._models is not None:
+            self._models.check_offered()
+            if is_spent(self._models.scope):
+                # What the models called last is not called. The client's tools are not run here anyway.
+                self._tools.give_up(self._models.client_tools)
+                self._composer.cut_short("max_output_tokens")
+        if self._held_message is not None:
+            self._held_message.release()
         self._composer.close()
-
-    # -- text and thinking -----------------------------------------------------------------------------------------
-
-    def _plain_text(self, text: str) -> None:
-        self._end_speech()
-        self._composer.say(text)
-
-    def _text_delta(self, event: TextBlockDeltaEvent) -> None:
-        if event.block_id != self._text_block:
-            if not event.delta:
-                return
-            self._open_text(event.block_id)
-        self._say(event.delta)
-
-    def _text_end(self, event: TextBlockEndEvent) -> None:
-        if event.text is not None:
-            if event.text and event.block_id != self._text_block:
-                self._open_text(event.block_id)
-            if self._message is not None:
-                self._message.text_so_far(event.text)
-        if event.block_id == self._text_block:
-            self._end_text()
-
-    def _open_text(self, block: str) -> None:
-        self._end_reasoning()
-        self._end_text()
-        if self._message is None:
-            self._message = self._composer.message()
-        self._text_block = block
-        self._say = self._message.text
-
-    def _end_text(self) -> None:
-        self._text_block = None
-        if self._message is not None:
-            self._message.end_text()
-        if self._held:
-            held, self._held = self._held, []
-            for part in held:
-                self._show(part)
-
-    def _thinking_delta(self, event: ThinkingBlockDeltaEvent) -> None:
-        if event.block_id != self._thinking_block:
-            if not event.delta:
-                return
-            self._end_speech()
-            self._reasoning = self._composer.reasoning()
-            self._thinking_block = event.block_id
-            self._think = self._reasoning.text
-        self._think(event.delta)
-
-    def _thinking_end(self, event: ThinkingBlockEndEvent) -> None:
-        if event.block_id == self._thinking_block:
-            self._end_reasoning()
-
-    def _end_reasoning(self) -> None:
-        self._thinking_block = None
-        if self._reasoning is not None:
-            self._reasoning.done()
-            self._reasoning = None
-
-    def _end_message(self) -> None:
-        self._end_text()
-        if self._message is not None:
-            self._message.done()
-            self._message = None
-
-    def _end_speech(self) -> None:
-        self._end_reasoning()
-        self._end_message()
-
-    # -- data ------------------------------------------------------------------------------------------------------
-
-    def _data_start(self, event: DataBlockStartEvent) -> None:
-        self._data[event.block_id] = Fragments(event.media_type, event.name)
-
-    def _data_delta(self, event: DataBlockDeltaEvent) -> None:
-        fragments = self._data.get(event.block_id)
-        if fragments is None:
-            fragments = self._data[event.block_id] = Fragments(event.media_type)
-        self._composer.spend(fragments.add(event.data, event.url))
-
-    def _data_end(self, event: DataBlockEndEvent) -> None:
-        self._end_data(event.block_id)
-
-    def _end_data(self, block: str) -> None:
-        fragments = self._data.pop(block, None)
-        if fragments is not None and fragments.any:
-            self._show(fragments.part())
-
-    def _show(self, part: Content) -> None:
-        if self._text_block is not None:
-            self._held.append(part)
-            return
-        self._end_reasoning()
-        if self._message is None:
-            self._message = self._composer.message()
-        self._message.content(part)
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
@@ -257,7 +148,7 @@ class AgentScope2Translator:
 
     def _model_start(self, event: ModelCallStartEvent) -> None:
         self._replies.add(event.reply_id)
-        self._end_speech()
+        self._go_on()
 
     def _used(self, usage: ModelCallEndEvent | MsgUsage) -> None:
         if usage.input_tokens or usage.output_tokens:
@@ -293,11 +184,11 @@ class AgentScope2Translator:
 
     def _say_all(self, msg: Msg) -> None:
         if msg.role != "assistant" and msg.content:
-            self._message = self._composer.message(msg.role)
+            self._message = self._new_message(msg.role)
         for block in msg.content:
             self._whole(block)
         if msg.structured_output is not None:
-            self._show(Data(msg.structured_output))
+            self._structured(msg.structured_output)
         if msg.usage is not None:
             self._used(msg.usage)
 
@@ -306,9 +197,10 @@ class AgentScope2Translator:
         if msg.id in self._parked:
             return  # it says that it waits, which was told
         said = [part for item in self._composer.output for part in item.parts]
+        said += self._held_message.parts() if self._held_message is not None else ()
         if msg.structured_output is not None:  # beside it AgentScope says that it was generated
             if Data(msg.structured_output) not in said:
-                self._show(Data(msg.structured_output))
+                self._structured(msg.structured_output)
             return
         for block in msg.content:
             if not self._was_said(block, said):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kits.agentscope_line import require_line
 
@@ -52,7 +53,11 @@ async def serving(
 
 async def ending_of(system: ActorSystem, text: str = "hello", **kwargs: Any) -> Terminal:
     """A turn's ending, its events checked."""
-    log = await system.submit(turn(text, **kwargs))
+    messages = kwargs.pop("messages", None)
+    asked = turn(text, **kwargs)
+    if messages is not None:
+        asked = replace(asked, request=replace(asked.request, input=messages))
+    log = await system.submit(asked)
     events = [event async for event in log.read()]
     check_events(events)
     ending: Terminal = events[-1]  # type: ignore[assignment]
@@ -165,18 +170,18 @@ async def test_restored_permissions_are_those_the_agent_goes_by() -> None:
 
 async def test_a_whole_conversation_as_input() -> None:
     model = Said(say("ok"))
-    driver = AgentScope2Adapter().driver(agent(model))
     call = Data({"call_id": "c", "name": "clock", "arguments": "{}"})
     output = Data({"call_id": "c", "name": "clock", "output": '[{"type": "text", "text": "12:00"}]'})
-    messages = [
+    messages = (
         Message((Text("Be brief."),), "system"),
         Message((Text("What time is it?"),)),
         Message((call,), "assistant", "plugin_call"),
         Message((output,), "tool", "plugin_call_output"),
         Message((Text("Noon."),), "assistant"),
         Message((Text("Thanks."),)),
-    ]
-    _ = [event async for event in driver.run(messages)]
+    )
+    async with serving(lambda: agent(model), by_factory=True) as system:
+        assert said(await ending_of(system, messages=messages)) == "ok"
     (asked,) = model.asked
     assert [msg.role for msg in asked][:7] == [
         "system",

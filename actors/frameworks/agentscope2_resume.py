@@ -1,0 +1,113 @@
+"""A turn's input, as an AgentScope 2.x agent goes on from it.
+
+`Agent.reply_stream` takes new messages or, when its last reply is parked on a tool call, the event that brings the
+result; nothing else. A turn's input may hold a whole conversation, outputs of tools the client ran, and new messages.
+
+- What can only be past (up to the last such message) goes to the agent's context.
+- An output of a call that waits resumes its reply. Calls that wait and get none are closed as interrupted.
+- Messages beside outputs, or instead of them, end the parked reply and begin a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentscope.agent import Agent
+from agentscope.event import ExternalExecutionResultEvent
+from agentscope.message import Msg, ToolCallBlock, ToolCallState, ToolResultBlock, ToolResultState
+
+from greenroom.actors.errors import InvalidRequest
+from greenroom.actors.frameworks.agentscope2_input import is_history
+
+INTERRUPTED = "<system-reminder>The tool call has been interrupted by the user.</system-reminder>"
+"""What AgentScope says of a call that is closed without a result."""
+
+
+def take_in(agent: Agent, inputs: Msg | Sequence[Msg] | None) -> tuple[Any, set[str]]:
+    """What to give the agent for this input, and the ids of the calls whose results that brings.
+
+    Raises `InvalidRequest` for a tool's output that nobody waits for, before anything is changed.
+    """
+    msgs = [inputs] if isinstance(inputs, Msg) else list(inputs or ())
+    waiting = {call.id: call for call in agent.state.get_awaiting_tool_calls(agent.name)}
+    msgs, results = _sort_out(msgs, waiting)
+    _check_pairs(agent, msgs)
+    if not waiting and inputs is None:
+        return None, set()
+    if results and not msgs:
+        return _resume(agent, waiting, results)
+    if waiting:
+        _close(agent, results)
+    new = next((number for number in range(len(msgs), 0, -1) if is_history(msgs[number - 1])), 0)
+    agent.state.context.extend(msgs[:new])
+    return msgs[new:], set()
+
+
+def _sort_out(
+    msgs: Sequence[Msg], waiting: Mapping[str, ToolCallBlock]
+) -> tuple[list[Msg], dict[str, ToolResultBlock]]:
+    """The messages without what belongs to the calls that wait, and those calls' results."""
+    rest: list[Msg] = []
+    results: dict[str, ToolResultBlock] = {}
+    for msg in msgs:
+        kept: list[Any] = []
+        for block in msg.content:
+            if isinstance(block, ToolResultBlock) and block.id in waiting:
+                results[block.id] = block.model_copy(update={"name": waiting[block.id].name})
+            elif not (isinstance(block, ToolCallBlock) and block.id in waiting):
+                kept.append(block)  # the other is the call itself, sent back
+        if len(kept) == len(msg.content):
+            rest.append(msg)
+        elif kept:
+            rest.append(msg.model_copy(update={"content": kept}))
+    return rest, results
+
+
+def _check_pairs(agent: Agent, msgs: Sequence[Msg]) -> None:
+    """Models take an output only after its call, and only one."""
+    answered = {block.id for block in _blocks(agent.state.context, ToolResultBlock)}
+    calls = {block.id: block for block in _blocks(agent.state.context, ToolCallBlock)}
+    calls = {call_id: call for call_id, call in calls.items() if call_id not in answered}
+    for msg in msgs:
+        for block in msg.content:
+            if isinstance(block, ToolCallBlock):
+                calls[block.id] = block
+            elif isinstance(block, ToolResultBlock):
+                call = calls.pop(block.id, None)
+                if call is None:
+                    raise InvalidRequest(
+                        f"no tool call {block.id!r} waits for an output: the agent did not make it, or it has its "
+                        "output, or it was given up when the conversation went on without one",
+                        field="input",
+                    )
+                block.name = block.name or call.name
+
+
+def _resume(
+    agent: Agent, waiting: Mapping[str, ToolCallBlock], results: Mapping[str, ToolResultBlock]
+) -> tuple[ExternalExecutionResultEvent, set[str]]:
+    state = agent.state
+    state.reply_id = state.context[-1].id  # a context that comes from a history knows no other
+    for call in waiting.values():
+        call.state = ToolCallState.SUBMITTED  # what waits for a confirmation is closed in the same way
+    brought = [results.get(call_id) or _interrupted(call) for call_id, call in waiting.items()]
+    return ExternalExecutionResultEvent(reply_id=state.reply_id, execution_results=brought), set(waiting)
+
+
+def _close(agent: Agent, results: Mapping[str, ToolResultBlock]) -> None:
+    """End the parked reply: every call of it has a result, be it that it was interrupted."""
+    last = agent.state.context[-1]
+    answered = {block.id for block in _blocks([last], ToolResultBlock)}
+    for call in _blocks([last], ToolCallBlock):
+        if call.id not in answered:
+            call.state = ToolCallState.FINISHED
+            last.content.append(results.get(call.id) or _interrupted(call))
+
+
+def _interrupted(call: ToolCallBlock) -> ToolResultBlock:
+    return ToolResultBlock(id=call.id, name=call.name, output=INTERRUPTED, state=ToolResultState.INTERRUPTED)
+
+
+def _blocks(msgs: Sequence[Msg], kind: type) -> list[Any]:
+    return [block for msg in msgs for block in msg.content if isinstance(block, kind)]
