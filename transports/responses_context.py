@@ -10,7 +10,8 @@ from aiohttp import web
 from greenroom.transports.json_checks import json_object, missing, string
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import CreateRequest, Settings, read_create
-from greenroom.transports.responses_items import Context, filled, seal
+from greenroom.transports.responses_items import Context, filled
+from greenroom.transports.responses_packed import seal
 from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.token_estimate import estimated_tokens, text_tokens
 from greenroom.transports.transport import Host

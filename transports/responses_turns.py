@@ -18,7 +18,8 @@ from greenroom.transports.responses_decode import CreateRequest, Settings, turn_
 from greenroom.transports.responses_echo import ResponseEcho
 from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_errors import ResponseNotFound
-from greenroom.transports.responses_items import Context, input_items
+from greenroom.transports.responses_items import Context
+from greenroom.transports.responses_listing import input_items
 from greenroom.transports.session_items import session_items
 from greenroom.transports.transport import Host
 

@@ -33,7 +33,7 @@ from greenroom.services.store import TurnRecord
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.responses_echo import ResponseEcho
 from greenroom.transports.responses_encode import output_items
-from greenroom.transports.responses_items import input_items
+from greenroom.transports.responses_listing import input_items
 
 
 def session_items(records: Iterable[TurnRecord], settings: Settings) -> list[dict[str, Any]]:
