@@ -270,7 +270,11 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "store": boolean,
 }
 _HANDED_ON = ("model", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "n")
-_OURS = frozenset({"messages", "session_id", "user_id", "stream", "max_tokens", "tools", *_HANDED_ON})
+_OURS = frozenset(
+    {"messages", "session_id", "user_id", "stream", "tools", "tool_choice", "parallel_tool_calls"}
+    | {"max_tokens", "max_completion_tokens", "reasoning_effort", *_HANDED_ON}
+)
+"""What the request or the turn's options have in a place of its own; all else is an extra field of the request."""
 
 _REFUSED = {
     "functions": "this is no longer spoken; declare them as tools",

@@ -18,6 +18,7 @@ from greenroom.transports.chat_encode import ChatEncoder, ToolDisplay, completio
 from greenroom.transports.follow import Follower
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_errors import INVALID, Problem, problem_response
+from greenroom.transports.retries import Retries
 from greenroom.transports.transport import Host
 
 
@@ -40,6 +41,7 @@ class ChatRoutes:
         self._settings = ChatSettings(
             model=host.name, honours=host.honours, tools=tools, disconnect=disconnect or Disconnect()
         )
+        self._retries = Retries(host)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, from the base path on."""
@@ -49,16 +51,20 @@ class ChatRoutes:
         """A turn: with `"stream": true` chunks, else one completion."""
         host = self._host
         principal = await host.authenticate(request.headers)
-        turn = decode_chat(
-            await self._body.read(request), sources=host.sources, settings=self._settings, principal=principal
-        )
-        log = await host.submit(turn)
-        try:
-            if turn.request.stream:
+        body = await self._body.read(request)
+        turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal)
+        if turn.request.stream:
+            log = await host.submit(turn)
+            try:
                 return await self._stream(request, log)
-            ending = await log.ended()
-        finally:
-            host.client_left(log)
+            finally:
+                host.client_left(log)
+        log = self._retries.turn_of(request, principal, body) or await host.submit(turn)
+        with self._retries.answering(request, principal, body, log):
+            try:
+                ending = await log.ended()
+            finally:
+                host.client_left(log)
         if isinstance(ending, TurnCompleted):
             return web.Response(body=completion_object(log.turn, ending), content_type="application/json")
         return _failure(ending)
