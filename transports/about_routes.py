@@ -34,7 +34,7 @@ def _routes(app: web.Application) -> list[dict[str, str]]:
     named = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
-        if route.resource is not None
+        if route.resource is not None and route.method != "*"  # which only answers what nothing else takes
     }
     return [
         {"method": method, "path": path}

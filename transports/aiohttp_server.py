@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
+from msgspec import structs
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.transports.about_routes import about_routes
+from greenroom.transports.compatible_mode import CompatibleMode
 from greenroom.transports.cors import Cors
 from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.http_errors import errors_as_json
@@ -33,6 +35,7 @@ class AiohttpServer:
         keepalive_seconds: after so much silence a stream gets a comment, so that proxies keep it.
         idle_seconds: how long a connection may be open without a request.
         cors_origins: the origins whose pages may call; none: no page may. `["*"]`: any.
+        compatible: what is said of OpenAI's protocols: the fields of `CompatibleMode`.
     """
 
     name = "aiohttp"
@@ -47,6 +50,7 @@ class AiohttpServer:
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
         cors_origins: Sequence[str] = (),
+        **compatible: Any,
     ) -> None:
         self.host = host
         self.port = port
@@ -56,6 +60,7 @@ class AiohttpServer:
             "read_seconds": read_seconds,
             "keepalive_seconds": keepalive_seconds,
             "cors_origins": cors_origins,
+            **structs.asdict(CompatibleMode(**compatible)),
         }
         self._runner: web.AppRunner | None = None
 
@@ -104,8 +109,9 @@ def make_application(
     read_seconds: float = READ_SECONDS,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
     cors_origins: Sequence[str] = (),
+    **compatible: Any,
 ) -> web.Application:
-    """The routes of an application at work."""
+    """The routes of an application at work. `compatible`: the fields of `CompatibleMode`."""
     middlewares = [errors_as_json(host.sources)]
     cors = Cors(cors_origins) if cors_origins else None
     if cors is not None:
@@ -115,6 +121,11 @@ def make_application(
         app.on_response_prepare.append(cors.mark)
     app.add_routes(_routes(host, read_seconds, keepalive_seconds))
     app.add_routes(about_routes(host, app))
+    app.add_routes(
+        CompatibleMode(**compatible).routes(
+            host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds, origins=cors_origins
+        )
+    )
     return app
 
 
@@ -123,14 +134,20 @@ def turn_routes(
     *,
     read_seconds: float = READ_SECONDS,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
+    **compatible: Any,
 ) -> list[web.RouteDef]:
-    """`/process`, what belongs to it, and the user's endpoints, for an application that has routes of its own.
+    """`/process`, what belongs to it, the user's endpoints, and OpenAI's protocols, for an application that has routes
+    of its own.
 
-    Their errors are JSON. The largest body is what that application takes (its `client_max_size`).
+    Their errors are JSON. The largest body is what that application takes (its `client_max_size`), but for OpenAI's
+    protocols, which have a bound of their own. `compatible`: the fields of `CompatibleMode`.
     """
     guard = errors_as_json(host.sources)
     routes = _routes(host, read_seconds, keepalive_seconds)
-    return [web.route(route.method, route.path, partial(guard, handler=route.handler)) for route in routes]
+    guarded = [web.route(route.method, route.path, partial(guard, handler=route.handler)) for route in routes]
+    return guarded + CompatibleMode(**compatible).routes(
+        host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds
+    )
 
 
 def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[web.RouteDef]:

@@ -11,31 +11,46 @@ from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
-from greenroom.actors.ids import Sources
-from greenroom.transports.responses_errors import MethodNotAllowed, RouteNotFound, any_expectation, guarded
+from greenroom.actors.errors import NotServing
+from greenroom.transports.responses_errors import (
+    Handler,
+    MethodNotAllowed,
+    RouteNotFound,
+    any_expectation,
+    guarded,
+)
+from greenroom.transports.transport import Host
 
 BASE_PATH = "/compatible-mode/v1"
 
 _PLACEHOLDER = re.compile(r"\{[a-z_]+(?::([^{}]+))?\}")
 
 
-def compatible_routes(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteDef]:
+def compatible_routes(routes: Iterable[web.RouteDef], host: Host) -> list[web.RouteDef]:
     """These routes, whose paths are given from the base path on, and the one for all the rest."""
     known = list(routes)
-    ends = [
-        *known,
-        web.route("*", "/{rest:.*}", _Rest(known).answer),
-        web.route("*", "", _Rest(known).answer),
-    ]
+    rest = _Rest(known)
+    ends = [*known, web.route("*", "/{rest:.*}", rest.answer), web.route("*", "", rest.answer)]
     return [
         web.route(
             route.method,
             BASE_PATH + route.path,
-            guarded(route.handler, sources),
+            guarded(_serving(route.handler, host), host.sources),
             **{**route.kwargs, "expect_handler": any_expectation},
         )
         for route in ends
     ]
+
+
+def _serving(handler: Handler, host: Host) -> Handler:
+    """The handler, while what it uses is there. Draining, what has been said can still be asked for."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if host.state in ("starting", "stopped"):
+            raise NotServing(f"the application is {host.state}; try again in a moment")
+        return await handler(request)
+
+    return serve
 
 
 class _Rest:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord
 
@@ -45,7 +46,7 @@ class Sessions(Protocol):
 
 class Host(Sessions, Protocol):
     """The application, as a transport sees it. `honours`: the fields of `TurnOptions` its handler does as asked.
-    `responses`: the turns with `Turn.stored` that have ended."""
+    `responses`: the turns with `Turn.stored` that have ended. `conversations`: what clients said of sessions."""
 
     name: str
     description: str
@@ -54,6 +55,7 @@ class Host(Sessions, Protocol):
     debug: bool
     honours: frozenset[str]
     responses: ResponseStore
+    conversations: ConversationStore
 
     @property
     def state(self) -> HostState:

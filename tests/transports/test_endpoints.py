@@ -25,7 +25,11 @@ from greenroom.actors.errors import (
 )
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import AgentRequest, Text, Turn
+from greenroom.actors.messages import AgentRequest, SessionKey, Text, Turn
+from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
+from greenroom.services.memory_responses import InMemoryResponseStore
+from greenroom.services.response_store import ResponseStore
+from greenroom.services.store import SessionRecord
 from greenroom.transports.endpoint_arguments import Given
 from greenroom.transports.endpoints import EndpointCaller, encode, respond
 from greenroom.transports.http_errors import errors_as_json
@@ -66,6 +70,14 @@ class FakeHost:
         self.debug = debug
         self.honours: frozenset[str] = frozenset()
         self.sources = Sources(now=lambda: 0.0, uuid=lambda: "id")
+        self.responses: ResponseStore = InMemoryResponseStore()
+        self.conversations: ConversationStore = InMemoryConversations()
+
+    async def session(self, key: SessionKey) -> SessionRecord | None:
+        return None
+
+    async def forget(self, key: SessionKey) -> None:
+        raise AssertionError("endpoints delete no sessions")
 
     async def authenticate(self, headers: Mapping[str, str]) -> str | None:
         user = headers.get("x-user")
