@@ -6,7 +6,7 @@ by their place, because a block may come to stand before others.
 
 Rule 1: of one message, reasoning and text go out one after the other: opening one completes what was open.
 Rule 2: what grows after it was completed is kept and goes out at the message's end. Nothing said is lost.
-Rule 3: where the request asks for an answer of a form, only what the agents said last is one. It goes out at the end.
+Rule 3: where the answer must have a form, it is one message: see `held_message`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from greenroom.actors.frameworks.agentscope1_blocks import (
     unknown_block,
 )
 from greenroom.actors.frameworks.agentscope1_options import TurnModels
+from greenroom.actors.frameworks.held_message import HeldMessage
 from greenroom.actors.messages import Usage
 from greenroom.actors.scope import current_turn
 
@@ -74,10 +75,11 @@ def end_call(slot: Slot) -> None:
 class Reply:
     """One message of an agent while it is printed."""
 
-    __slots__ = ("_calls", "_composer", "_draft", "_growing", "_round", "_slots", "_usage", "msg")
+    __slots__ = ("_calls", "_composer", "_draft", "_growing", "_held", "_round", "_slots", "_usage", "msg")
 
-    def __init__(self, composer: Composer, calls: Calls, msg: Msg) -> None:
+    def __init__(self, composer: Composer, calls: Calls, msg: Msg, held: HeldMessage | None = None) -> None:
         self.msg = msg
+        self._held = held
         self._composer = composer
         self._calls = calls
         self._slots: dict[tuple[str, int], Slot] = {}
@@ -120,7 +122,10 @@ class Reply:
                     slot.draft.done()
             elif slot.kind in TEXTUAL and slot is not self._growing and slot.whole != slot.said:
                 self._say_the_rest(slot)
+        said_late = self._draft is not None
         self._close()
+        if said_late and any(slot.kind == "tool_use" for slot in self._slots.values()):
+            self._go_on()
 
     # -- text and thinking -----------------------------------------------------------------------------------------
 
@@ -180,9 +185,14 @@ class Reply:
         if self._draft is not None and (self._draft.kind != wanted or not self._draft.open):
             self._close()
         if self._draft is None:
-            composer = self._composer
-            self._draft = composer.reasoning() if wanted == "reasoning" else composer.message(self.msg.role)
+            message = self._composer.message if self._held is None else self._held.message
+            self._draft = self._composer.reasoning() if wanted == "reasoning" else message(self.msg.role)
         return self._draft
+
+    def _go_on(self) -> None:
+        """There are tools to be heard of: what was said so far is not the answer."""
+        if self._held is not None:
+            self._held.demote()
 
     def _settle_growing(self) -> None:
         if self._growing is not None:
@@ -226,6 +236,7 @@ class Reply:
             if not name and not last:  # some models tell the name a moment after the id
                 return
             self._close()
+            self._go_on()
             call_id = _call_id(block)
             slot.draft = self._composer.call(call_id, name or "")
             self._calls.add(call_id, slot)
@@ -248,6 +259,7 @@ class Reply:
         if draft is None or (not draft.open and output != slot.said):
             self._calls.answered(_call_id(block))
             self._close()
+            self._go_on()
             draft = slot.draft = self._composer.output_of(_call_id(block), block.get("name") or "")
         if not draft.open:
             return
@@ -272,30 +284,16 @@ HEARD = {
 }
 
 
-class Answer:
-    """What may be the turn's answer: the text of the message that was heard last."""
-
-    __slots__ = ("_blocks", "_usage", "msg")
-
-    def __init__(self, msg: Msg, blocks: Sequence[Block], usage: Usage | None) -> None:
-        self.msg = msg
-        self._blocks = blocks
-        self._usage = usage
-
-    def say(self, composer: Composer, calls: Calls) -> None:
-        """It is the answer."""
-        Reply(composer, calls, self.msg).hear(self.msg, self._blocks, True, self._usage)
-
-
 class AgentScope1Translator:
     """Hears `(msg, last)` or `(msg, last, speech)` as `stream_printing_messages` yields them, `Msg`, and `str`."""
 
-    __slots__ = ("_answer", "_calls", "_composer", "_models", "_replies", "_single")
+    __slots__ = ("_calls", "_composer", "_held", "_models", "_replies", "_single")
 
     def __init__(self, composer: Composer, models: TurnModels | None = None) -> None:
         self._composer = composer
         self._models = models
-        self._answer: Answer | None = None
+        formed = models is not None and models.options.answer is not None
+        self._held = HeldMessage(composer) if formed else None
         self._replies: dict[str, Reply] = {}
         self._calls = Calls()
         self._single: Reply | None = None
@@ -320,8 +318,8 @@ class AgentScope1Translator:
         self._take_usage(None)
         for reply in self._replies.values():
             reply.end()
-        if self._answer is not None:
-            self._answer.say(self._composer, self._calls)
+        if self._held is not None:
+            self._held.release()
         if self._models is not None:
             self._models.check_offered()
             if self._models.spent:
@@ -342,27 +340,13 @@ class AgentScope1Translator:
     def _hear(self, msg: Msg, last: bool, speech: object) -> Reply:
         reply = self._replies.get(msg.id)
         if reply is None:
-            reply = self._replies[msg.id] = Reply(self._composer, self._calls, msg)
+            reply = self._replies[msg.id] = Reply(self._composer, self._calls, msg, self._held)
         content = msg.content
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if speech and last:
             blocks = _with_speech(blocks, speech)
-        usage = self._take_usage(msg) if last else None
-        if self._models is not None and self._models.options.answer is not None:
-            blocks = self._hold_back(msg, blocks, usage)
-        reply.hear(msg, blocks, last, usage)
+        reply.hear(msg, blocks, last, self._take_usage(msg) if last else None)
         return reply
-
-    def _hold_back(self, msg: Msg, blocks: Sequence[Block], usage: Usage | None) -> Sequence[Block]:
-        """The blocks without text: nobody knows yet whether it is the answer. With calls beside it, it is not."""
-        rest = [block for block in blocks if not isinstance(block, dict) or block.get("type") != "text"]
-        calls = any(isinstance(block, dict) and block.get("type") == "tool_use" for block in rest)
-        if calls or msg.role != "assistant":
-            if self._answer is not None and self._answer.msg.id == msg.id:
-                self._answer = None
-        elif len(rest) < len(blocks):
-            self._answer = Answer(msg, [block for block in blocks if block not in rest], usage)
-        return rest
 
     def _take_usage(self, msg: Msg | None) -> Usage | None:
         """Add the usage of the model calls that have ended to the turn's, and find the message's own."""
