@@ -15,6 +15,7 @@ from typing import Protocol
 import anyio
 from anyio import CapacityLimiter
 
+from greenroom.actors.commit import Keeper, commit, keep_words, last_words
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import GreenroomError, HandlerError, MailboxFull, SessionBusy
 from greenroom.actors.events import (
@@ -22,19 +23,15 @@ from greenroom.actors.events import (
     Terminal,
     TurnAccepted,
     TurnCancelled,
-    TurnCompleted,
     TurnFailed,
     TurnStarted,
 )
-from greenroom.actors.handler import Handler
-from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, Overlap, SessionKey, Turn
 from greenroom.actors.scope import TurnScope, current_turn
-from greenroom.actors.session import Session
+from greenroom.actors.session import NO_OPTIONS, Session
 from greenroom.actors.turn import TurnRun, error_info
-from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
 from greenroom.services.work import Work, current_work
 
 logger = logging.getLogger("greenroom.actors")
@@ -43,13 +40,10 @@ BREATH = 256
 """Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
 
 
-class Surroundings(Protocol):
+class Surroundings(Keeper, Protocol):
     """What an actor knows of its system."""
 
-    handler: Handler
-    store: SessionStore
     limits: Limits
-    sources: Sources
     overlap: Overlap
     debug: bool
     loop: asyncio.AbstractEventLoop
@@ -67,12 +61,14 @@ class Surroundings(Protocol):
 class SessionActor:
     """Owns one active session."""
 
-    __slots__ = ("_current", "_mailbox", "_system", "idle_since", "key", "session")
+    __slots__ = ("_current", "_mailbox", "_system", "idle_since", "key", "last_kept", "session")
 
     def __init__(self, key: SessionKey, system: Surroundings) -> None:
         self.key = key
         self.session = Session(key, system.store)
         self.idle_since = 0.0
+        self.last_kept: str | None = None
+        """The newest turn that ended and is kept; "" when there is none, none when that is not known."""
         self._system = system
         self._mailbox: tuple[TurnRun, ...] = ()  # short and mostly empty: an empty tuple takes no room
         self._current: TurnRun | None = None
@@ -84,6 +80,23 @@ class SessionActor:
     def busy(self) -> bool:
         """Whether a turn runs (and so maybe others wait)."""
         return self._current is not None
+
+    @property
+    def turns(self) -> tuple[TurnRun, ...]:
+        """Those that run or wait, in order."""
+        return self._mailbox if self._current is None else (self._current, *self._mailbox)
+
+    @property
+    def newest(self) -> str | None:
+        """The id of the newest turn that is kept, or will be; "" when there is none, none when that is not known."""
+        for run in reversed(self.turns):
+            if run.log.turn.kept and not run.never_ran:
+                return run.log.id
+        return self.last_kept
+
+    def find(self, turn_id: str) -> TurnRun | None:
+        """The turn, if it runs or waits."""
+        return next((run for run in self.turns if run.log.id == turn_id), None)
 
     # -- taking turns in -------------------------------------------------------------------------------------------
 
@@ -170,7 +183,7 @@ class SessionActor:
         for task in run.scope.tasks:
             task.cancel()
         self._forget_agent()
-        ending = self._stopped(run, self._last_words(run))
+        ending = self._stopped(run, last_words(run))
         run.closer = self._system.loop.create_task(self._close(run, ending), name=run.name)
 
     async def _close(self, run: TurnRun, ending: Terminal) -> None:
@@ -199,7 +212,7 @@ class SessionActor:
             )
         else:  # whoever closes the loop has torn it down, and would those that wait
             for lost in (run, *self._mailbox):
-                self._end(lost, TurnCancelled(self._now(), "the server stopped", self._last_words(lost)))
+                self._end(lost, TurnCancelled(self._now(), "the server stopped", last_words(lost)))
             self._mailbox = ()
         self._forget_agent()
         self._next()
@@ -247,6 +260,7 @@ class SessionActor:
         run.composer = Composer(run.log.append, system.sources.uuid, system.limits.turn_bytes)
         self.session.principal = turn.principal
         self.session.turn_id = turn.id
+        self.session.options = turn.options or NO_OPTIONS
         handler = system.handler
         translator = handler.adapter.translator(run.composer)
         stream = await handler.answer(self.session, turn)
@@ -281,50 +295,22 @@ class SessionActor:
         ending: Terminal | None = None
         if error is None and not run.stopping:
             try:
-                ending = await self._commit(run, work)
+                ending = await commit(run, work, self.session, self._system)
+                if run.log.turn.kept:
+                    self.last_kept = run.log.id
             except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
                 error = caught
         if ending is None:
             work.roll_back()
             self._forget_agent()
-            output = self._last_words(run)
+            output = last_words(run)
             ending = self._stopped(run, output) if run.stopping else self._unhappy(run, error, output)
             await self._keep(run, ending)
         self._end(run, ending)
 
-    async def _commit(self, run: TurnRun, work: Work) -> TurnCompleted:
-        composer = run.composer
-        assert composer is not None
-        composer.close()
-        composer.end()
-        now = self._now()
-        output = tuple(composer.output)
-        turn = run.log.turn
-        record = TurnRecord(turn.id, "completed", now, turn.request.input, output)
-        state = self._system.handler.save(self.session)
-        await self._system.store.commit(self.key, TurnCommit(record, state))
-        work.commit()
-        return TurnCompleted(now, output, composer.usage, composer.incomplete)
-
     async def _keep(self, run: TurnRun, ending: Terminal) -> None:
-        """Keep what a turn that did not end well had said, marked so. The state stays the last good one."""
-        turn = run.log.turn
-        status = "failed" if isinstance(ending, TurnFailed) else "cancelled"
-        record = TurnRecord(turn.id, status, ending.at, turn.request.input, ending.output)  # type: ignore[arg-type]
-        try:
-            await self._system.store.commit(self.key, TurnCommit(record, None))
-        except Exception:
-            logger.exception("the %s turn %s could not be added to its session's history", status, turn.id)
-
-    def _last_words(self, run: TurnRun) -> tuple[Item, ...]:
-        if run.composer is None:
-            return ()
-        for _, usage in run.scope.usage:  # spent, although nobody will say so any more
-            run.composer.report_usage(usage)
-        run.scope.usage.clear()
-        if not run.composer.ended:
-            run.composer.abandon()
-        return tuple(run.composer.output)
+        if await keep_words(run, ending, self.key, self._system.store):
+            self.last_kept = run.log.id
 
     def _stopped(self, run: TurnRun, output: tuple[Item, ...]) -> Terminal:
         usage = run.composer.usage if run.composer else None
@@ -351,6 +337,11 @@ class SessionActor:
             exc_info=None if isinstance(error, GreenroomError) and error.status < 500 else error,
         )
         return error_info(error, error_id, self._system.debug)
+
+    def forget_session(self) -> None:
+        """Nothing of the session is kept any more."""
+        self._forget_agent()
+        self.last_kept = ""
 
     def _forget_agent(self) -> None:
         """The next turn starts from the last good state, not from what a broken turn left in the agent."""

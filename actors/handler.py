@@ -7,20 +7,22 @@ the agent (`@app.agent`). Synchronous functions run in worker threads.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
-from greenroom.actors.messages import Turn
+from greenroom.actors.messages import Message, Turn
 from greenroom.actors.offload import as_stream, call
 from greenroom.actors.session import Session
+from greenroom.actors.turn_options import ALWAYS, OPTIONS, instructed, request_with_options
 
 
 class Handler(Protocol):
-    """What an actor needs to answer turns."""
+    """What an actor needs to answer turns. `honours`: the options of a turn (`TurnOptions`) that it does as asked."""
 
     adapter: FrameworkAdapter
+    honours: frozenset[str]
 
     async def answer(self, session: Session, turn: Turn) -> AsyncIterator[object]:
         """What the turn's answer is made of, to be fed to the adapter's translator."""
@@ -35,8 +37,15 @@ class QueryHandler:
     """`@app.query`: the function gets `msgs` and `request` (and `session`), and `self` if its first parameter is so
     called."""
 
-    def __init__(self, function: Callable[..., Any], adapter: FrameworkAdapter, owner: object) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        adapter: FrameworkAdapter,
+        owner: object,
+        honours: Collection[str] = (),
+    ) -> None:
         self.adapter = adapter
+        self.honours = honoured(adapter, honours)
         self._function = function
         self._wanted = wanted_arguments(function, {"msgs", "request", "session"})
         self._leading = (owner,) if takes_self(function) else ()
@@ -46,9 +55,11 @@ class QueryHandler:
         given: dict[str, Any] = {}
         for name in self._wanted:
             if name == "msgs":
-                given[name] = self.adapter.messages(turn.request.input)
+                given[name] = self.adapter.messages(input_of(turn, self.adapter))
             else:
-                given[name] = turn.request if name == "request" else session
+                given[name] = (
+                    request_with_options(turn.request, turn.options) if name == "request" else session
+                )
         if self._is_async_generator:
             result: AsyncIterator[object] = self._function(*self._leading, **given)
             return result
@@ -61,8 +72,15 @@ class QueryHandler:
 class AgentHandler:
     """`@app.agent`: the factory makes a session's agent; it is restored, run, saved and kept for the next turn."""
 
-    def __init__(self, factory: Callable[..., Any], adapter: FrameworkAdapter, owner: object) -> None:
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        adapter: FrameworkAdapter,
+        owner: object,
+        honours: Collection[str] = (),
+    ) -> None:
         self.adapter = adapter
+        self.honours = honoured(adapter, honours)
         self._factory = factory
         self._leading = (owner,) if takes_self(factory) else ()
         parameters = len(inspect.signature(factory).parameters) - len(self._leading)
@@ -82,11 +100,31 @@ class AgentHandler:
                 driver.restore(state)
             if session.turn_id == turn.id:  # not when the turn was ended over its head meanwhile
                 session.driver = driver
-            return driver.run(turn.request.input)
-        return session.driver.run(turn.request.input)
+            return driver.run(input_of(turn, self.adapter))
+        return session.driver.run(input_of(turn, self.adapter))
 
     def save(self, session: Session) -> bytes | None:
         return session.driver.save() if session.driver is not None else None
+
+
+def honoured(adapter: FrameworkAdapter, more: Collection[str]) -> frozenset[str]:
+    """The options of a turn that a handler does as asked: its framework's, and `more` that its author does himself.
+
+    Raises `ConfigurationError` for what is no option.
+    """
+    unknown = sorted({more} if isinstance(more, str) else set(more) - OPTIONS)
+    if unknown:
+        raise ConfigurationError(
+            f"honours={more!r}: {unknown[0]!r} is no option of a turn; it is a set of names out of {sorted(OPTIONS)}"
+        )
+    return adapter.honours | frozenset(more) | ALWAYS
+
+
+def input_of(turn: Turn, adapter: FrameworkAdapter) -> Sequence[Message]:
+    """A turn's messages; after its instructions, if the framework has no other place for them."""
+    if "instructions" in adapter.honours:
+        return turn.request.input
+    return instructed(turn.request.input, turn.options)
 
 
 def takes_self(function: Callable[..., Any]) -> bool:

@@ -35,6 +35,10 @@ class Roster:
         actor = self._actors.get(key)
         return actor if actor is not None else self._activate(key)
 
+    def find(self, key: SessionKey) -> SessionActor | None:
+        """The session's actor, if it is active."""
+        return self._actors.get(key)
+
     def working(self, actor: SessionActor) -> None:
         """The actor has taken a turn."""
         self._idle.pop(actor, None)

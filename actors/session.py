@@ -7,22 +7,26 @@ from typing import Any
 
 from greenroom.actors.errors import MissingDependency
 from greenroom.actors.frameworks.adapter import AgentDriver
-from greenroom.actors.messages import SessionKey
+from greenroom.actors.messages import SessionKey, TurnOptions
 from greenroom.services.store import SessionStore, TurnRecord
+
+NO_OPTIONS = TurnOptions()
 
 
 class Session:
     """One conversation. An `@app.agent` factory gets it, and any handler that has a parameter called `session`.
+    `options`: what the turn that runs was asked for besides its input.
 
     It is valid in the turn it is given to, and for an agent that is kept warm as long as that agent lives.
     """
 
-    __slots__ = ("_store", "driver", "key", "principal", "turn_id")
+    __slots__ = ("_store", "driver", "key", "options", "principal", "turn_id")
 
     def __init__(self, key: SessionKey, store: SessionStore) -> None:
         self.key = key
         self.principal: str | None = None
         self.turn_id: str | None = None
+        self.options = NO_OPTIONS
         self.driver: AgentDriver | None = None
         self._store = store
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Literal, TypeAlias
+from weakref import WeakSet
 
 import anyio
 from anyio import CapacityLimiter
 from msgspec import Struct
 
 from greenroom.actors.actor import SessionActor
+from greenroom.actors.aftermath import Aftermath
 from greenroom.actors.archive import Archive, TurnKey
-from greenroom.actors.errors import NotServing, Overloaded
+from greenroom.actors.continuation import Continuations
+from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
@@ -24,6 +27,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.turn import TurnRun
+from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
 logger = logging.getLogger("greenroom.actors")
@@ -59,6 +63,7 @@ class ActorSystem:
         sources: Sources | None = None,
         overlap: Overlap = "queue",
         debug: bool = False,
+        responses: ResponseStore | None = None,
     ) -> None:
         self.handler = handler
         self.store = store
@@ -66,11 +71,17 @@ class ActorSystem:
         self.sources = sources or Sources()
         self.overlap: Overlap = overlap
         self.debug = debug
+        self.responses = responses
+        self.services: WeakSet[object] = WeakSet()
+        """Those that took part in turns."""
         self.state: SystemState = "new"
         self._roster = Roster(self.limits.active_sessions, self._new_actor)
+        self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid)
+        self._aftermath = Aftermath(self._continuations, responses)
         self._archive = Archive(self.limits)
         self._accepted = 0
         self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
+        self._forgetting: dict[SessionKey, asyncio.Task[None]] = {}
         self._housekeeping: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
 
@@ -111,6 +122,7 @@ class ActorSystem:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
             self._housekeeping = None
+        await self._aftermath.done()
         self._roster.passivate_all()
         self.state = "stopped"
         await self.store.stop()
@@ -118,7 +130,25 @@ class ActorSystem:
     # -- turns -----------------------------------------------------------------------------------------------------
 
     async def submit(self, turn: Turn) -> TurnLog:
-        """Accept a turn. Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull` or `TurnExists`."""
+        """Accept a turn. What is accepted may be in another session (`Turn.after`): the log's own turn says in which.
+
+        Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull`, `TurnExists` or `ContinuationNotFound`.
+        """
+        self._check_open(turn)
+        if turn.after is None:
+            return self._accept(turn)
+        placed = await self._continuations.place(turn)
+        try:
+            log = self._accept(placed)
+        except GreenroomError:
+            if placed.key != turn.key:
+                await self._continuations.forget(placed.key)
+            raise
+        if placed.key != turn.key and not turn.kept:
+            self._aftermath.session_is_temporary(placed.key)
+        return log
+
+    def _check_open(self, turn: Turn) -> None:
         if self.state != "serving":
             raise NotServing(
                 f"no turns are taken: the application is {self.state}; try again, or another process"
@@ -127,8 +157,15 @@ class ActorSystem:
             raise Overloaded(
                 f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
             )
+        if turn.key in self._forgetting:
+            raise SessionBusy(
+                f"session {turn.key.session_id!r} is being deleted; send it again when that is done, to a new session"
+            )
+        self._archive.check_new(TurnKey(turn.principal, turn.id))
+
+    def _accept(self, turn: Turn) -> TurnLog:
+        self._check_open(turn)
         key = TurnKey(turn.principal, turn.id)
-        self._archive.check_new(key)
         actor = self._roster.get(turn.key)
         run = actor.deliver(turn)
         self._roster.working(actor)
@@ -148,6 +185,23 @@ class ActorSystem:
         if run.phase != "ended":
             self._actor_of(run).cancel(run, reason)
         return run.log
+
+    async def forget(self, key: SessionKey) -> None:
+        """Delete a session: its turns are cancelled and, when they have ended, nothing of it is kept."""
+        task = self._forgetting.get(key)
+        if task is None:
+            task = self._forgetting[key] = self.loop.create_task(self._forget(key))
+            task.add_done_callback(lambda _: self._forgetting.pop(key))
+        await asyncio.shield(task)
+
+    async def _forget(self, key: SessionKey) -> None:
+        actor = self._roster.find(key)
+        for run in actor.turns if actor is not None else ():
+            self._actor_of(run).cancel(run, "its session is deleted")
+            await run.log.ended()
+        if actor is not None:
+            actor.forget_session()
+        await self._continuations.forget(key)
 
     def client_left(self, log: TurnLog) -> None:
         """Somebody who followed a turn has gone before its end: the turn's own policy says what now (law 4)."""
@@ -190,6 +244,8 @@ class ActorSystem:
         """A turn has its ending."""
         if self._graces:
             self._end_grace(TurnKey(run.log.turn.principal, run.log.id))
+        if run.log.turn.stored or not run.log.turn.kept:
+            self._aftermath.of(run.log)
         self._archive.ended(run, self.loop.time())
         if not self._archive.open:
             self._all_ended.set()

@@ -59,6 +59,11 @@ class TurnRun(Struct, eq=False):
         return self.phase == "running"
 
     @property
+    def never_ran(self) -> bool:
+        """Whether it was cancelled before it began."""
+        return self.phase == "queued" and self.reason is not None
+
+    @property
     def over(self) -> bool:
         """Whether the turn has its ending."""
         return self.phase == "ended"

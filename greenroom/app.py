@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from types import MethodType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,10 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Disconnect, Overlap
 from greenroom.actors.system import Statistics
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
+from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
+from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.transports.inprocess import InProcess, TurnStream, follow
 from greenroom.transports.transport import Endpoint, Transport
@@ -40,6 +43,8 @@ class AgentApp:
         overlap: what a turn does that finds its session at work: `queue`, `reject`, `interrupt`; a request may choose.
         transports: carriers besides the in-process one; `run` adds an aiohttp server if there is none.
         state: where sessions are kept: nothing or `"memory"`, or a `SessionStore`.
+        responses: where what the Responses API stores is kept; nothing: in memory (`InMemoryResponseStore()`).
+        conversations: where what it says of conversations is kept; nothing: in memory (`InMemoryConversations()`).
         limits: the bounds of the process.
         authenticate: gets the request's headers, returns the caller's user id, or `None` to turn him away. Without it
             callers are anonymous and name their `user_id` themselves.
@@ -57,6 +62,8 @@ class AgentApp:
         overlap: Overlap = "queue",
         transports: Sequence[Transport] = (),
         state: str | SessionStore | None = None,
+        responses: ResponseStore | None = None,
+        conversations: ConversationStore | None = None,
         limits: Limits | None = None,
         authenticate: Authenticate | None = None,
         debug: bool = False,
@@ -76,6 +83,8 @@ class AgentApp:
             debug=debug,
             drain_seconds=drain_seconds,
             watchdog_seconds=watchdog_seconds,
+            responses=responses or InMemoryResponseStore(),
+            conversations=conversations or InMemoryConversations(),
         )
         self._transports = list(transports)
         self._state = state
@@ -101,28 +110,35 @@ class AgentApp:
         self._hooks.shutdown.append(function)
         return function
 
-    def query(self, framework: str | FrameworkAdapter = "text") -> Callable[[F], F]:
+    def query(
+        self, framework: str | FrameworkAdapter = "text", *, honours: Collection[str] = ()
+    ) -> Callable[[F], F]:
         """Answer turns with this function: `async def answer(self, msgs, request): yield ...`.
 
         What it may yield, and what `msgs` are, is the framework's: `"agentscope"` (the line that is installed),
         `"agentscope1"`, `"agentscope2"`, `"text"`, `"events"`, or a `FrameworkAdapter`. It may be synchronous (it then
         runs in a worker thread), and may return instead of yielding.
 
+        `honours`: what a request may ask of one turn (`TurnOptions`: `"tools"`, `"max_output_tokens"`, …) that this
+        function does itself, reading it from `request` or `session.options`; what nobody does is refused.
+
         Raises `ConfigurationError` for a second handler, a wrong signature or an unknown framework, and
         `MissingDependency` when the framework is not installed.
         """
         return self._handled_by(
-            lambda function, adapter: QueryHandler(function, adapter, self._hooks.owner), framework
+            lambda function, adapter: QueryHandler(function, adapter, self._hooks.owner, honours), framework
         )
 
-    def agent(self, framework: str | FrameworkAdapter = "agentscope") -> Callable[[F], F]:
+    def agent(
+        self, framework: str | FrameworkAdapter = "agentscope", *, honours: Collection[str] = ()
+    ) -> Callable[[F], F]:
         """Answer turns with an agent: this function makes one for a session, `def make_agent(session): ...`.
 
         The session's actor restores the agent's state, runs it, saves it after each turn, and keeps it warm between
-        turns while the session is active. Raises as `query` does.
+        turns while the session is active. `honours`, and what it raises, are as of `query`.
         """
         return self._handled_by(
-            lambda function, adapter: AgentHandler(function, adapter, self._hooks.owner), framework
+            lambda function, adapter: AgentHandler(function, adapter, self._hooks.owner, honours), framework
         )
 
     def endpoint(self, path: str, methods: Sequence[str] = ("POST",)) -> Callable[[F], F]:
@@ -238,7 +254,7 @@ class AgentApp:
 
         It starts and stops this application with the outer one, unless it is running already. `options` are those of
         `AiohttpServer` that are not about its socket: `body_bytes`, `read_seconds`, `keepalive_seconds`,
-        `cors_origins`.
+        `cors_origins`, and the fields of `CompatibleMode`.
         """
         from greenroom.transports.aiohttp_server import embedded_application, make_application
 
@@ -248,10 +264,11 @@ class AgentApp:
         return embedded_application(self._prepared, self.start, self.stop, **options)
 
     def aiohttp_routes(self, **options: Any) -> list[web.RouteDef]:
-        """`/process` and what belongs to it, and the endpoints, to be added to your aiohttp application.
+        """`/process`, OpenAI's protocols and the endpoints, to be added to your aiohttp application.
 
         You start and stop this application yourself (`async with app:`). `options`: `read_seconds`,
-        `keepalive_seconds`. The largest body is what your application takes.
+        `keepalive_seconds`, and the fields of `CompatibleMode`. The largest body is what your application takes, but
+        for OpenAI's protocols, which have a bound of their own.
         """
         from greenroom.transports.aiohttp_server import turn_routes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from types import MethodType, SimpleNamespace
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -39,10 +39,21 @@ WEB_UI_ORIGINS: Final = ("http://localhost:5173", "http://127.0.0.1:5173")
 
 OUR_OPTIONS: Final = (
     *("overlap", "transports", "state", "limits", "authenticate", "debug", "drain_seconds"),
-    *("watchdog_seconds", "sources"),
+    *("watchdog_seconds", "sources", "responses", "conversations"),
 )
 """Settings of Greenroom's own that such an application may add."""
-SERVER_OPTIONS: Final = ("body_bytes", "read_seconds", "keepalive_seconds", "idle_seconds", "cors_origins")
+SERVER_OPTIONS: Final = (
+    "body_bytes",
+    "read_seconds",
+    "keepalive_seconds",
+    "idle_seconds",
+    "cors_origins",
+    "compatible_body_bytes",
+    "tool_display",
+    "chat_tool_display",
+    "tutorial_key",
+    "responses_disconnect",
+)
 
 OTHER_FRAMEWORKS: Final = ("agno", "autogen", "crewai", "langgraph", "ms_agent_framework", "opencode")
 FED_BY_NAME: Final = frozenset({"msgs", "request", "session"})
@@ -181,7 +192,9 @@ class AgentApp(app.AgentApp):
         self._shutdown_handler = self._bound(function)
         return function
 
-    def query(self, framework: str | FrameworkAdapter | None = "agentscope") -> Callable[[F], F]:
+    def query(
+        self, framework: str | FrameworkAdapter | None = "agentscope", *, honours: Collection[str] = ()
+    ) -> Callable[[F], F]:
         """Answer turns with this function, which gets the runner, and by name `msgs` and `request`.
 
         Raises `ConfigurationError` for frameworks that Greenroom has no adapter for.
@@ -191,7 +204,8 @@ class AgentApp(app.AgentApp):
                 f"@app.query(framework={framework!r}): Greenroom serves AgentScope; {AREAS['adapters.langgraph']}"
             )
         return self._handled_by(
-            lambda function, adapter: RequestAsThere(self._bound(function), adapter, self._runner), framework
+            lambda function, adapter: RequestAsThere(self._bound(function), adapter, self._runner, honours),
+            framework,
         )
 
     def endpoint(self, path: str, methods: Sequence[str] | None = None) -> Callable[[F], F]:

@@ -16,11 +16,13 @@ from greenroom.actors.handler import Handler, takes_self
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Overlap, Turn
+from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
-from greenroom.services.store import SessionStore
+from greenroom.services.conversation_store import ConversationStore
+from greenroom.services.response_store import ResponseStore
+from greenroom.services.store import SessionRecord, SessionStore
 from greenroom.transports.transport import Endpoint, HostState, Transport
 
 logger = logging.getLogger("greenroom")
@@ -43,6 +45,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     debug: bool
     drain_seconds: float
     watchdog_seconds: float | None
+    responses: ResponseStore
+    conversations: ConversationStore
 
 
 class Hooks(Struct):
@@ -75,7 +79,9 @@ class Runtime:
         self.endpoints = endpoints
         self.sources = settings.sources
         self.debug = settings.debug
-        self.honours = handler.adapter.honours
+        self.honours = handler.honours
+        self.responses = settings.responses
+        self.conversations = settings.conversations
         self.state: HostState = "starting"
         self.system = ActorSystem(
             handler,
@@ -84,6 +90,7 @@ class Runtime:
             sources=settings.sources,
             overlap=settings.overlap,
             debug=settings.debug,
+            responses=settings.responses,
         )
         self._settings = settings
         self._hooks = hooks
@@ -120,6 +127,10 @@ class Runtime:
             watchdog.start()
             self._exits.callback(watchdog.stop)
         self._exits.push_async_callback(self._shut_down)
+        await self.responses.start()
+        self._exits.push_async_callback(self.responses.stop)
+        await self.conversations.start()
+        self._exits.push_async_callback(self.conversations.stop)
         self._exits.push_async_callback(self.system.stop)
         for transport in transports:
             await transport.start(self)
@@ -183,3 +194,9 @@ class Runtime:
 
     def client_left(self, log: TurnLog) -> None:
         self.system.client_left(log)
+
+    async def session(self, key: SessionKey) -> SessionRecord | None:
+        return await self.system.store.load(key)
+
+    async def forget(self, key: SessionKey) -> None:
+        await self.system.forget(key)

@@ -61,7 +61,7 @@ class _Staged:
         self._service = service
         self.rounds: dict[SessionKey, dict[int, bytes]] = {}
 
-    def apply(self) -> None:
+    def apply(self, turn_id: str) -> None:
         for key, rounds in self.rounds.items():
             self._service._keep(key, rounds)
 

@@ -35,8 +35,8 @@ class _Kept(Struct, frozen=True):
 class InMemoryResponseStore:
     """A `ResponseStore` that lasts as long as the object does: stopping it loses nothing, the process's end all.
 
-    `max_bytes` counts an estimate of what responses take here, which is more than their text. Time is looked at when the
-    store is used: there is no task and no timer.
+    `max_bytes` counts an estimate of what responses take here, which is more than their text. Time is looked at when
+    the store is used: there is no task and no timer.
     """
 
     def __init__(

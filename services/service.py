@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.messages import SessionKey
 
 
 class Service(Protocol):
@@ -20,6 +22,23 @@ class Service(Protocol):
 
     async def health(self) -> bool:
         """Whether it is ready for use."""
+        ...
+
+
+@runtime_checkable
+class Forkable(Protocol):
+    """A service that remembers how its sessions were after each of their last turns, as turns commit (`work`)."""
+
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn. `turns`: those of `source` that are kept, oldest first.
+
+        A turn that changed nothing here left the session as the one before it had. False, and no `target`, when how it
+        was is no longer known. `source` stays as it is, and later changes of either do not show in the other.
+        """
+        ...
+
+    async def forget(self, key: SessionKey) -> None:
+        """Keep nothing of the session any more. One that is not kept is fine."""
         ...
 
 

@@ -108,7 +108,7 @@ class _Staged:
         self._service = service
         self.changes: dict[SessionKey, _Change] = {}
 
-    def apply(self) -> None:
+    def apply(self, turn_id: str) -> None:
         for key, change in self.changes.items():
             self._service._make(key, change)
 

@@ -15,7 +15,7 @@ from greenroom.actors.errors import TurnOver
 class Staging(Protocol):
     """What one service has staged in one turn."""
 
-    def apply(self) -> None:
+    def apply(self, turn_id: str) -> None:
         """Make the changes real. Must not fail: what can fail is checked when staging."""
         ...
 
@@ -52,11 +52,16 @@ class Work:
         assert isinstance(area, new)
         return area
 
+    @property
+    def services(self) -> tuple[object, ...]:
+        """The services that take part."""
+        return tuple(self._stagings)
+
     def commit(self) -> None:
         """Apply all that was staged, and close."""
         self._closed = True
         for area in self._stagings.values():
-            area.apply()
+            area.apply(self.turn_id)
         self._stagings.clear()
 
     def roll_back(self) -> None:

@@ -388,7 +388,7 @@ async def test_a_commit_that_fails_is_a_failed_turn_and_changes_nothing() -> Non
         def __init__(self, service: object) -> None:
             pass
 
-        def apply(self) -> None:
+        def apply(self, turn_id: str) -> None:
             staged.append("applied")
 
     class Keeping(Counter):

@@ -1,0 +1,62 @@
+"""What is left to do when a turn has its ending: keep its response, let go of a session that was for it alone.
+
+Each is a task, so that no ending waits for a store; an application that stops waits for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from greenroom.actors.continuation import Continuations
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.services.response_store import ResponseRecord, ResponseStore
+
+logger = logging.getLogger("greenroom.actors")
+
+
+class Aftermath:
+    """Does what is left to do. `responses`: where responses are kept; none: nowhere."""
+
+    __slots__ = ("_continuations", "_responses", "_tasks", "_temporary")
+
+    def __init__(self, continuations: Continuations, responses: ResponseStore | None) -> None:
+        self._continuations = continuations
+        self._responses = responses
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._temporary: set[SessionKey] = set()
+
+    def __repr__(self) -> str:
+        return f"<Aftermath: {len(self._tasks)} tasks>"
+
+    def session_is_temporary(self, key: SessionKey) -> None:
+        """The session is there for one turn only."""
+        self._temporary.add(key)
+
+    def of(self, log: TurnLog) -> None:
+        """The turn has ended. Its events are taken now, as its log may be let go at any time."""
+        turn = log.turn
+        if turn.stored and self._responses is not None:
+            record = ResponseRecord(turn=turn, key=turn.key, events=log.events(), background=turn.background)
+            self._begin(self._responses.put(record), f"keeping the response of turn {turn.id}")
+        if turn.key in self._temporary:
+            self._temporary.discard(turn.key)
+            self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
+
+    async def done(self) -> None:
+        """Wait until all is done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, work: Coroutine[object, object, None], what: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._do(work, what), name=what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, work: Coroutine[object, object, None], what: str) -> None:
+        try:
+            await work
+        except Exception:
+            logger.exception("%s failed", what)

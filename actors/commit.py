@@ -1,0 +1,82 @@
+"""The end of a turn, as far as it is kept: all of what it changed, or its words alone (law 3)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+from weakref import WeakSet
+
+from greenroom.actors.answer_check import check_answer
+from greenroom.actors.events import Item, Terminal, TurnCompleted, TurnFailed
+from greenroom.actors.handler import Handler
+from greenroom.actors.ids import Sources
+from greenroom.actors.messages import SessionKey
+from greenroom.actors.session import Session
+from greenroom.actors.turn import TurnRun
+from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
+from greenroom.services.work import Work
+
+logger = logging.getLogger("greenroom.actors")
+
+
+class Keeper(Protocol):
+    """What turns are kept with. `services`: those that took part in turns."""
+
+    handler: Handler
+    store: SessionStore
+    sources: Sources
+    services: WeakSet[object]
+
+
+async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> TurnCompleted:
+    """Keep what a turn did that went well, if it is one that is kept.
+
+    Raises whatever keeps it from being kept, an answer that is not as asked for among it; then nothing is.
+    """
+    composer = run.composer
+    assert composer is not None
+    composer.close()
+    composer.end()
+    output = tuple(composer.output)
+    turn = run.log.turn
+    ending = TurnCompleted(keeper.sources.now(), output, composer.usage, composer.incomplete)
+    if turn.options is not None and turn.options.answer is not None and composer.incomplete is None:
+        await check_answer(turn.options.answer, output, {tool.name for tool in turn.options.tools})
+    if not turn.kept:
+        work.roll_back()
+        session.driver = None  # what it remembers of this turn is not to be remembered
+        return ending
+    record = TurnRecord(turn.id, "completed", ending.at, turn.request.input, output)
+    await keeper.store.commit(session.key, TurnCommit(record, keeper.handler.save(session)))
+    if work.services:
+        keeper.services.update(work.services)
+    work.commit()
+    return ending
+
+
+async def keep_words(run: TurnRun, ending: Terminal, key: SessionKey, store: SessionStore) -> bool:
+    """Keep what a turn that did not end well had said, marked so; the state stays the last good one. Whether it is
+    kept."""
+    turn = run.log.turn
+    if not turn.kept:
+        return False
+    status = "failed" if isinstance(ending, TurnFailed) else "cancelled"
+    record = TurnRecord(turn.id, status, ending.at, turn.request.input, ending.output)  # type: ignore[arg-type]
+    try:
+        await store.commit(key, TurnCommit(record, None))
+    except Exception:
+        logger.exception("the %s turn %s could not be added to its session's history", status, turn.id)
+        return False
+    return True
+
+
+def last_words(run: TurnRun) -> tuple[Item, ...]:
+    """What a turn had said when it was ended before its time."""
+    if run.composer is None:
+        return ()
+    for _, usage in run.scope.usage:  # spent, although nobody will say so any more
+        run.composer.report_usage(usage)
+    run.scope.usage.clear()
+    if not run.composer.ended:
+        run.composer.abandon()
+    return tuple(run.composer.output)
