@@ -10,7 +10,7 @@ from aiohttp import web
 from greenroom.transports.json_checks import json_object, missing, string
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import CreateRequest, Settings, read_create
-from greenroom.transports.responses_items import Context, filled
+from greenroom.transports.responses_items import filled
 from greenroom.transports.responses_packed import seal
 from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.token_estimate import estimated_tokens, text_tokens
@@ -102,10 +102,9 @@ class ContextRoutes:
         return create, fields
 
     async def _context(self, create: CreateRequest) -> list[dict[str, Any]]:
-        before = await self._turns.said_before(create, await self._turns.previous(create))
-        context = Context()
-        context.add(before)
-        return [*before, *filled(create.read, context).listed]
+        previous = await self._turns.previous(create)
+        before = await self._turns.said_before(create, previous)
+        return [*before, *filled(create.read, await self._turns.context(create, previous)).listed]
 
 
 def _json(value: object) -> web.Response:

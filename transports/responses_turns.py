@@ -11,15 +11,14 @@ from msgspec import structs
 from greenroom.actors.errors import ContinuationNotFound, InvalidRequest, TurnNotFound
 from greenroom.actors.events import ArgumentsDelta, TextDelta
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey
+from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.response_store import ResponseRecord
 from greenroom.transports.conversations import Conversations
+from greenroom.transports.known_items import KnownItems, said_in
 from greenroom.transports.responses_decode import CreateRequest, Settings, turn_of
 from greenroom.transports.responses_echo import ResponseEcho
-from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_errors import ResponseNotFound
 from greenroom.transports.responses_items import Context
-from greenroom.transports.responses_listing import input_items
 from greenroom.transports.session_items import session_items
 from greenroom.transports.transport import Host
 
@@ -31,6 +30,7 @@ class ResponsesTurns:
         self._host = host
         self._settings = settings
         self._conversations = conversations
+        self._known = KnownItems(self.find)
         self._deleted: set[TurnLog] = set()
         """Those that still run: they are not found any more, and not stored when they end."""
         self._deleting: set[asyncio.Task[bool]] = set()
@@ -48,15 +48,19 @@ class ResponsesTurns:
         Raises `ContinuationNotFound`, `InvalidRequest`, and what `Host.submit` raises.
         """
         previous = await self.previous(create, near)
-        context = Context()
-        if create.needs_context:
-            context.add(await self.said_before(create, previous))
         turn = turn_of(
             create,
             key=previous.turn.key if previous is not None else None,
             after=previous.id if previous is not None else None,
-            context=context,
+            context=await self.context(create, previous) if create.needs_context else None,
         )
+        log = await self._submit(create, turn, previous, own)
+        self._known.note(log)
+        return log
+
+    async def _submit(
+        self, create: CreateRequest, turn: Turn, previous: TurnLog | None, own: set[SessionKey] | None
+    ) -> TurnLog:
         if own is not None and turn.stored:
             own.discard(turn.key)
         elif own is not None and not turn.kept and (previous is None or turn.key in own):
@@ -72,6 +76,16 @@ class ResponsesTurns:
             return await self._host.submit(turn)
         finally:
             self._conversations.submitted(turn)
+
+    async def context(self, create: CreateRequest, previous: TurnLog | None) -> Context:
+        """What a request's input may refer to: what was said before it, and single items of other responses."""
+        context = Context()
+        context.add(await self.said_before(create, previous))
+        named = [open_.item for open_ in create.read.open if open_.item]
+        unknown = [item_id for item_id in named if item_id not in context.items]
+        for item in await self._known.items(unknown, create.principal) if unknown else ():
+            context.items[item["id"]] = item
+        return context
 
     async def previous(self, create: CreateRequest, near: TurnLog | None = None) -> TurnLog | None:
         """The response that a request continues. Raises `ContinuationNotFound`."""
@@ -147,11 +161,6 @@ class ResponsesTurns:
     def _is_deleted(self, log: TurnLog, task: asyncio.Task[bool]) -> None:
         self._deleting.discard(task)
         self._deleted.discard(log)
-
-
-def said_in(log: TurnLog) -> list[dict[str, Any]]:
-    """A turn's input and output as items."""
-    return [*input_items(log.turn), *output_items(log.turn, log.events())]
 
 
 def told_again(record: ResponseRecord) -> TurnLog:
