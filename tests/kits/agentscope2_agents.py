@@ -8,7 +8,7 @@ from agentscope.agent import Agent
 from agentscope.credential import OpenAICredential
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg, TextBlock, ThinkingBlock, ToolCallBlock, UserMsg
-from agentscope.model import ChatModelBase, ChatResponse, ChatUsage
+from agentscope.model import ChatModelBase, ChatResponse, ChatUsage, OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.tool import FunctionTool, Toolkit
 from pydantic import BaseModel, SecretStr
@@ -77,6 +77,7 @@ def agent(
     *functions: Callable[..., Any],
     concurrent: bool = True,
     permission: PermissionDecision | None = ALLOW,
+    prompt: str = "You are Friday.",
     **kwargs: Any,
 ) -> Agent:
     """An agent with these functions as tools. With `permission=None` it has to ask before it calls one."""
@@ -84,7 +85,13 @@ def agent(
         FunctionTool(function, permission=permission, is_concurrency_safe=concurrent)
         for function in functions
     ]
-    return Agent("Friday", "You are Friday.", model, toolkit=Toolkit(tools=tools), **kwargs)
+    return Agent("Friday", prompt, model, toolkit=Toolkit(tools=tools), **kwargs)
+
+
+def a_model(base_url: str) -> OpenAIChatModel:
+    """AgentScope's own model client, for the scripted model server."""
+    credential = OpenAICredential(api_key=SecretStr("any"), base_url=base_url)
+    return OpenAIChatModel(credential, "scripted", max_retries=0)
 
 
 def user(text: str) -> Msg:
