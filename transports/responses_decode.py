@@ -4,6 +4,8 @@ is known.
 Rule 1: no I/O, no clock of its own: time and ids come from `Sources`.
 Rule 2: any bytes whatever give a request or a `GreenroomError` that names the field and says what would be right.
 Rule 3: what a request asks for is done or refused, never dropped. Hints to a model (temperature, effort) are handed on.
+
+`null` means absent, an empty id is no id, and fields that are not known are kept in `AgentRequest.extra`.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.ids import Sources
 from greenroom.actors.messages import (
     AgentRequest,
@@ -22,8 +25,31 @@ from greenroom.actors.messages import (
     Turn,
     TurnOptions,
 )
+from greenroom.transports.json_checks import json_object, missing, owner
+from greenroom.transports.openai_fields import refuse_unhonoured
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
-from greenroom.transports.responses_items import Context, ReadItems
+from greenroom.transports.responses_fields import CHECKS
+from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
+from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
+
+_NOTHING = TurnOptions()
+_NO_INPUT = ReadItems((), ())
+_ASKED_AS = {
+    "tools": "tools",
+    "tool_choice": "tool_choice",
+    "forced_tool": "tool_choice",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "max_output_tokens": "max_output_tokens",
+}
+"""The options that not every application honours. Instructions and the form of the answer all do."""
+_HANDED_ON = ("model", "temperature", "top_p", "frequency_penalty", "presence_penalty", "stream")
+_OWN_PLACE = frozenset(
+    {
+        *(name for name in AgentRequest.__struct_fields__ if name != "extra"),
+        "max_output_tokens",
+    }
+)
+"""What does not go into `AgentRequest.extra`: it has a field of its own there."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -70,14 +96,46 @@ def decode_create(
     body: bytes, *, sources: Sources, settings: Settings, principal: str | None = None
 ) -> CreateRequest:
     """The request a body holds. Raises `InvalidRequest`, or `Forbidden` for another principal's `user_id`."""
-    raise NotImplementedError
+    fields = json_object(body, "input")
+    return read_create(fields, sources=sources, settings=settings, principal=principal)
 
 
 def read_create(
     fields: dict[str, Any], *, sources: Sources, settings: Settings, principal: str | None = None
 ) -> CreateRequest:
     """The same of a body that is decoded already, as those of WebSocket messages are."""
-    raise NotImplementedError
+    fields = {name: value for name, value in fields.items() if value is not None}
+    given = {name: check(fields[name], name) for name, check in CHECKS.items() if name in fields}
+    session_id = _session_id(given)
+    _check_together(fields, given)
+    options = _options(given)
+    refuse_unhonoured(options, settings.honours, _ASKED_AS)
+    said = fields.get("input")
+    read = _NO_INPUT if said is None else read_items(said, "input", sources.uuid, settings.label)
+    key_id = session_id or sources.uuid()
+    key = SessionKey(owner(given.get("user_id"), principal, key_id), key_id)
+    response_id = f"resp_{sources.uuid().replace('-', '')}"
+    background = given.get("background", False)
+    asked = asked_disconnect(fields.get("disconnect"))
+    return CreateRequest(
+        id=response_id,
+        created_at=sources.now(),
+        key=key,
+        addressed=bool(session_id),
+        request=_request(fields, given, read, key, response_id),
+        options=None if options == _NOTHING else options,
+        echo=_echo(given, read, settings),
+        read=read,
+        principal=principal,
+        overlap=asked_overlap(fields.get("overlap")),
+        disconnect=Disconnect() if background else asked or settings.disconnect,
+        stream=given.get("stream", False),
+        background=background,
+        store=given.get("store", True),
+        previous_response_id=given.get("previous_response_id") or None,
+        conversation=given.get("conversation") or None,
+        include=given.get("include", ()),
+    )
 
 
 def turn_of(
@@ -91,4 +149,123 @@ def turn_of(
 
     Raises `InvalidRequest` for an item or a call that is not in the context.
     """
-    raise NotImplementedError
+    request, echo = create.request, create.echo
+    key = key or create.key
+    if create.needs_context:
+        read = filled(create.read, context or Context())
+        echo = structs.replace(echo, items=read.listed)
+        request = structs.replace(request, input=read.messages)
+    if key != create.key:
+        request = structs.replace(request, session_id=key.session_id, user_id=key.user_id)
+    return Turn(
+        id=create.id,
+        key=key,
+        request=request,
+        principal=create.principal,
+        overlap=create.overlap,
+        disconnect=create.disconnect,
+        created_at=create.created_at,
+        options=create.options,
+        after=after,
+        kept=create.store or create.addressed,
+        stored=create.store,
+        background=create.background,
+        echo=echo,
+    )
+
+
+# -- what fits together --------------------------------------------------------------------------------------------
+
+
+def _session_id(given: dict[str, Any]) -> str | None:
+    """The session that is addressed: a conversation is one."""
+    session_id, conversation = given.get("session_id") or None, given.get("conversation") or None
+    if conversation and session_id and conversation != session_id:
+        raise InvalidRequest(
+            "session_id and conversation name two sessions; a conversation is a session, so give one of them",
+            field="session_id",
+        )
+    return conversation or session_id
+
+
+def _check_together(fields: dict[str, Any], given: dict[str, Any]) -> None:
+    if "prompt" in fields:
+        raise InvalidRequest(
+            "prompt names a template kept by OpenAI, and there are none here; send instructions and input",
+            field="prompt",
+        )
+    previous, conversation = given.get("previous_response_id"), given.get("conversation")
+    if previous and conversation:
+        raise InvalidRequest(
+            "previous_response_id and conversation cannot go together: each says what was said before; leave one out",
+            field="previous_response_id",
+        )
+    if not (fields.get("input") or fields.get("input") == "" or previous or conversation):
+        missing(
+            "input", "send a text, a list of items, or the previous_response_id or conversation to go on with"
+        )
+    if given.get("background") and given.get("store") is False:
+        raise InvalidRequest(
+            "background needs store: a response that is not kept could never be fetched; leave out `store: false`",
+            field="background",
+        )
+
+
+def _options(given: dict[str, Any]) -> TurnOptions:
+    tools, choice, text = given.get("tools"), given.get("tool_choice"), given.get("text")
+    return TurnOptions(
+        instructions=given.get("instructions") or None,
+        tools=tools.tools if tools is not None else (),
+        tool_choice=choice.choice if choice is not None else "auto",
+        forced_tool=choice.forced if choice is not None else None,
+        parallel_tool_calls=given.get("parallel_tool_calls"),
+        max_output_tokens=given.get("max_output_tokens"),
+        temperature=given.get("temperature"),
+        top_p=given.get("top_p"),
+        reasoning_effort=given.get("reasoning", {}).get("effort"),
+        answer=text.answer if text is not None else None,
+    )
+
+
+# -- what is made of it --------------------------------------------------------------------------------------------
+
+
+def _request(
+    fields: dict[str, Any], given: dict[str, Any], read: ReadItems, key: SessionKey, response_id: str
+) -> AgentRequest:
+    """What a handler gets as `request`. Fields of this API that `/process` does not have are in `extra`."""
+    handed_on = {name: given[name] for name in _HANDED_ON if name in given}
+    handed_on.setdefault("stream", False)
+    return AgentRequest(
+        input=read.messages,
+        session_id=key.session_id,
+        user_id=key.user_id,
+        id=response_id,
+        max_tokens=given.get("max_output_tokens"),
+        extra={name: value for name, value in fields.items() if name not in _OWN_PLACE},
+        **handed_on,
+    )
+
+
+_REPEATED = [
+    name
+    for name in ResponseEcho.__struct_fields__
+    if name in CHECKS
+    and name not in {"model", "tools", "tool_choice", "text", "previous_response_id", "conversation"}
+]
+
+
+def _echo(given: dict[str, Any], read: ReadItems, settings: Settings) -> ResponseEcho:
+    tools, choice, text = given.get("tools"), given.get("tool_choice"), given.get("text")
+    return ResponseEcho(
+        model=given.get("model") or settings.model,
+        items=read.listed,
+        label=settings.label,
+        display=settings.display,
+        previous_response_id=given.get("previous_response_id") or None,
+        conversation=given.get("conversation") or None,
+        text=text.shown if text is not None else None,
+        tool_choice=choice.shown if choice is not None else "auto",
+        tools=tools.shown if tools is not None else (),
+        **{name: given[name] for name in _REPEATED if name in given},
+    )
