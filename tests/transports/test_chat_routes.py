@@ -11,14 +11,12 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from aiohttp import web
 from openai import AsyncOpenAI
 
 from greenroom import (
     AgentApp,
     AgentRequest,
     Data,
-    Host,
     ItemDone,
     ItemStarted,
     Message,
@@ -29,10 +27,9 @@ from greenroom import (
     Usage,
 )
 from greenroom.transports.chat_encode import ToolDisplay
-from greenroom.transports.chat_routes import ChatRoutes
-from greenroom.transports.compatible_routes import BASE_PATH, compatible_routes
-from greenroom.transports.request_body import BodyReader
+from greenroom.transports.compatible_routes import BASE_PATH
 from kits.chat_rules import Said, check_completion, check_stream
+from kits.http_client import served
 from kits.system import asked
 
 SIZE = 1 << 16
@@ -40,28 +37,10 @@ WEATHER: Any = {"type": "function", "function": {"name": "get_weather", "paramet
 
 
 class Chat:
-    """A transport with Chat Completions alone, and a client for it."""
+    """Chat Completions as bytes."""
 
-    name = "chat"
-
-    def __init__(self, tools: ToolDisplay = "hidden") -> None:
-        self._tools: ToolDisplay = tools
-        self._runner: web.AppRunner | None = None
-        self.url = ""
-
-    async def start(self, host: Host) -> None:
-        body = BodyReader(SIZE, 5.0, "body_bytes")
-        routes = ChatRoutes(host, body=body, keepalive_seconds=15.0, tools=self._tools).routes()
-        app = web.Application()
-        app.add_routes(compatible_routes(routes, host.sources))
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}{BASE_PATH}"
-
-    async def stop(self, deadline: float) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     async def post(self, body: Any, **options: Any) -> tuple[int, bytes, Any]:
         """A request as it is; its status, body and headers."""
@@ -83,13 +62,11 @@ class Chat:
 
 @asynccontextmanager
 async def chatting(app: AgentApp, tools: ToolDisplay = "hidden") -> AsyncIterator[tuple[Chat, Any]]:
-    chat = Chat(tools)
-    await app.start(chat)
-    try:
+    """Serve an application; a client, and OpenAI's."""
+    async with served(app, chat_tool_display=tools, compatible_body_bytes=SIZE) as server:
+        chat = Chat(server.url + BASE_PATH)
         async with AsyncOpenAI(base_url=chat.url, api_key="any") as client:
             yield chat, client
-    finally:
-        await app.stop()
 
 
 def user(text: str) -> dict[str, Any]:
