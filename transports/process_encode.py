@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, cast
 
+from msgspec import Struct, field
 from msgspec.json import Encoder
 from msgspec.structs import asdict, astuple
 
@@ -39,7 +40,16 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Turn, Usage
 from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import encode
-from greenroom.transports.process_templates import MESSAGE, NULL, RESPONSE, TEXT
+from greenroom.transports.process_templates import (
+    ACCEPTED,
+    DELTA_HEAD,
+    MESSAGE,
+    NULL,
+    OPENED,
+    RESPONSE,
+    STARTED,
+    TEXT,
+)
 from greenroom.transports.sse import DONE
 from greenroom.transports.tool_blocks import blocks
 
@@ -54,18 +64,20 @@ _NUMBER = len(b'{"sequence_number":0')
 _DELTA = b'data: {"sequence_number":%d%b%b}\n\n'
 
 
-class OpenItem:
-    """What the encoder keeps of an item that is being written."""
+class OpenItem(Struct, eq=False):
+    """What the encoder keeps of an item that is being written. `labels`: its id, type and role as JSON."""
 
-    __slots__ = ("arguments", "call", "head", "labels", "parts", "sent")
+    labels: tuple[bytes, bytes, bytes]
+    call: ToolCall
+    parts: list[bytes] = field(default_factory=list)
+    head: bytes = b""
+    arguments: bytearray = field(default_factory=bytearray)
+    sent: int = 0
 
-    def __init__(self, item: str, type: str, role: str, call: ToolCall) -> None:
-        self.labels = (encode(item), _common(type), _common(role))
-        self.call = call
-        self.parts: list[bytes] = []
-        self.head = b""
-        self.arguments: bytearray  # of a call; nothing else has them
-        self.sent = 0
+    @classmethod
+    def of(cls, item: str, type: str, role: str, call: ToolCall = NO_CALL) -> OpenItem:
+        """An item of which nothing is written yet."""
+        return cls((encode(item), _common(type), _common(role)), call)
 
 
 class ProcessEncoder:
@@ -156,10 +168,12 @@ class ProcessEncoder:
         return RESPONSE % (place, status, error, turn_id, created_at, completed_at, output, usage, session_id)
 
     def _accepted(self, _: TurnAccepted, frames: list[bytes]) -> None:
-        self._add(self._response(self.number, b"created"), frames)
+        frames.append(ACCEPTED % (self.number, *self._labels))
+        self.number += 1
 
     def _started(self, _: TurnStarted, frames: list[bytes]) -> None:
-        self._add(self._response(self.number, b"in_progress"), frames)
+        frames.append(STARTED % (self.number, *self._labels))
+        self.number += 1
 
     def _ended(self, event: Terminal, frames: list[bytes]) -> None:
         self._add(self.ending(event), frames)
@@ -178,13 +192,13 @@ class ProcessEncoder:
         call = NO_CALL
         if event.kind == "tool_call" or event.kind == "tool_output":
             call = ToolCall(event.call_id or "", event.name or "", "", event.server_label)
-        item = OpenItem(event.item, message_type(event.kind, event.server_label), event.role, call)
+        item = OpenItem.of(event.item, message_type(event.kind, event.server_label), event.role, call)
         self._items[event.item] = item
-        self._add(_message(self.number, b"in_progress", item), frames)
+        frames.append(OPENED % (self.number, *item.labels))
+        self.number += 1
         if event.kind == "tool_call":
             empty = _content(0, b"in_progress", event.item, 0, call)
             item.head = empty[_NUMBER : -len(b'"}}')]
-            item.arguments = bytearray()
             self._add_arguments(item, frames)
 
     def _close(self, event: ItemDone, frames: list[bytes]) -> None:
@@ -205,8 +219,7 @@ class ProcessEncoder:
 
     def _turn_to(self, item: str, part: int) -> bytes:
         self._item, self._part = item, part
-        empty = TEXT % (0, b"in_progress", part, b"true", encode(item), b"")
-        self._head = empty[_NUMBER : -len(b"}")]
+        self._head = DELTA_HEAD % (part, self._items[item].labels[0])
         return self._head
 
     def _arguments(self, event: ArgumentsDelta, frames: list[bytes]) -> None:
@@ -229,8 +242,12 @@ class ProcessEncoder:
         self._add(_content(self.number, b"in_progress", event.item, 0, so_far), frames)
 
     def _part_done(self, event: PartDone, frames: list[bytes]) -> None:
-        line = _content(self.number, b"completed", event.item, event.part, event.content)
-        self._items[event.item].parts.append(line)
+        item, part = self._items[event.item], event.content
+        if type(part) is Text:
+            line = TEXT % (self.number, b"completed", event.part, NULL, item.labels[0], encode(part.text))
+        else:
+            line = _content(self.number, b"completed", event.item, event.part, part)
+        item.parts.append(line)
         self._add(line, frames)
 
 
@@ -267,7 +284,7 @@ def message_type(kind: ItemKind, server_label: str | None) -> str:
 def _opened(item: Item) -> OpenItem:
     call = next((part for part in item.parts if isinstance(part, ToolCall | ToolOutput)), None)
     label = call.server_label if call else None
-    return OpenItem(item.id, message_type(item.kind, label), item.role, ToolCall("", "", "", label))
+    return OpenItem.of(item.id, message_type(item.kind, label), item.role)
 
 
 def _list(lines: list[bytes]) -> bytes:
@@ -275,9 +292,9 @@ def _list(lines: list[bytes]) -> bytes:
 
 
 def _message(
-    number: int, status: bytes, item: OpenItem, parts: list[bytes] | None = None, said: Item | None = None
+    number: int, status: bytes, item: OpenItem, parts: list[bytes], said: Item | None = None
 ) -> bytes:
-    content = NULL if parts is None else _list(parts)
+    content = _list(parts)
     if said is None:
         return MESSAGE % (number, status, *item.labels, content, NULL, NULL)
     metadata = NULL if said.metadata is None else encode(said.metadata)

@@ -21,6 +21,35 @@ _JSON: Any = Raw(b"%b")
 NULL = b"null"
 """What goes into a JSON hole that has no value."""
 
+
+def _frame(line: wire.WireObject) -> bytes:
+    return b"data: %b\n\n" % _encode(line)
+
+
+ACCEPTED = _frame(
+    wire.Response(sequence_number=_INTEGER, status="created", id=_JSON, created_at=_INTEGER, session_id=_JSON)
+)
+STARTED = _frame(
+    wire.Response(
+        sequence_number=_INTEGER, status="in_progress", id=_JSON, created_at=_INTEGER, session_id=_JSON
+    )
+)
+OPENED = _frame(
+    wire.Message(sequence_number=_INTEGER, status="in_progress", id=_JSON, type=_JSON, role=_JSON)
+)
+"""These three are whole frames; what follows are lines, which also nest."""
+DELTA_HEAD = _encode(
+    wire.TextContent(
+        sequence_number=0,
+        status="in_progress",
+        type="text",
+        index=_INTEGER,
+        delta=True,
+        msg_id=_JSON,
+        text="",
+    )
+)[len(b'{"sequence_number":0') : -len(b'""}')]
+"""What stands between a delta's number and its text."""
 RESPONSE = _encode(
     wire.Response(
         sequence_number=_JSON,
