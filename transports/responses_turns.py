@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,9 @@ from greenroom.transports.responses_items import Context
 from greenroom.transports.session_items import session_items
 from greenroom.transports.transport import Host
 
+DELETED = 10_000
+"""Deleted responses whose ids are remembered."""
+
 
 class ResponsesTurns:
     """The responses of an application. `principal`: who asks; only his are found."""
@@ -31,8 +35,8 @@ class ResponsesTurns:
         self._settings = settings
         self._conversations = conversations
         self._known = KnownItems(self.find)
-        self._deleted: set[TurnLog] = set()
-        """Those that still run: they are not found any more, and not stored when they end."""
+        self._deleted: OrderedDict[tuple[str | None, str], None] = OrderedDict()
+        """Some of them may still run, or be on their way to the store."""
         self._deleting: set[asyncio.Task[bool]] = set()
 
     # -- making one ------------------------------------------------------------------------------------------------
@@ -117,14 +121,16 @@ class ResponsesTurns:
             log = self._host.find(response_id, principal)
         except TurnNotFound:
             log = None
-        if log is not None and (log.terminal is None or not log.turn.stored):
-            if log in self._deleted or not log.turn.stored or not isinstance(log.turn.echo, ResponseEcho):
-                raise _unknown(response_id)
+        if (principal, response_id) in self._deleted or (log is not None and not _is_response(log.turn)):
+            raise _unknown(response_id)
+        if log is not None and log.terminal is None:
             return log
         record = await self._host.responses.get(principal, response_id)
-        if record is None or not isinstance(record.turn.echo, ResponseEcho):
+        if record is not None and _is_response(record.turn):
+            return told_again(record)
+        if log is None or log.expired:
             raise _unknown(response_id)
-        return told_again(record)
+        return log  # it has ended just now, and is being stored
 
     async def cancel(self, response_id: str, principal: str | None) -> TurnLog:
         """Stop it, if it runs in the background and has not ended; gives it as it is then.
@@ -146,21 +152,25 @@ class ResponsesTurns:
     async def delete(self, response_id: str, principal: str | None) -> None:
         """Keep it no longer; if it runs, it runs on. Raises `ResponseNotFound`."""
         log = await self.find(response_id, principal)
+        self._deleted[principal, response_id] = None
+        while len(self._deleted) > DELETED:
+            self._deleted.popitem(last=False)
         if log.terminal is None:
-            self._deleted.add(log)
             log.watch(partial(self._delete_ended, log))
         else:
             await self._host.responses.delete(principal, response_id)
 
     def _delete_ended(self, log: TurnLog) -> None:
-        if log.terminal is not None and log in self._deleted:
-            task = asyncio.ensure_future(self._host.responses.delete(log.turn.principal, log.id))
+        if log.terminal is not None:
+            deleting = self._host.responses.delete(log.turn.principal, log.id)
+            task = asyncio.get_running_loop().create_task(deleting)
             self._deleting.add(task)
-            task.add_done_callback(partial(self._is_deleted, log))
+            task.add_done_callback(self._deleting.discard)
 
-    def _is_deleted(self, log: TurnLog, task: asyncio.Task[bool]) -> None:
-        self._deleting.discard(task)
-        self._deleted.discard(log)
+
+def _is_response(turn: Turn) -> bool:
+    """Whether it was asked for as a response, and as one that can be found."""
+    return turn.stored and isinstance(turn.echo, ResponseEcho)
 
 
 def told_again(record: ResponseRecord) -> TurnLog:
