@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from greenroom.actors.answer_check import check_schema
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.ids import Sources
 from greenroom.actors.messages import (
@@ -44,8 +45,10 @@ from greenroom.transports.json_checks import (
     owner,
     string,
     unknown,
+    word,
 )
 from greenroom.transports.openai_fields import (
+    EFFORTS,
     distinct_tools,
     function_tool,
     json_schema_answer,
@@ -222,7 +225,11 @@ def _answer(value: Any, at: str) -> AnswerFormat | None:
         unknown(f"{at}.type", kind, _FORMATS)
     if fields.get("json_schema") is None:
         missing(f"{at}.json_schema", 'it holds the schema: {"name", "schema", "strict"}')
-    return json_schema_answer(fields["json_schema"], f"{at}.json_schema")
+    answer = json_schema_answer(fields["json_schema"], f"{at}.json_schema")
+    if answer.schema is None:
+        missing(f"{at}.json_schema.schema", "it is what the answer must validate against")
+    check_schema(answer.schema, f"{at}.json_schema.schema")
+    return answer
 
 
 def _includes_usage(value: Any, at: str) -> bool:
@@ -259,7 +266,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "seed": integer,
     "max_tokens": _tokens,
     "max_completion_tokens": _tokens,
-    "reasoning_effort": string,
+    "reasoning_effort": lambda value, at: word(value, at, EFFORTS),
     "tools": _tools,
     "tool_choice": _tool_choice,
     "parallel_tool_calls": boolean,

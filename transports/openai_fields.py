@@ -14,6 +14,7 @@ from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import AnswerFormat, FunctionTool, TurnOptions
 from greenroom.transports.json_checks import boolean, mapping, needed_string, optional_string, string
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512
