@@ -25,7 +25,9 @@ from greenroom.actors.messages import (
     Turn,
     Video,
 )
-from greenroom.transports.process_decode import ID_CHARS, NESTING, decode_request
+from greenroom.transports import process_decode
+from greenroom.transports.json_checks import ID_CHARS, NESTING
+from greenroom.transports.process_decode import decode_request
 
 
 def sources() -> Sources:
@@ -451,3 +453,45 @@ def test_any_damage_gives_a_turn_or_a_client_error(body: dict[str, Any], data: s
 @given(st.binary())
 def test_any_bytes_give_a_turn_or_a_client_error(body: bytes) -> None:
     check_outcome(body, None)
+
+
+# -- the quick way and the thorough one --------------------------------------------------------------------------
+
+usual_text = st.text(max_size=4) | st.none()
+usual_part = st.fixed_dictionaries(
+    {"type": st.just("text"), "text": st.text(max_size=4)}
+) | st.fixed_dictionaries({"type": st.just("image"), "image_url": st.text(max_size=4)})
+usual_message = st.fixed_dictionaries(
+    {"content": st.text(max_size=4) | st.lists(usual_part, max_size=2) | st.none()},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "tool", None, "nobody"]),
+        "type": st.sampled_from(["message", "reasoning", None]),
+        "id": usual_text,
+        "name": usual_text,
+        "metadata": st.dictionaries(st.text(max_size=2), values, max_size=2) | st.none(),
+        "more": values,
+    },
+)
+usual_bodies = st.fixed_dictionaries(
+    {"input": st.lists(usual_message, max_size=3)},
+    optional={
+        "session_id": usual_text,
+        "user_id": usual_text,
+        "id": usual_text,
+        "stream": st.sampled_from([True, False, None, 1]),
+        "temperature": values,
+    },
+)
+
+
+@given(usual_bodies | bodies)
+def test_what_msgspec_reads_alone_is_what_reading_by_hand_gives(body: dict[str, Any]) -> None:
+    raw = msgspec.json.encode(body)
+    quick = process_decode._usual(raw)
+    if quick is not None:
+        assert quick == process_decode._request(raw)
+
+
+def test_the_quick_way_is_taken() -> None:
+    body = {"input": [{"role": "user", "content": "Hello"}], "session_id": "s", "stream": True}
+    assert process_decode._usual(msgspec.json.encode(body)) is not None
