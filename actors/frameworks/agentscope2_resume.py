@@ -40,7 +40,7 @@ def take_in(agent: Agent, inputs: Msg | Sequence[Msg] | None) -> tuple[Any, set[
     if waiting:
         _close(agent, results)
     new = next((number for number in range(len(msgs), 0, -1) if is_history(msgs[number - 1])), 0)
-    agent.state.context.extend(msgs[:new])
+    agent.state.context.extend(_joined(msgs[:new]))
     return msgs[new:], set()
 
 
@@ -82,6 +82,18 @@ def _check_pairs(agent: Agent, msgs: Sequence[Msg]) -> None:
                         field="input",
                     )
                 block.name = block.name or call.name
+
+
+def _joined(history: Sequence[Msg]) -> list[Msg]:
+    """What an agent did in a row as one message, as it would have it itself: calls that were made at once stay so."""
+    joined: list[Msg] = []
+    for msg in history:
+        acts = msg.role == "assistant" and is_history(msg)
+        if acts and joined and joined[-1].role == "assistant" and is_history(joined[-1]):
+            joined[-1] = joined[-1].model_copy(update={"content": [*joined[-1].content, *msg.content]})
+        else:
+            joined.append(msg)
+    return joined
 
 
 def _resume(
