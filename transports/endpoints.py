@@ -13,30 +13,26 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
-import anyio
 import msgspec
 from aiohttp import web
 
 from greenroom.actors.errors import (
-    BodyTooLarge,
     GreenroomError,
     HandlerError,
     InvalidRequest,
     NotServing,
-    UnsupportedMediaType,
 )
 from greenroom.actors.offload import call, iterate_in_thread
 from greenroom.transports.endpoint_arguments import Binder, Given
 from greenroom.transports.event_stream import HEADERS
 from greenroom.transports.http_errors import error_response
-from greenroom.transports.process_routes import FORM_TYPES
+from greenroom.transports.request_body import BodyReader
 from greenroom.transports.sse import data_frame
 from greenroom.transports.transport import Endpoint, Host
 
 logger = logging.getLogger("greenroom.endpoints")
 
-READ_SECONDS = 30.0
-"""How long a request's body may take to arrive."""
+_BODY = BodyReader(None, 30.0, "body_bytes")
 
 _PATH_NAME = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
@@ -100,19 +96,7 @@ async def read_request(caller: EndpointCaller, request: web.Request, host: Host)
 
 
 async def _body(request: web.Request) -> Any:
-    if request.content_type in FORM_TYPES and "Content-Type" in request.headers:
-        raise UnsupportedMediaType(
-            f"the body is declared as {request.content_type}; send JSON and say so: -H 'Content-Type: application/json'"
-        )
-    try:
-        with anyio.fail_after(READ_SECONDS):
-            body = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise BodyTooLarge(f"the body is larger than this server takes: {error.text}") from error
-    except TimeoutError:
-        raise InvalidRequest(
-            f"the body did not arrive within {READ_SECONDS:g} s; the connection is too slow or was stalled"
-        ) from None
+    body = await _BODY.read(request)
     try:
         return msgspec.json.decode(body) if body else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

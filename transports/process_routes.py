@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-import anyio
 from aiohttp import web
 
-from greenroom.actors.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
 from greenroom.transports.frames import resume_position
 from greenroom.transports.process_decode import decode_request
 from greenroom.transports.process_encode import ProcessEncoder, response_object
+from greenroom.transports.request_body import BodyReader, check_media_type
 from greenroom.transports.transport import Host
-
-FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
-"""What a page of any site may post without asking (a CORS "simple request"): refused, or it could use a local agent."""
 
 
 class ProcessRoutes:
@@ -24,7 +20,7 @@ class ProcessRoutes:
 
     def __init__(self, host: Host, *, read_seconds: float, keepalive_seconds: float) -> None:
         self._host = host
-        self._read_seconds = read_seconds
+        self._body = BodyReader(None, read_seconds, "body_bytes")
         self._keepalive_seconds = keepalive_seconds
 
     def routes(self) -> list[web.RouteDef]:
@@ -39,13 +35,9 @@ class ProcessRoutes:
     async def process(self, request: web.Request) -> web.StreamResponse:
         """A turn: its events as a stream, or with `"stream": false` its response."""
         host = self._host
-        if request.content_type in FORM_TYPES and "Content-Type" in request.headers:
-            raise UnsupportedMediaType(
-                f"the body is declared as {request.content_type}; send JSON, and say so: "
-                "-H 'Content-Type: application/json'"
-            )
+        check_media_type(request)
         principal = await host.authenticate(request.headers)
-        turn = decode_request(await self._body(request), sources=host.sources, principal=principal)
+        turn = decode_request(await self._body.read(request), sources=host.sources, principal=principal)
         log = await host.submit(turn)
         try:
             if turn.request.stream:
@@ -88,20 +80,3 @@ class ProcessRoutes:
             request, log, ProcessEncoder, position, with_ids=with_ids, keepalive=self._keepalive_seconds
         )
         return follower.run()
-
-    async def _body(self, request: web.Request) -> bytes:
-        """The body, bounded in size and time. Raises `BodyTooLarge` and `InvalidRequest`."""
-        try:
-            if request.content.is_eof():  # it came with the headers, as most do
-                return await request.read()
-            with anyio.fail_after(self._read_seconds):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise BodyTooLarge(
-                "the body is larger than this server takes; "
-                "send large media by URL, or raise the server's body_bytes"
-            ) from None
-        except TimeoutError:
-            raise InvalidRequest(
-                f"the body did not arrive within {self._read_seconds:g} s; the connection is too slow or was stalled"
-            ) from None

@@ -10,45 +10,60 @@ from aiohttp import web
 from msgspec import Struct
 
 from greenroom.actors.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
-from greenroom.transports.process_routes import FORM_TYPES
+
+FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+"""What a page of any site may post without asking (a CORS "simple request"): refused, or it could use a local agent."""
+
+
+def check_media_type(request: web.Request) -> None:
+    """Raises `UnsupportedMediaType` for a body that is declared as what a form sends."""
+    if (
+        request.headers.get("Content-Type") == "application/json"
+    ):  # as nearly all say; it spares taking it apart
+        return
+    if request.content_type in FORM_TYPES and "Content-Type" in request.headers:
+        raise UnsupportedMediaType(
+            f"the body is declared as {request.content_type}; send JSON, and say so: "
+            "-H 'Content-Type: application/json'"
+        )
 
 
 class BodyReader(Struct, frozen=True):
-    """`size`: the most bytes, decompressed; `seconds`: how long they may take; `setting`: the name of that bound."""
+    """`size`: the most bytes, decompressed (none: what the application takes); `seconds`: how long they may take;
+    `setting`: the name of that bound."""
 
-    size: int
+    size: int | None
     seconds: float
     setting: str
 
     async def read(self, request: web.Request) -> bytes:
         """The body. Raises `UnsupportedMediaType`, `BodyTooLarge`, or `InvalidRequest` when it does not arrive."""
-        if request.content_type in FORM_TYPES and "Content-Type" in request.headers:
-            raise UnsupportedMediaType(
-                f"the body is declared as {request.content_type}; send JSON, and say so: "
-                "-H 'Content-Type: application/json'"
-            )
-        if (request.content_length or 0) > self.size:
-            raise self._too_large()
+        check_media_type(request)
+        most = request.client_max_size if self.size is None else self.size
+        if request.content.is_eof():  # it came with the headers, as most do
+            # What is read already, by a middleware, aiohttp still has.
+            whole = request.content.read_nowait() or await request.read()
+            self._check(len(whole), most)
+            return whole
+        self._check(request.content_length or 0, most)
         try:
-            if request.content.is_eof():  # it came with the headers, as most do
-                return await self._pieces(request)
             with anyio.fail_after(self.seconds):
-                return await self._pieces(request)
+                return await self._pieces(request, most)
         except TimeoutError:
             raise InvalidRequest(
                 f"the body did not arrive within {self.seconds:g} s; the connection is too slow or was stalled"
             ) from None
 
-    async def _pieces(self, request: web.Request) -> bytes:
+    async def _pieces(self, request: web.Request, most: int) -> bytes:
         whole = bytearray()
         while piece := await request.content.readany():
             whole += piece
-            if len(whole) > self.size:
-                raise self._too_large()
+            self._check(len(whole), most)
         return bytes(whole)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the body is larger than the {self.size} bytes this server takes here; "
-            f"send large media by URL, or raise the server's {self.setting}"
-        )
+    def _check(self, size: int, most: int) -> None:
+        if size > most:
+            raise BodyTooLarge(
+                f"the body is larger than the {most} bytes this server takes here; "
+                f"send large media by URL, or raise the server's {self.setting}"
+            )
