@@ -9,14 +9,15 @@ they see; the one that commits last is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from msgspec import field
+from msgspec import Struct, field
 
 from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import SessionKey
+from greenroom.services.marks import BEFORE, standing
 from greenroom.services.plain_json import decode, encode
 from greenroom.services.service import Service, not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
@@ -46,10 +47,19 @@ class StateService(Service, Protocol):
         ...
 
 
+class _Mark(Struct, frozen=True, gc=False):
+    """The rounds as they were after a turn. Not to be changed."""
+
+    turn: str
+    rounds: dict[int, bytes]
+
+
 class _States(Resident, gc=False):
-    """One session's rounds, each as JSON."""
+    """One session's rounds, each as JSON. `lost`: there were marks before those there are."""
 
     rounds: dict[int, bytes] = field(default_factory=dict)
+    marks: tuple[_Mark, ...] = ()
+    lost: bool = False
 
 
 class _Staged:
@@ -63,19 +73,21 @@ class _Staged:
 
     def apply(self, turn_id: str) -> None:
         for key, rounds in self.rounds.items():
-            self._service._keep(key, rounds)
+            self._service._keep(key, rounds, turn_id)
 
 
 class InMemoryStateService:
     """A `StateService` in this process's memory: stopping it forgets everything.
 
-    `rounds_kept`: of each session, those with the highest numbers. The other bounds are those of `session_map.Bounds`.
+    `rounds_kept`: of each session, those with the highest numbers. `turns_kept`: it is known how a session was after so
+    many of its last turns (`Forkable`). The other bounds are those of `session_map.Bounds`.
     """
 
     def __init__(
         self,
         *,
         rounds_kept: int = 20,
+        turns_kept: int = 50,
         max_sessions: int = DEFAULT_BOUNDS.max_sessions,
         max_bytes: int = DEFAULT_BOUNDS.max_bytes,
         session_bytes: int = DEFAULT_BOUNDS.session_bytes,
@@ -83,6 +95,7 @@ class InMemoryStateService:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rounds_kept = rounds_kept
+        self._turns_kept = turns_kept
         self._bounds = Bounds(
             max_sessions=max_sessions,
             max_bytes=max_bytes,
@@ -93,7 +106,7 @@ class InMemoryStateService:
         self._sessions: SessionMap[_States] | None = None
 
     def __repr__(self) -> str:
-        return f"<InMemoryStateService: {self._sessions or 'not started'}>"
+        return f"<InMemoryStateService: {'not started' if self._sessions is None else self._sessions}>"
 
     async def __aenter__(self) -> InMemoryStateService:
         await self.start()
@@ -150,6 +163,33 @@ class InMemoryStateService:
         state: dict[str, Any] | None = decode(raw) if raw is not None else None
         return state
 
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn; see `Forkable.fork`."""
+        sessions = self._use()
+        states = sessions.find(source)
+        sessions.drop(target)
+        if states is None:
+            return True  # it has nothing here, and had nothing
+        if not states.marks and not states.lost:  # no turn has changed it
+            sessions.keep(target, _States(rounds=dict(states.rounds)), states.size)
+            return True
+        place = standing([mark.turn for mark in states.marks], turn_id, turns)
+        if place < 0:
+            return not states.lost
+        marks = states.marks[: place + 1]
+        forked = _States(rounds=marks[-1].rounds, marks=marks, lost=states.lost)
+        sessions.keep(target, forked, _size(forked))
+        return True
+
+    async def forget(self, key: SessionKey) -> None:
+        """Keep nothing of the session any more."""
+        self._use().drop(key)
+
+    def _use(self) -> SessionMap[_States]:
+        if self._sessions is None:
+            raise not_started(self)
+        return self._sessions
+
     def _encoded(self, state: dict[str, Any]) -> bytes:
         if not isinstance(state, dict):
             raise HandlerError(f"a state is a dict, not a {type(state).__name__}", field="state")
@@ -164,9 +204,7 @@ class InMemoryStateService:
 
     def _rounds(self, key: SessionKey) -> dict[int, bytes]:
         """The rounds as the code that asks sees them. Not to be changed."""
-        if self._sessions is None:
-            raise not_started(self)
-        states = self._sessions.find(key)
+        states = self._use().find(key)
         kept = states.rounds if states is not None else {}
         staged = self._staged(key)
         if not staged:
@@ -184,22 +222,46 @@ class InMemoryStateService:
         except TurnOver:
             return None  # reading after the turn's end is fine, and finds what is committed
 
-    def _keep(self, key: SessionKey, rounds: dict[int, bytes]) -> None:
-        if self._sessions is None:
+    def _keep(self, key: SessionKey, rounds: dict[int, bytes], turn_id: str | None = None) -> None:
+        sessions = self._sessions
+        if sessions is None:
             return  # stopped before the turn's end: everything is forgotten anyway
-        states = self._sessions.find(key) or _States()
-        size = states.size + _add(states.rounds, rounds, self._rounds_kept)
-        while size > self._bounds.session_bytes and len(states.rounds) > 1:
-            size -= len(states.rounds.pop(min(states.rounds)))
-        self._sessions.keep(key, states, size)
+        states = sessions.find(key)
+        if states is None:
+            states = _States()
+        elif turn_id is not None and not states.marks and not states.lost:
+            states.marks = (_Mark(BEFORE, states.rounds),)
+        if states.marks:
+            states.rounds = dict(states.rounds)
+        _add(states.rounds, rounds, self._rounds_kept)
+        size = _size(states)
+        while size > self._bounds.session_bytes and (states.marks or len(states.rounds) > 1):
+            if states.marks:
+                self._drop_marks(states, 1)
+            else:
+                del states.rounds[min(states.rounds)]
+            size = _size(states)
+        if turn_id is not None:
+            states.marks = (*states.marks, _Mark(turn_id, states.rounds))
+            self._drop_marks(states, len(states.marks) - self._turns_kept)
+            size = _size(states)
+        sessions.keep(key, states, size)
+
+    def _drop_marks(self, states: _States, count: int) -> None:
+        if count > 0:
+            states.marks = states.marks[count:]
+            states.lost = True
 
 
-def _add(rounds: dict[int, bytes], new: dict[int, bytes], most: int) -> int:
-    """Add rounds and drop the oldest over `most`. Gives by how many bytes it grew."""
-    grown = 0
-    for number, raw in new.items():
-        grown += len(raw) - len(rounds.get(number, b""))
-        rounds[number] = raw
+def _size(states: _States) -> int:
+    """The bytes of all rounds that are held; marks mostly hold the same ones."""
+    held = {id(raw): len(raw) for mark in states.marks for raw in mark.rounds.values()}
+    held.update((id(raw), len(raw)) for raw in states.rounds.values())
+    return sum(held.values())
+
+
+def _add(rounds: dict[int, bytes], new: dict[int, bytes], most: int) -> None:
+    """Add rounds and drop the oldest over `most`."""
+    rounds.update(new)
     while len(rounds) > most:
-        grown -= len(rounds.pop(min(rounds)))
-    return grown
+        del rounds[min(rounds)]

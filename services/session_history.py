@@ -18,9 +18,11 @@ from msgspec.structs import astuple
 from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import Message, SessionKey, Text
 from greenroom.services.compact import CompactMessage, decode_message, read_message
+from greenroom.services.marks import BEFORE, standing
+from greenroom.services.message_marks import History, forked
 from greenroom.services.plain_json import encode, misread
 from greenroom.services.service import Service, not_started
-from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
+from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, SessionMap
 from greenroom.services.user_sessions import UserSessions
 from greenroom.services.work import current_work
 
@@ -74,12 +76,6 @@ class SessionHistoryService(Service, Protocol):
         ...
 
 
-class _History(Resident, gc=False):
-    """One session's messages, each encoded: appending touches none of those before."""
-
-    messages: list[bytes] = field(default_factory=list)
-
-
 class _Change:
     """What one turn did to one session. `fresh`: what was there before does not count. `gone`: it was deleted last."""
 
@@ -110,19 +106,21 @@ class _Staged:
 
     def apply(self, turn_id: str) -> None:
         for key, change in self.changes.items():
-            self._service._make(key, change)
+            self._service._make(key, change, turn_id)
 
 
 class InMemorySessionHistoryService:
     """A `SessionHistoryService` in this process's memory: stopping it forgets everything.
 
-    `messages_kept`: of each session, the newest. The other bounds are those of `session_map.Bounds`.
+    `messages_kept`: of each session, the newest. `turns_kept`: it is known how a session was after so many of its last
+    turns (`Forkable`), unless it is deleted outside of turns. The other bounds are those of `session_map.Bounds`.
     """
 
     def __init__(
         self,
         *,
         messages_kept: int = 2_000,
+        turns_kept: int = 50,
         max_sessions: int = DEFAULT_BOUNDS.max_sessions,
         max_bytes: int = DEFAULT_BOUNDS.max_bytes,
         session_bytes: int = DEFAULT_BOUNDS.session_bytes,
@@ -131,6 +129,7 @@ class InMemorySessionHistoryService:
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._messages_kept = messages_kept
+        self._turns_kept = turns_kept
         self._bounds = Bounds(
             max_sessions=max_sessions,
             max_bytes=max_bytes,
@@ -140,10 +139,12 @@ class InMemorySessionHistoryService:
         self._monotonic = monotonic
         self._new_id = new_id
         self._users = UserSessions()
-        self._sessions: SessionMap[_History] | None = None
+        self._sessions: SessionMap[History] | None = None
 
     def __repr__(self) -> str:
-        return f"<InMemorySessionHistoryService: {self._sessions or 'not started'}>"
+        return (
+            f"<InMemorySessionHistoryService: {'not started' if self._sessions is None else self._sessions}>"
+        )
 
     async def __aenter__(self) -> InMemorySessionHistoryService:
         await self.start()
@@ -214,7 +215,31 @@ class InMemorySessionHistoryService:
         self._write(SessionKey(session.user_id, session.id), encoded, fresh=True)
         session.messages = read
 
-    def _use(self) -> SessionMap[_History]:
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn; see `Forkable.fork`."""
+        sessions = self._use()
+        history = sessions.find(source)
+        sessions.drop(target)
+        if history is None:
+            return True  # it has nothing here, and had nothing
+        marks = history.marks
+        if not marks and not history.lost:  # no turn has changed it
+            marks = (history.mark(BEFORE),)
+        place = standing([mark.turn for mark in marks], turn_id, turns)
+        if place < 0:
+            return not history.lost
+        fork = forked(marks[: place + 1], history.lost)
+        lists = {id(mark.messages): mark.messages for mark in fork.marks if mark.messages is not None}
+        sessions.keep(target, fork, sum(len(raw) for messages in lists.values() for raw in messages))
+        if not fork.gone:
+            self._users.add(target)
+        return True
+
+    async def forget(self, key: SessionKey) -> None:
+        """Keep nothing of the session any more."""
+        self._use().drop(key)
+
+    def _use(self) -> SessionMap[History]:
         if self._sessions is None:
             raise not_started(self)
         return self._sessions
@@ -232,7 +257,7 @@ class InMemorySessionHistoryService:
     def _read(self, key: SessionKey) -> list[bytes] | None:
         """The messages as the code that asks sees them; none when there is no such session. Not to be changed."""
         history = self._use().find(key)
-        kept = history.messages if history is not None else None
+        kept = history.messages[history.start :] if history is not None and not history.gone else None
         staged = self._staged()
         change = staged.changes.get(key) if staged is not None else None
         if change is None:
@@ -254,31 +279,48 @@ class InMemorySessionHistoryService:
         else:
             del change.added[: -self._messages_kept]
 
-    def _make(self, key: SessionKey, change: _Change) -> None:
+    def _make(self, key: SessionKey, change: _Change, turn_id: str | None = None) -> None:
         sessions = self._sessions
         if sessions is None:
             return  # stopped before the turn's end: everything is forgotten anyway
-        if change.gone:
+        if change.gone and turn_id is None:
             sessions.drop(key)
             return
         history = sessions.find(key)
-        if history is None or change.fresh:
-            history = _History()
+        if history is None:
+            history = History()
+        elif turn_id is not None and not history.marks and not history.lost:
+            history.marks = (history.mark(BEFORE),)
+        size = history.size
+        if change.fresh:
+            size -= history.begin_anew()
         history.messages += change.added
-        size = history.size + sum(map(len, change.added))
-        sessions.keep(key, history, size - self._drop_oldest(history.messages, size))
-        self._users.add(key)
+        history.gone = change.gone
+        size = self._bounded(history, size + sum(map(len, change.added)))
+        if turn_id is not None:
+            history.marks = (*history.marks, history.mark(turn_id))
+            size -= history.drop_marks(max(0, len(history.marks) - self._turns_kept))
+            size -= history.release()
+        sessions.keep(key, history, size)
+        (self._users.discard if change.gone else self._users.add)(key)
 
-    def _drop_oldest(self, messages: list[bytes], size: int) -> int:
-        """Drop the messages over the bounds, but not the newest. Gives their size."""
-        dropped = 0
-        count = 0
-        over = len(messages) - self._messages_kept
-        while count < len(messages) - 1 and (count < over or size - dropped > self._bounds.session_bytes):
-            dropped += len(messages[count])
-            count += 1
-        del messages[:count]
-        return dropped
+    def _bounded(self, history: History, size: int) -> int:
+        """Drop what is over the bounds, but not the newest message. Gives the size then."""
+        messages = history.messages
+        history.start = max(history.start, len(messages) - max(1, self._messages_kept))
+        size -= history.release()
+        while size > self._bounds.session_bytes:
+            if history.marks and history.marks[0].messages is not messages:
+                size -= history.drop_marks(1)
+            elif len(messages) - history.start > 1:
+                history.start += 1
+                stale = [mark for mark in history.marks if mark.start < history.start]
+                size -= history.drop_marks(len(stale)) + history.release()
+            elif history.marks:
+                size -= history.drop_marks(1) + history.release()
+            else:
+                break
+        return size
 
     def _encoded(
         self, given: AnyMessage | Sequence[AnyMessage], name: str
