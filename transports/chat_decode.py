@@ -137,6 +137,14 @@ def _request(
 # -- what is asked of the turn -------------------------------------------------------------------------------------
 
 _NOTHING = TurnOptions()
+_ASKED_AS = {
+    "tools": "tools",
+    "tool_choice": "tool_choice",
+    "forced_tool": "tool_choice",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "answer": "response_format",
+}
+"""The options that not every application honours, and the budget of tokens, which goes by either of two names."""
 
 
 def _options(given: dict[str, Any], instructions: str | None) -> TurnOptions:
@@ -168,12 +176,8 @@ def _budget(given: dict[str, Any]) -> int | None:
 
 
 def _refuse(options: TurnOptions, given: dict[str, Any], honours: Collection[str]) -> None:
-    asked_as = {name: name for name in ("tools", "tool_choice", "parallel_tool_calls")}
-    asked_as["max_output_tokens"] = (
-        "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
-    )
-    asked_as["answer"] = "response_format"
-    refuse_unhonoured(options, honours, asked_as)
+    budget = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
+    refuse_unhonoured(options, honours, {**_ASKED_AS, "max_output_tokens": budget})
 
 
 # -- fields --------------------------------------------------------------------------------------------------------

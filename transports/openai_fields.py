@@ -100,7 +100,7 @@ def refuse_unhonoured(
 def _asks(options: TurnOptions, name: str) -> bool:
     value = getattr(options, name)
     if name == "tool_choice":
-        return bool(value != "auto") or options.forced_tool is not None
+        return bool(value != "auto")
     if name == "parallel_tool_calls":
         return value is False
     return value is not None and value != ()

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from greenroom.actors.errors import Forbidden, GreenroomError, InvalidRequest
 from greenroom.actors.messages import (
@@ -177,13 +178,21 @@ def test_formats_of_the_answer() -> None:
         ({"tools": [WEATHER]}, "tools"),
         ({"tool_choice": "none"}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {
+                "tools": [WEATHER],
+                "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
+            },
+            "tool_choice",
+        ),
         ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"max_tokens": 9}, "max_tokens"),
         ({"max_completion_tokens": 9}, "max_completion_tokens"),
     ],
 )
 def test_what_the_agent_does_not_do_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
-    assert refused(fields, PLAIN).field == name
+    plain = PLAIN if name == "tools" else structs.replace(PLAIN, honours={"tools"})
+    assert refused(fields, plain).field == name
     decoded(fields, ANY)
 
 
