@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import TypeAlias
 
 from greenroom.actors.errors import TurnExists, TurnNotFound
 from greenroom.actors.limits import Limits
 from greenroom.actors.turn import TurnRun
 
-
-class TurnKey(NamedTuple):
-    """Ids may be the client's own choice, so they are looked up only among the turns of the same principal."""
-
-    principal: str | None
-    turn_id: str
+TurnKey: TypeAlias = tuple[str | None, str]
+"""A turn's principal and id. Ids may be the client's own choice, so they are looked up only among the turns of the same
+principal."""
 
 
 class Archive:
@@ -40,8 +37,8 @@ class Archive:
         """Raises `TurnExists` if the id is taken."""
         if key in self._turns:
             raise TurnExists(
-                f"turn {key.turn_id!r} exists already; leave `id` out to get a new one, "
-                f"or read the turn you have with GET /process/{key.turn_id}/events"
+                f"turn {key[1]!r} exists already; leave `id` out to get a new one, "
+                f"or read the turn you have with GET /process/{key[1]}/events"
             )
 
     def add(self, key: TurnKey, run: TurnRun) -> None:
@@ -53,7 +50,7 @@ class Archive:
         run = self._turns.get(key)
         if run is None:
             raise TurnNotFound(
-                f"there is no turn {key.turn_id!r}: it never was, is somebody else's, or ended longer ago than "
+                f"there is no turn {key[1]!r}: it never was, is somebody else's, or ended longer ago than "
                 f"turns are kept ({self._limits.kept_seconds:g} s)"
             )
         return run
@@ -78,7 +75,7 @@ class Archive:
 
     def _forget(self) -> None:
         log = self._ended.popleft().log
-        del self._turns[TurnKey(log.turn.principal, log.id)]
+        del self._turns[log.turn.principal, log.id]
         self._kept_size -= log.size
         if not log.watched:
             log.expire()

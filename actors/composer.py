@@ -38,7 +38,7 @@ NO_LIMIT = 1 << 62
 class Composer(Struct, eq=False):
     """Writes one turn. `emit` takes each event as it arises; `new_id` makes item ids.
 
-    `limit`: how much text the turn may say; `spent`: how much it has said. A struct for the reason that `TurnLog` gives.
+    `limit`: how much text the turn may say; `spent`: how much it has said. A struct for `TurnLog`'s reason.
     """
 
     emit: Callable[[Event], None]

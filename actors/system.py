@@ -161,11 +161,11 @@ class ActorSystem:
             raise SessionBusy(
                 f"session {turn.key.session_id!r} is being deleted; send it again when that is done, to a new session"
             )
-        self._archive.check_new(TurnKey(turn.principal, turn.id))
+        self._archive.check_new((turn.principal, turn.id))
 
     def _accept(self, turn: Turn) -> TurnLog:
         self._check_open(turn)
-        key = TurnKey(turn.principal, turn.id)
+        key = (turn.principal, turn.id)
         actor = self._roster.get(turn.key)
         run = actor.deliver(turn)
         self._roster.working(actor)
@@ -175,13 +175,13 @@ class ActorSystem:
 
     def find(self, turn_id: str, principal: str | None = None) -> TurnLog:
         """The log of a turn. Raises `TurnNotFound`."""
-        return self._archive.get(TurnKey(principal, turn_id)).log
+        return self._archive.get((principal, turn_id)).log
 
     async def cancel(
         self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request"
     ) -> TurnLog:
         """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
-        run = self._archive.get(TurnKey(principal, turn_id))
+        run = self._archive.get((principal, turn_id))
         if run.phase != "ended":
             self._actor_of(run).cancel(run, reason)
         return run.log
@@ -212,7 +212,7 @@ class ActorSystem:
             self._cancel_deserted(log, "the client disconnected")
         else:
             reason = f"the client disconnected and did not come back within {policy.grace_seconds:g} s"
-            key = TurnKey(log.turn.principal, log.id)
+            key = (log.turn.principal, log.id)
             self._end_grace(key)  # the time runs from the last leave
             self._graces[key] = self.loop.call_later(policy.grace_seconds, self._cancel_deserted, log, reason)
 
@@ -223,7 +223,7 @@ class ActorSystem:
 
     def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
         if log.terminal is None and not log.watched:
-            run = self._archive.get(TurnKey(log.turn.principal, log.id))
+            run = self._archive.get((log.turn.principal, log.id))
             self._actor_of(run).cancel(run, reason)
 
     def statistics(self) -> Statistics:
@@ -243,7 +243,7 @@ class ActorSystem:
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
         if self._graces:
-            self._end_grace(TurnKey(run.log.turn.principal, run.log.id))
+            self._end_grace((run.log.turn.principal, run.log.id))
         if run.log.turn.stored or not run.log.turn.kept:
             self._aftermath.of(run.log)
         self._archive.ended(run, self.loop.time())

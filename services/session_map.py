@@ -50,7 +50,18 @@ R = TypeVar("R", bound=Resident)
 class SessionMap(Generic[R]):
     """Residents by session key. `forgotten` hears of each session that leaves, for whatever reason."""
 
-    __slots__ = ("_behind", "_bounds", "_forgotten", "_grain", "_monotonic", "_now", "_residents", "size")
+    __slots__ = (
+        "_behind",
+        "_bounds",
+        "_flat",
+        "_forgotten",
+        "_grain",
+        "_key",
+        "_monotonic",
+        "_now",
+        "_residents",
+        "size",
+    )
 
     def __init__(
         self,
@@ -63,6 +74,9 @@ class SessionMap(Generic[R]):
         self._monotonic = monotonic
         self._forgotten = forgotten
         self._residents: OrderedDict[bytes, R] = OrderedDict()
+        self._key: SessionKey | None = None
+        self._flat = b""
+        """The key that was looked for last, and its flat form: what is kept next is mostly that session."""
         self._now = monotonic()
         self._behind = False
         self.size = 0
@@ -76,7 +90,8 @@ class SessionMap(Generic[R]):
     def find(self, key: SessionKey) -> R | None:
         """The session, which counts as a use of it; none when it is not held."""
         self._sweep()
-        flat = flatten(key)
+        self._key = key
+        flat = self._flat = flatten(key)
         resident = self._residents.get(flat)
         if resident is None:
             return None
@@ -88,17 +103,22 @@ class SessionMap(Generic[R]):
         return resident
 
     def keep(self, key: SessionKey, resident: R, size: int) -> None:
-        """Hold a session, new or changed, whose content is now `size` bytes. Others may have to go for it."""
-        self._sweep()
-        flat = flatten(key)
-        before = self._residents.get(flat)
-        self.size += size - (before.size if before is not None else 0)
+        """Hold a session, new or changed, whose content is now `size` bytes. Others may have to go for it.
+
+        Who keeps has looked before, with `find`: what time it is need not be asked again.
+        """
+        flat = self._flat if key is self._key else flatten(key)
+        residents = self._residents
+        before = residents.get(flat)
+        residents[flat] = resident
+        if before is not None:
+            self.size -= before.size
+            residents.move_to_end(flat)
+        self.size += size
         resident.size = size
         resident.used = self._now
-        self._residents[flat] = resident
-        self._residents.move_to_end(flat)
-        while self._over() and len(self._residents) > 1:
-            self._forget(next(iter(self._residents)))
+        while len(residents) > 1 and self._over():
+            self._forget(next(iter(residents)))
 
     def drop(self, key: SessionKey) -> None:
         """Hold the session no longer. One that is not held is fine."""
