@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from kits.node_clients import NodeMissing, Scripts
-from kits.sdk_clients import Wire, check_wire, sdk
+from kits.sdk_answers import check_wire
+from kits.sdk_clients import Wire, sdk
 from kits.stage import Stage, for_installed_line, stage_of
 
 SLOW_TO_IMPORT = ("test_chat_clients.py", "test_responses_agents.py", "test_responses_langchain.py")

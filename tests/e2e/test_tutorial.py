@@ -1,4 +1,4 @@
-"""The tutorial's steps 4 to 6, as written there: the application served unchanged, and asked with curl."""
+"""The tutorial's steps 4 to 7, as written there: the application served unchanged, asked with curl and OpenAI's SDK."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from kits.scripted_model_script import CallTool, rules
+from kits.sdk_clients import Wire, sdk, sdk_now
 from kits.server_process import APPS
 from kits.stage import Stage, for_installed_line, stage_of
 from kits.wire_grammar import check_stream, data, texts
@@ -87,6 +88,33 @@ async def test_step_6_two_turns_remember(friday: Stage) -> None:
     other = await answer(friday, saying("What is my name?", "another"))
     assert texts(other) == ["You have not told me your name."]
     assert friday.prompts[1] == ["My name is Alice.", "What is my name?"]
+    await friday.end()
+
+
+async def test_step_7_the_openai_sdk_is_told_who_it_is(friday: Stage, wire: Wire) -> None:
+    friday.begin()
+
+    def step_7() -> str:
+        with sdk_now(friday.process.url, wire) as client:
+            resp = client.responses.create(model="any_name", input="Who are you?")
+            text: str = resp.response["output"][0]["content"][0]["text"]
+            assert resp.output_text == text
+            return text
+
+    assert await asyncio.to_thread(step_7) == "I'm Friday, a helpful assistant."
+    await friday.end()
+
+
+async def test_the_openai_sdk_goes_on_from_any_response(friday: Stage, wire: Wire) -> None:
+    friday.begin()
+    async with sdk(friday.process.url, wire) as client:
+        create, model = client.responses.create, "any_name"
+        first = await create(model=model, input="My name is Alice.")
+        second = await create(model=model, input="My name is Bob.", previous_response_id=first.id)
+        asked = {"model": model, "input": "What is my name?"}
+        assert (await create(**asked, previous_response_id=first.id)).output_text == "Your name is Alice."
+        assert (await create(**asked, previous_response_id=second.id)).output_text == "Your name is Bob."
+        assert (await create(**asked)).output_text == "You have not told me your name."
     await friday.end()
 
 
