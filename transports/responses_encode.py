@@ -51,7 +51,7 @@ from greenroom.transports.responses_open import (
     OpenText,
     json_list,
 )
-from greenroom.transports.responses_order import Order, Unit
+from greenroom.transports.responses_order import Order, Step, Unit
 from greenroom.transports.responses_text import answer_text, output_text
 from greenroom.transports.sse import DONE
 
@@ -88,7 +88,6 @@ class ResponsesEncoder:
         options, display = turn.options, self._shape.echo.display
         self._clients = frozenset(tool.name for tool in options.tools) if options else _NO_TOOLS
         self._order = Order(
-            self._write,
             self._clients,
             hidden=display == "hidden",
             merged=display == "mcp_call",
@@ -162,11 +161,10 @@ class ResponsesEncoder:
         self._frames = frames
         if not self._started and not isinstance(ending, TurnCancelled):
             self._start(None)
-        self._order.end()
+        self._show(self._order.end())
         kept = {item.id: item for item in ending.output}
         for unit in self._order.shown:
-            status = COMPLETED if isinstance(ending, TurnCompleted) else INCOMPLETE
-            self._cut_off(unit, kept.get(unit.start.item), status)
+            self._cut_off(unit, kept.get(unit.start.item), isinstance(ending, TurnCompleted))
         self._order.shown.clear()
 
     @property
@@ -194,17 +192,20 @@ class ResponsesEncoder:
     # -- items ---------------------------------------------------------------------------------------------------------
 
     def _item_started(self, event: ItemStarted) -> None:
-        self._order.start(event)
+        self._show(self._order.start(event))
 
     def _item_event(self, event: TextDelta | ArgumentsDelta | ToolProgress | PartDone) -> None:
-        self._order.tell(event, event.item)
+        self._show(self._order.tell(event, event.item))
 
     def _item_done(self, event: ItemDone) -> None:
-        self._order.done(event)
+        self._show(self._order.done(event))
 
-    def _write(self, event: Event, unit: Unit) -> None:
-        """Show an event of a unit whose time has come."""
-        _WRITERS[type(event)](self, event, unit)
+    def _show(self, steps: Iterable[Step]) -> None:
+        for event, unit in steps:
+            if event is None:
+                self._shut(unit)
+            else:
+                _WRITERS[type(event)](self, event, unit)
 
     def _open(self, event: ItemStarted, unit: Unit) -> None:
         if unit.wire is None:
@@ -257,13 +258,10 @@ class ResponsesEncoder:
 
     def _close(self, event: ItemDone, unit: Unit) -> None:
         assert unit.wire is not None, f"{unit!r} is shown"
-        tool = isinstance(unit.wire, OpenCall | OpenOutput)
-        if tool and event.done is not None and event.done.kind == "tool_output":
+        if event.done is not None and event.done.kind == "tool_output":
             unit.wire.status = _outcome(event.done)
-        if unit.over:
-            self._shut(unit, unit.wire.status)
 
-    def _cut_off(self, unit: Unit, kept: Item | None, status: bytes) -> None:
+    def _cut_off(self, unit: Unit, kept: Item | None, completed: bool) -> None:
         """Close an item that the turn's end found open. `kept`: what there is of it."""
         item = unit.wire
         assert item is not None, f"{unit!r} is shown"
@@ -274,13 +272,15 @@ class ResponsesEncoder:
             parts = ()
         for part in parts:
             self._write_part(item, part)
-        self._shut(unit, status)
+        if not completed:
+            item.status = INCOMPLETE
+        self._shut(unit)
 
-    def _shut(self, unit: Unit, status: bytes) -> None:
+    def _shut(self, unit: Unit) -> None:
         item = unit.wire
         assert item is not None, f"{unit!r} is shown"
         self._format = None
-        self._done[item.index] = item.close(self, status)
+        self._done[item.index] = item.close(self)
 
 
 _HEARD: dict[type, Callable[[ResponsesEncoder, Any], None]] = {

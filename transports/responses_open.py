@@ -54,9 +54,7 @@ REASONING = Form("rs", t.SUMMARY_ADDED, t.SUMMARY_DELTA, t.SUMMARY_TEXT_DONE, t.
 class OpenText:
     """A message or reasoning."""
 
-    __slots__ = ("form", "id", "index", "part_open", "parts")
-
-    status = COMPLETED
+    __slots__ = ("form", "id", "index", "part_open", "parts", "status")
 
     def __init__(self, form: Form, item: str, index: int) -> None:
         self.form = form
@@ -64,6 +62,7 @@ class OpenText:
         self.index = index
         self.parts: list[bytes] = []
         self.part_open = False
+        self.status = COMPLETED
 
     def start(self, sink: Sink) -> None:
         """Say that there is an item."""
@@ -98,11 +97,11 @@ class OpenText:
         sink.add(t.PART_DONE, *place, part)
         self.parts.append(part)
 
-    def close(self, sink: Sink, status: bytes) -> bytes:
+    def close(self, sink: Sink) -> bytes:
         """The item is done. A message has a part, if an empty one: clients look at the first."""
         if self.part_open or (self.form is MESSAGE and not self.parts):
             self.text(sink, EMPTY)
-        line = self._line(status)
+        line = self._line(self.status)
         sink.add(t.ITEM_DONE, self.index, line)
         return line
 
@@ -154,14 +153,14 @@ class OpenCall:
         else:
             sink.add(t.MCP_DONE, self.id, self.index, text)
 
-    def close(self, sink: Sink, status: bytes) -> bytes:
-        """The call is over. A `status` other than completed says that it did not go well."""
+    def close(self, sink: Sink) -> bytes:
+        """The call is over. A status other than completed says that it did not go well."""
         if self.arguments is None:
             self.done(sink, "")
         if self.label is not None:
-            ended = t.MCP_COMPLETED if status == COMPLETED else t.MCP_FAILED
+            ended = t.MCP_COMPLETED if self.status == COMPLETED else t.MCP_FAILED
             sink.add(ended, self.id, self.index)
-        line = self._line(status, self.arguments or NO_ARGUMENTS)
+        line = self._line(self.status, self.arguments or NO_ARGUMENTS)
         sink.add(t.ITEM_DONE, self.index, line)
         return line
 
@@ -191,9 +190,9 @@ class OpenOutput:
         """Say that there is an output."""
         sink.add(t.ITEM_ADDED, self.index, self._line(IN_PROGRESS))
 
-    def close(self, sink: Sink, status: bytes) -> bytes:
+    def close(self, sink: Sink) -> bytes:
         """It is all there. There are no events for less."""
-        line = self._line(status)
+        line = self._line(self.status)
         sink.add(t.ITEM_DONE, self.index, line)
         return line
 

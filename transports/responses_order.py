@@ -10,7 +10,8 @@ known to be the last one, and dropped if it is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 from greenroom.actors.events import Event, ItemDone, ItemStarted, TextDelta
 from greenroom.transports.responses_open import OpenItem
@@ -40,11 +41,12 @@ class Unit:
         return not self.open and not self.awaits
 
 
-Write = Callable[[Event, Unit], None]
+Step: TypeAlias = tuple[Event | None, Unit]
 
 
 class Order:
-    """Puts one turn's item events in order. `write` gets each, when its time has come, with its unit.
+    """Puts one turn's item events in order. Each method gives the steps that it is time for: an event of a unit, to be
+    shown, or none, when the unit is over.
 
     `clients`: the tools that the client runs, whose outputs are not the turn's to tell. `hidden`: whether those that
     the server runs are shown at all; `merged`: whether a call stays open until its output. `single`: rule 3.
@@ -55,21 +57,19 @@ class Order:
         "_hidden",
         "_merged",
         "_single",
+        "_steps",
         "_undecided",
         "_units",
         "_waiting",
-        "_write",
         "shown",
     )
 
-    def __init__(
-        self, write: Write, clients: Collection[str], *, hidden: bool, merged: bool, single: bool
-    ) -> None:
-        self._write = write
+    def __init__(self, clients: Collection[str], *, hidden: bool, merged: bool, single: bool) -> None:
         self._clients = clients
         self._hidden = hidden
         self._merged = merged
         self._single = single
+        self._steps: list[Step] = []
         self._units: dict[str, Unit] = {}
         """By the ids of their open items. What is not shown has none."""
         self._waiting: list[Unit] = []
@@ -80,7 +80,7 @@ class Order:
     def __repr__(self) -> str:
         return f"<Order {len(self.shown)} shown, {len(self._waiting)} waiting>"
 
-    def start(self, event: ItemStarted) -> None:
+    def start(self, event: ItemStarted) -> Sequence[Step]:
         """An item opens."""
         if event.kind == "tool_output":
             self._start_output(event)
@@ -88,37 +88,45 @@ class Order:
             self._start_call(event)
         else:
             self._start_text(event)
+        return self._take()
 
-    def tell(self, event: Event, item: str) -> None:
+    def tell(self, event: Event, item: str) -> Sequence[Step]:
         """Something about an open item."""
         unit = self._units.get(item)
         if unit is None:
-            return
+            return ()
         if unit.held is None:
-            self._write(event, unit)
-            return
+            return ((event, unit),)
         unit.held.append(event)
-        if unit.undecided and type(event) is TextDelta and event.text.lstrip()[:1] in ("{", "["):
+        if unit.undecided and type(event) is TextDelta and event.text.lstrip()[:1] in {"{", "["}:
             self._decide(unit)
+        return self._take()
 
-    def done(self, event: ItemDone) -> None:
+    def done(self, event: ItemDone) -> Sequence[Step]:
         """An item is complete."""
         unit = self._units.pop(event.item, None)
         if unit is None:
-            return
+            return ()
         unit.open -= 1
         if unit.held is not None:
             unit.held.append(event)
-            return
-        self._write(event, unit)
-        if unit.over:
-            self._over(unit)
+            return ()
+        self._steps.append((event, unit))
+        self._look_at(unit)
+        return self._take()
 
-    def end(self) -> None:
+    def end(self) -> Sequence[Step]:
         """There is no more: show what was held back."""
         if self._undecided is not None:
             self._decide(self._undecided)
         self._show_waiting()
+        return self._take()
+
+    def _take(self) -> Sequence[Step]:
+        steps = self._steps
+        if steps:
+            self._steps = []
+        return steps
 
     # -- units ---------------------------------------------------------------------------------------------------------
 
@@ -150,7 +158,10 @@ class Order:
         self._units[event.item] = unit
         unit.awaits = False
         unit.open += 1
-        self.tell(event, event.item)
+        if unit.held is None:
+            self._steps.append((event, unit))
+        else:
+            unit.held.append(event)
 
     def _called(self, call_id: str | None) -> Unit | None:
         """The unit of a call that has no output yet."""
@@ -170,8 +181,8 @@ class Order:
     def _show(self, unit: Unit, events: list[Event]) -> None:
         unit.held = None
         self.shown.append(unit)
-        for event in events:
-            self._write(event, unit)
+        self._steps += [(event, unit) for event in events]
+        self._look_at(unit)
 
     def _show_waiting(self) -> None:
         while self._waiting:
@@ -180,13 +191,14 @@ class Order:
     def _show_next(self) -> None:
         unit = self._waiting.pop(0)
         self._show(unit, unit.held or [])
+
+    def _look_at(self, unit: Unit) -> None:
+        """If it is over, go on to what waits."""
         if unit.over:
             self.shown.remove(unit)
-
-    def _over(self, unit: Unit) -> None:
-        self.shown.remove(unit)
-        while self._waiting and not self.shown:
-            self._show_next()
+            self._steps.append((None, unit))
+            while self._waiting and not self.shown:
+                self._show_next()
 
     # -- rule 3 --------------------------------------------------------------------------------------------------------
 
@@ -196,8 +208,6 @@ class Order:
         unit.undecided = False
         self._show_waiting()
         self._show(unit, unit.held or [])
-        if unit.over:
-            self._over(unit)
 
     def _drop_undecided(self) -> None:
         if self._undecided is not None:
