@@ -425,6 +425,13 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], name: str) -> None:
     assert len(error.message) > len(name)
 
 
+def test_a_schema_that_nothing_can_be_checked_against_is_refused() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
+    field = refused({"response_format": form}).field
+    assert field is not None
+    assert field.startswith("response_format.json_schema.schema")
+
+
 def test_legacy_functions_are_told_what_took_their_place() -> None:
     assert "tools" in refused({"functions": [{"name": "f"}]}).message
 
