@@ -29,11 +29,11 @@ _NO_USAGE = Usage()
 class ResponseShape:
     """A turn's response object, to be filled in."""
 
-    __slots__ = ("_pieces", "echo")
+    __slots__ = ("_template", "echo")
 
     def __init__(self, turn: Turn) -> None:
         self.echo = echo_of(turn.echo, turn.request.model or "agent")
-        self._pieces = encode(_response(turn, self.echo)).split(_HOLE)
+        self._template = encode(_response(turn, self.echo)).replace(b"%", b"%%").replace(_HOLE, b"%b")
 
     def line(
         self,
@@ -46,10 +46,7 @@ class ResponseShape:
         usage: bytes = NULL,
     ) -> bytes:
         """The object as JSON."""
-        values = (completed_at, b'"%b"' % status, error, incomplete, output, usage, b"")
-        return b"".join(
-            [part for piece, value in zip(self._pieces, values, strict=True) for part in (piece, value)]
-        )
+        return self._template % (completed_at, b'"%b"' % status, error, incomplete, output, usage)
 
     def ended(self, event: Terminal, output: bytes) -> bytes:
         """The object of a turn that has ended."""

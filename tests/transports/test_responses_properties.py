@@ -7,7 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from greenroom.actors.events import ArgumentsDelta, Event, PartDone, TextDelta, TurnCancelled, TurnFailed
+from greenroom.actors.events import (
+    ArgumentsDelta,
+    Event,
+    Part,
+    PartDone,
+    Terminal,
+    TextDelta,
+    TurnCancelled,
+    TurnFailed,
+)
 from greenroom.actors.messages import AnswerFormat, FunctionTool, ToolCall, ToolOutput, Turn, TurnOptions
 from greenroom.transports.json_text import whole
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
@@ -62,12 +71,21 @@ def adds_up(events: list[Event]) -> bool:
             if event.text != whole(event.text):
                 return False
             said[event.item] = said.get(event.item, "") + event.text
-        elif isinstance(event, PartDone) and (deltas := said.pop(event.item, "")):
-            part = event.content
-            assert not isinstance(part, ToolOutput), "outputs have no deltas"
-            if deltas != (part.arguments if isinstance(part, ToolCall) else answer_text(part)):
-                return False
-    return True
+        elif (
+            isinstance(event, PartDone)
+            and (deltas := said.pop(event.item, ""))
+            and deltas != text_of(event.content)
+        ):
+            return False
+    ending = events[-1]
+    assert isinstance(ending, Terminal)
+    cut_off = {item.id: text_of(item.parts[-1]) for item in ending.output if item.id in said}
+    return cut_off == said
+
+
+def text_of(part: Part) -> str:
+    assert not isinstance(part, ToolOutput), "outputs have no deltas"
+    return part.arguments if isinstance(part, ToolCall) else answer_text(part)
 
 
 @slow
