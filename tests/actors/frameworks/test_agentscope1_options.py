@@ -93,6 +93,19 @@ async def memory_of(agent: Any) -> list[str]:
     return [block["type"] for msg in await agent.memory.get_memory() for block in msg.get_content_blocks()]
 
 
+class Asked(Scripted):
+    """A model that remembers which tools it was offered, and the tool choice."""
+
+    def __init__(self, *replies: Any) -> None:
+        super().__init__(*replies)
+        self.offers: list[tuple[list[str], str | None]] = []
+
+    async def __call__(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
+        tools = [tool["function"]["name"] for tool in kwargs.get("tools") or ()]
+        self.offers.append((tools, kwargs.get("tool_choice")))
+        return await super().__call__(prompt, *args, **kwargs)
+
+
 ASKS = TurnOptions(tools=(LOCATE,))
 
 # -- a client's tools in other agents than the tutorial's -------------------------------------------------------------
@@ -133,11 +146,31 @@ async def test_a_call_parks_an_agent_that_is_to_give_structured_output(beside: l
 
 async def test_structured_output_needs_its_tool_although_no_other_may_be_called() -> None:
     finish = [{**named("generate_response", "c1"), "input": {"city": "Paris"}}]
-    agent = an_agent(Scripted([[named("weather", "c0"), *finish]], says("Done.")), weather)
+    model = Asked([[named("weather", "c0"), *finish]], says("Done."))
     options = TurnOptions(tool_choice="none")
-    ending = await ask(printing(agent, structured_model=Place), "where?", options=options)
+    ending = await ask(printing(an_agent(model, weather), structured_model=Place), "where?", options=options)
     assert isinstance(ending, TurnCompleted)
     assert called(ending) == [("c1", "generate_response")]
+    assert model.offers == [(["generate_response"], "required"), (["weather", "generate_response"], "none")]
+
+
+async def test_services_that_know_no_tool_choice_are_told_in_words() -> None:
+    class DashScopeChatModel(Asked):
+        """By its name, one that takes `required` for `auto`."""
+
+    class OllamaChatModel(Asked):
+        """By its name, one that takes no choice."""
+
+        options = None
+
+    for kind, choice in ((DashScopeChatModel, "auto"), (OllamaChatModel, None)):
+        model = kind(calls("weather", city="Paris"), says("Sunny."))
+        await ask(printing(an_agent(model, weather)), "hi", options=TurnOptions(tool_choice="required"))
+        assert model.offers == [(["weather"], choice), (["weather"], None)]
+        assert ["must call a tool" in repr(prompt) for prompt in model.asked] == [True, False]
+    model = OllamaChatModel(says("No."))
+    await ask(printing(an_agent(model, weather)), "hi", options=TurnOptions(tool_choice="none"))
+    assert model.offers == [([], None)]
 
 
 async def test_an_agent_that_reasons_its_own_way_is_parked_too() -> None:
@@ -162,7 +195,8 @@ async def test_an_agent_that_a_tool_calls_is_not_offered_the_clients_tools() -> 
     agent = an_agent(Scripted(calls("ask_expert", "c0"), says("In Paris.")), ask_expert)
     ending = await ask(printing(agent), "where am I?", options=ASKS)
     assert texts(ending.output) == ["In Paris."]
-    assert "Paris." in repr([part for item in ending.output for part in item.parts])
+    assert len(expert.model.asked) == 2, "it was told that there is no such tool"
+    assert outputs(ending) == ["ask_expert"]
 
 
 async def test_the_history_service_keeps_the_open_call() -> None:
