@@ -12,9 +12,19 @@ from greenroom.actors.frameworks.plain import PlainAdapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
-from greenroom.actors.messages import AgentRequest, Disconnect, Message, Overlap, SessionKey, Text, Turn
+from greenroom.actors.messages import (
+    AgentRequest,
+    Disconnect,
+    Message,
+    Overlap,
+    SessionKey,
+    Text,
+    Turn,
+    TurnOptions,
+)
 from greenroom.actors.system import ActorSystem
 from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
 EPOCH = 1_795_000_000.0
@@ -35,6 +45,7 @@ async def running_system(
     limits: Limits | None = None,
     overlap: Overlap = "queue",
     debug: bool = False,
+    responses: ResponseStore | None = None,
 ) -> AsyncIterator[ActorSystem]:
     """A system with a plain handler (or, with `agent`, a factory), started and stopped."""
     handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None)
@@ -45,6 +56,7 @@ async def running_system(
         sources=counting_sources(),
         overlap=overlap,
         debug=debug,
+        responses=responses,
     )
     await system.start()
     try:
@@ -65,6 +77,10 @@ def turn(
     overlap: Overlap | None = None,
     disconnect: Disconnect | None = None,
     principal: str | None = None,
+    options: TurnOptions | None = None,
+    after: str | None = None,
+    kept: bool = True,
+    stored: bool = False,
     **extra: Any,
 ) -> Turn:
     """A turn with one user message."""
@@ -80,6 +96,10 @@ def turn(
         disconnect=disconnect or Disconnect(),
         principal=principal,
         created_at=EPOCH,
+        options=options,
+        after=after,
+        kept=kept,
+        stored=stored,
     )
 
 
