@@ -196,10 +196,12 @@ class ActorSystem:
 
     async def _forget(self, key: SessionKey) -> None:
         actor = self._roster.find(key)
-        for run in actor.turns if actor is not None else ():
-            self._actor_of(run).cancel(run, "its session is deleted")
-            await run.log.ended()
         if actor is not None:
+            turns = actor.turns
+            for run in turns:
+                actor.cancel(run, "its session is deleted")
+            for run in turns:
+                await run.log.ended()
             actor.forget_session()
         await self._continuations.forget(key)
 
