@@ -63,7 +63,7 @@ class _Kind(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode
 _kind = msgspec.json.Decoder(_Kind).decode
 _NOWHERE: list[bytes] = []
-_NO_TOOLS: frozenset[str] = frozenset()
+_NONE: frozenset[str] = frozenset()
 _UNKNOWN_OUTCOMES = (Text(OUTCOME_UNKNOWN), Text(NOT_CALLED))
 
 
@@ -71,6 +71,7 @@ class ResponsesEncoder:
     """Encodes one turn. `number`: the next frame's, which is the count of frames so far, `[DONE]` included."""
 
     __slots__ = (
+        "_called",
         "_clients",
         "_done",
         "_format",
@@ -86,7 +87,7 @@ class ResponsesEncoder:
     def __init__(self, turn: Turn) -> None:
         self._shape = ResponseShape(turn)
         options, display = turn.options, self._shape.echo.display
-        self._clients = frozenset(tool.name for tool in options.tools) if options else _NO_TOOLS
+        self._clients = frozenset(tool.name for tool in options.tools) if options else _NONE
         self._order = Order(
             self._clients,
             hidden=display == "hidden",
@@ -95,6 +96,8 @@ class ResponsesEncoder:
         )
         self._done: list[bytes] = []
         """The items by index; empty while one is open."""
+        self._called = _NONE
+        """The ids of calls that are items of the type `function_call`."""
         self._started = False
         self._item = ""
         self._part = -1
@@ -210,19 +213,29 @@ class ResponsesEncoder:
     def _open(self, event: ItemStarted, unit: Unit) -> None:
         if unit.wire is None:
             unit.wire = self._opened(event)
-            self._done.append(b"")
-            unit.wire.start(self)
+            self._begin(unit.wire)
 
     def _opened(self, event: ItemStarted) -> OpenItem:
-        index, echo = len(self._done), self._shape.echo
+        echo = self._shape.echo
         if event.kind == "message" or event.kind == "reasoning":
-            return OpenText(MESSAGE if event.kind == "message" else REASONING, event.item, index)
-        call_id, name = event.call_id or "", event.name or ""
+            return OpenText(MESSAGE if event.kind == "message" else REASONING, event.item, len(self._done))
+        call_id, name = event.call_id or event.item, event.name or ""
         if echo.display == "mcp_call" and name not in self._clients:
-            return OpenCall(event.item, index, call_id, name, event.server_label or echo.label)
+            label = event.server_label or echo.label
+            return OpenCall(event.item, len(self._done), call_id, name, label)
+        if event.kind == "tool_output" and call_id in self._called:
+            return OpenOutput(event.item, len(self._done), call_id)
+        self._called |= {call_id}
+        call = OpenCall(event.item, len(self._done), call_id, name, None)
         if event.kind == "tool_call":
-            return OpenCall(event.item, index, call_id, name, None)
-        return OpenOutput(event.item, index, call_id)
+            return call
+        self._begin(call)  # nobody told of it, and clients cannot send back an output that answers nothing
+        self._done[call.index] = call.close(self)
+        return OpenOutput(event.item, len(self._done), call_id)
+
+    def _begin(self, item: OpenItem) -> None:
+        self._done.append(b"")
+        item.start(self)
 
     def _text(self, event: TextDelta, unit: Unit) -> None:
         assert isinstance(unit.wire, OpenText), f"text for {unit!r}"

@@ -228,7 +228,7 @@ class _Reader:
         self._tell_call(listed["id"], call_id, name, arguments)
 
     def output(self, fields: Listed, at: str) -> None:
-        call_id = needed_string(fields, "call_id", at, "an output says which call it answers")
+        call_id = self._call_id(fields, at)
         output = fields.get("output")
         said: Any = output
         if type(output) is list:
@@ -304,8 +304,13 @@ class _Reader:
         self.messages.append(Message(content, role, kind, item_id))
 
     def _call(self, fields: Listed, at: str) -> tuple[str, str]:
-        call_id = needed_string(fields, "call_id", at, "a call has an id, by which its output names it")
-        return call_id, needed_string(fields, "name", at, "a call says which tool is called")
+        return self._call_id(fields, at), needed_string(
+            fields, "name", at, "a call says which tool is called"
+        )
+
+    def _call_id(self, fields: Listed, at: str) -> str:
+        why = "a call has an id, by which its output names it"
+        return needed_string(fields, "call_id", at, why) or missing(f"{at}.call_id", why)
 
     def _tell_call(self, item_id: str, call_id: str, name: str, arguments: str) -> None:
         self.calls[call_id] = name
