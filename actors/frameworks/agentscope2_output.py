@@ -108,14 +108,15 @@ class Output:
 
 
 class ToolItems:
-    """A turn's tool calls and their outputs, by call id; several may be open at once."""
+    """A turn's tool calls and their outputs, by call id; several may be open at once. `hush` ends the speech that is
+    open: tools speak after it. `elsewhere`: the tools that the client runs, which are called what it calls them."""
 
-    __slots__ = ("_answered", "_calls", "_composer", "_hush", "_names", "_outputs")
+    __slots__ = ("_answered", "_calls", "_composer", "_elsewhere", "_hush", "_names", "_outputs")
 
-    def __init__(self, composer: Composer, hush: Callable[[], None]) -> None:
+    def __init__(self, composer: Composer, hush: Callable[[], None], elsewhere: Container[str] = ()) -> None:
         self._composer = composer
         self._hush = hush
-        """Ends the speech that is open: tools speak after it."""
+        self._elsewhere = elsewhere
         self._calls: dict[str, CallDraft] = {}
         self._names: dict[str, str] = {}
         self._outputs: dict[str, Output] = {}
@@ -127,7 +128,7 @@ class ToolItems:
         self.end(call_id)
         self._names[call_id] = name
         self._answered.discard(call_id)
-        own, label = tool_name(name)
+        own, label = (name, None) if name in self._elsewhere else tool_name(name)
         self._calls[call_id] = self._composer.call(call_id, own, label)
 
     def arguments(self, call_id: str, delta: str) -> None:
@@ -184,10 +185,10 @@ class ToolItems:
         for call_id in [*self._outputs]:
             self.result(call_id, "success")
 
-    def give_up(self, besides: Container[str]) -> None:
-        """The turn ends before what was called is run; but for the tools `besides`, which are not run here."""
+    def give_up(self) -> None:
+        """The turn ends before what was called is run."""
         for call_id, name in self._names.items():
-            if call_id not in self._answered and name not in besides:
+            if call_id not in self._answered and name not in self._elsewhere:
                 self.result(call_id, "interrupted", [Text(NOT_CALLED)])
 
 

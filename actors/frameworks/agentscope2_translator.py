@@ -75,7 +75,9 @@ class AgentScope2Translator(Speech):
     def __init__(self, composer: Composer, models: TurnModels | None = None) -> None:
         super().__init__(composer, formed=models is not None and models.options.answer is not None)
         self._models = models
-        self._tools = ToolItems(composer, self._go_on)
+        self._tools = ToolItems(
+            composer, self._go_on, elsewhere=models.client_tools if models is not None else ()
+        )
         self._replies: set[str] = set()
         self._parked: set[str] = set()
         """Replies that wait for a confirmation or an execution elsewhere."""
@@ -91,8 +93,7 @@ class AgentScope2Translator(Speech):
         if self._models is not None:
             self._models.check_offered()
             if is_spent(self._models.scope):
-                # What the models called last is not called. The client's tools are not run here anyway.
-                self._tools.give_up(self._models.client_tools)
+                self._tools.give_up()  # what the models called last is not run
                 self._composer.cut_short("max_output_tokens")
         if self._held_message is not None:
             self._held_message.release()

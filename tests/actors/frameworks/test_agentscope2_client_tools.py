@@ -111,6 +111,13 @@ async def test_what_the_model_writes_goes_to_the_client_as_it_is() -> None:
     assert arguments == ['{"precise": "maybe', '["no", "object"]']
 
 
+async def test_a_tool_of_the_clients_keeps_its_name() -> None:
+    name = "mcp__maps__locate"  # so AgentScope calls tools of an MCP server of its own
+    async with serving(lambda: agent(Said(use(("c1", name, "{}")))), by_factory=True) as system:
+        ending = await ask(system, "where?", options=TurnOptions(tools=(FunctionTool(name=name),)))
+    assert calls(ending) == [("c1", name)]
+
+
 async def test_agents_that_tools_run_do_not_get_the_clients_tools() -> None:
     seen: list[list[str]] = []
 
@@ -228,6 +235,7 @@ async def test_a_history_alone_is_enough_to_resume() -> None:
             ending = await ask(system, output("c1", "48.85 N"))
     assert (kinds(ending), said(ending)) == (["message"], "Paris.")
     assert results_asked(models[-1]) == [("c1", "success", "48.85 N")]
+    assert [msg.role for msg in models[-1].asked[-1]] == ["system", "user", "assistant"], "the reply went on"
 
 
 async def test_a_turn_that_fails_leaves_the_call_waiting() -> None:
@@ -258,6 +266,7 @@ async def test_a_call_that_is_sent_back_with_its_output_is_known() -> None:
         await ask(system, "where?")
         assert said(await ask(system, call("c1", "locate"), output("c1", "48.85 N"))) == "Paris."
     assert results_asked(model) == [("c1", "success", "48.85 N")]
+    assert len([block for msg in model.asked[-1] for block in msg.get_content_blocks("tool_call")]) == 1
 
 
 async def test_calls_made_at_once_stay_so_in_a_conversation_that_is_handed_back() -> None:
