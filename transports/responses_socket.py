@@ -56,6 +56,7 @@ class ResponsesSocket:
         self._message_bytes = message_bytes
         self._keepalive_seconds = keepalive_seconds
         self._origins = frozenset(origins)
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[web.RouteDef]:
         """The route, from the base path on."""
@@ -77,8 +78,15 @@ class ResponsesSocket:
         try:
             await connection.run()
         finally:
-            await connection.leave()
+            await self._left(connection)
         return socket
+
+    async def _left(self, connection: _Connection) -> None:
+        """Tidy up to the end, also when aiohttp cancels the handler because the client has gone."""
+        leaving = asyncio.create_task(connection.leave())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        await asyncio.shield(leaving)
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
@@ -131,8 +139,7 @@ class _Connection:
             await asyncio.wait([self._answering])
         if self._closing is not None:
             await asyncio.wait([self._closing])
-        for key in self._own:
-            await self._host.forget(key)
+        await self._forget(self._own)
 
     # -- the application stops -------------------------------------------------------------------------------------
 
@@ -189,6 +196,13 @@ class _Connection:
             await self._complain(_cancelled(log))
         elif isinstance(log.terminal, TurnCompleted):
             self._near = log
+            await self._forget(self._own - {log.turn.key})
+
+    async def _forget(self, keys: set[SessionKey]) -> None:
+        """Sessions that nobody can continue any more."""
+        self._own = self._own - keys
+        for key in keys:
+            await self._host.forget(key)
 
     async def _complain(self, problem: Problem) -> None:
         """Say what is wrong. A client that has gone need not hear it."""
