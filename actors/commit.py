@@ -6,7 +6,6 @@ import logging
 from typing import Protocol
 from weakref import WeakSet
 
-from greenroom.actors.answer_check import check_answer
 from greenroom.actors.events import Item, Terminal, TurnCompleted, TurnFailed
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -41,6 +40,8 @@ async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> 
     turn = run.log.turn
     ending = TurnCompleted(keeper.sources.now(), output, composer.usage, composer.incomplete)
     if turn.options is not None and turn.options.answer is not None and composer.incomplete is None:
+        from greenroom.actors.answer_check import check_answer
+
         await check_answer(turn.options.answer, output, {tool.name for tool in turn.options.tools})
     if not turn.kept:
         work.roll_back()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from greenroom.actors.errors import (
         ConfigurationError,
+        ContinuationNotFound,
         GreenroomError,
         HandlerError,
         InvalidRequest,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Data,
         Disconnect,
         File,
+        FunctionTool,
         Image,
         Message,
         Refusal,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         Text,
         ToolCall,
         ToolOutput,
+        TurnOptions,
         Usage,
         Video,
     )
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from greenroom.app import AgentApp
     from greenroom.services.agent_state import InMemoryStateService
     from greenroom.services.local_model import LocalModel
+    from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.memory_store import InMemoryStore
     from greenroom.services.session_history import InMemorySessionHistoryService
     from greenroom.transports.aiohttp_server import AiohttpServer
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
 _HOME = {
     "greenroom.actors.errors": (
         "ConfigurationError",
+        "ContinuationNotFound",
         "GreenroomError",
         "HandlerError",
         "InvalidRequest",
@@ -105,6 +110,7 @@ _HOME = {
         "Data",
         "Disconnect",
         "File",
+        "FunctionTool",
         "Image",
         "Message",
         "Refusal",
@@ -112,6 +118,7 @@ _HOME = {
         "Text",
         "ToolCall",
         "ToolOutput",
+        "TurnOptions",
         "Usage",
         "Video",
     ),
@@ -119,6 +126,7 @@ _HOME = {
     "greenroom.app": ("AgentApp",),
     "greenroom.services.agent_state": ("InMemoryStateService",),
     "greenroom.services.local_model": ("LocalModel",),
+    "greenroom.services.memory_responses": ("InMemoryResponseStore",),
     "greenroom.services.memory_store": ("InMemoryStore",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
@@ -137,14 +145,17 @@ __all__ = [
     "Audio",
     "ConfigurationError",
     "Content",
+    "ContinuationNotFound",
     "Data",
     "Disconnect",
     "File",
     "FrameworkAdapter",
+    "FunctionTool",
     "GreenroomError",
     "HandlerError",
     "Host",
     "Image",
+    "InMemoryResponseStore",
     "InMemorySessionHistoryService",
     "InMemoryStateService",
     "InMemoryStore",
@@ -175,6 +186,7 @@ __all__ = [
     "TurnCompleted",
     "TurnFailed",
     "TurnNotFound",
+    "TurnOptions",
     "Unauthenticated",
     "Usage",
     "UsageReported",

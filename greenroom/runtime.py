@@ -196,7 +196,15 @@ class Runtime:
         self.system.client_left(log)
 
     async def session(self, key: SessionKey) -> SessionRecord | None:
+        self._check_serving()
         return await self.system.store.load(key)
 
     async def forget(self, key: SessionKey) -> None:
+        self._check_serving()
         await self.system.forget(key)
+
+    def _check_serving(self) -> None:
+        if self.state not in {"ready", "draining"}:
+            raise NotServing(
+                f"the application is {self.state}, so its sessions cannot be read; try again in a moment"
+            )
