@@ -8,7 +8,8 @@ laws against it::
         def speech(self, pieces): return list(pieces)
         def unknown(self): return 42
 
-`AgentFrameworkKit` adds reasoning, tools and agents, for frameworks that have them.
+`AgentFrameworkKit` adds reasoning, tools and agents, for frameworks that have them. What an adapter says it `honours`
+is proven by `kits.options_kit`.
 """
 
 from abc import ABC, abstractmethod
