@@ -143,12 +143,16 @@ class _HeardNow(_http.SyncByteStream):  # type: ignore[misc]
 # The SDK's own classes, but untyped: of an answer, tests know what it holds, and say so by looking at it.
 
 
+def heard_http(wire: Wire) -> Any:
+    """The SDK's own HTTP client; to be closed by whoever asks for it, as libraries on top of the SDK do not."""
+    return openai.DefaultAsyncHttpxClient(event_hooks={"request": [wire.send], "response": [wire.hear]})
+
+
 @asynccontextmanager
 async def sdk(url: str, wire: Wire, **options: Any) -> AsyncIterator[Any]:
     """`openai.AsyncOpenAI` for a server. `max_retries` is 2, as everybody has it."""
-    http = openai.DefaultAsyncHttpxClient(event_hooks={"request": [wire.send], "response": [wire.hear]})
     settings = {"base_url": url + BASE_PATH, "api_key": "any", "timeout": 60.0, **options}
-    async with openai.AsyncOpenAI(http_client=http, **settings) as client:
+    async with openai.AsyncOpenAI(http_client=heard_http(wire), **settings) as client:
         yield client
 
 

@@ -1,0 +1,350 @@
+"""openai-python: what a request asks for is done, or refused by name; nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from kits.scripted_model_script import (
+    CallTool,
+    Fail,
+    Finish,
+    Reply,
+    Request,
+    Say,
+    Usage,
+    friday,
+    rules,
+    text_of,
+    tool_names,
+    tool_results,
+    user_texts,
+)
+from kits.stage import Stage
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+CLOCK: dict[str, Any] = {
+    "type": "function",
+    "name": "clock",
+    "description": "The time.",
+    "parameters": {
+        "type": "object",
+        "properties": {"zone": {"type": "string"}},
+        "required": ["zone"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+CALENDAR = {**CLOCK, "name": "calendar", "description": "The day."}
+
+CAPITAL = {
+    "type": "json_schema",
+    "name": "capital",
+    "schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+def asks_the_clock(request: Request) -> Reply:
+    """Calls the client's clock when asked for the time, and tells what it was told."""
+    if tool_results(request):
+        return Say(" ".join(f"{name} says: {text}." for name, text in tool_results(request)))
+    asked = user_texts(request)[-1]
+    if "time" in asked and "clock" in tool_names(request):
+        return CallTool("clock", {"zone": "UTC"}, id=f"call_{len(user_texts(request))}")
+    return Say(", ".join(user_texts(request)))
+
+
+def output_of(call: Any, text: str) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call.call_id, "output": text}
+
+
+# -- client tools ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_tool_round_trip(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    first = await client.responses.create(model="m", input="What time is it?", tools=[CLOCK])
+    (call,) = first.output
+    assert (call.type, call.name, call.status, first.status) == (
+        "function_call",
+        "clock",
+        "completed",
+        "completed",
+    )
+    assert json.loads(call.arguments) == {"zone": "UTC"}
+    assert call.id.startswith("fc_")
+    assert (first.tools[0].name, first.tools[0].strict) == ("clock", True)
+    second = await client.responses.create(
+        model="m", input=[output_of(call, "noon")], previous_response_id=first.id, tools=[CLOCK]
+    )
+    assert second.output_text == "clock says: noon."
+    third = await client.responses.create(model="m", input="thanks", previous_response_id=second.id)
+    assert third.output_text == "What time is it?, thanks"
+
+
+async def test_a_client_tool_round_trip_in_a_conversation(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    where = {"conversation": (await client.conversations.create()).id, "model": "m", "tools": [CLOCK]}
+    first = await client.responses.create(input="What time is it?", **where)
+    second = await client.responses.create(input=[output_of(first.output[0], "noon")], **where)
+    assert second.output_text == "clock says: noon."
+
+
+async def test_a_client_tool_round_trip_by_a_client_that_keeps_the_dialogue(
+    stage: Stage, client: Any
+) -> None:
+    stage.play(asks_the_clock)
+    dialogue: list[Any] = [{"role": "user", "content": "What time is it?"}]
+    first = await client.responses.create(model="m", input=dialogue, tools=[CLOCK], store=False)
+    dialogue += [*first.output, output_of(first.output[0], "noon")]
+    second = await client.responses.create(model="m", input=dialogue, tools=[CLOCK], store=False)
+    assert second.output_text == "clock says: noon."
+
+
+async def test_a_client_tool_call_is_streamed(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    async with client.responses.stream(model="m", input="What time is it?", tools=[CLOCK]) as stream:
+        kinds = [event.type async for event in stream]
+        final = await stream.get_final_response()
+    assert kinds.count("response.function_call_arguments.done") == 1
+    assert kinds.count("response.function_call_arguments.delta") > 1
+    assert json.loads(final.output[0].arguments) == {"zone": "UTC"}
+    assert stage.model.completed == 1, "the agent does not go on by itself"
+
+
+async def test_two_client_tools_at_once(stage: Stage, client: Any) -> None:
+    def script(request: Request) -> Reply:
+        if tool_results(request):
+            return Say(", ".join(f"{name}: {text}" for name, text in tool_results(request)))
+        return [CallTool("clock", {"zone": "UTC"}), CallTool("calendar", {"zone": "UTC"})]
+
+    stage.play(script)
+    first = await client.responses.create(model="m", input="go", tools=[CLOCK, CALENDAR])
+    assert [call.name for call in first.output] == ["clock", "calendar"]
+    outputs = [output_of(call, text) for call, text in zip(first.output, ["noon", "Monday"], strict=True)]
+    second = await client.responses.create(
+        model="m", input=outputs, previous_response_id=first.id, tools=[CLOCK, CALENDAR]
+    )
+    assert second.output_text == "clock: noon, calendar: Monday"
+
+
+async def test_a_client_tool_beside_the_agents_own(stage: Stage, client: Any) -> None:
+    def script(request: Request) -> Reply:
+        told = dict(tool_results(request))
+        if "clock" in told:
+            return Say(f"{told['clock']}, and {len(request['messages'])} messages")
+        if "get_weather" in told:
+            return CallTool("clock", {"zone": "UTC"})
+        return CallTool("get_weather", {"city": "Rome"})
+
+    stage.play(script)
+    first = await client.responses.create(model="m", input="go", tools=[CLOCK])
+    assert [item.type for item in first.output] == ["mcp_call", "function_call"]
+    second = await client.responses.create(
+        model="m", input=[output_of(first.output[-1], "noon")], previous_response_id=first.id, tools=[CLOCK]
+    )
+    assert second.output_text.startswith("noon, and ")
+
+
+async def test_an_output_of_a_call_nobody_made_is_refused(stage: Stage, client: Any) -> None:
+    stray = {"type": "function_call_output", "call_id": "call_nobody", "output": "noon"}
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(model="m", input=[stray], tools=[CLOCK])
+    assert "call_nobody" in str(caught.value)
+    assert not stage.model.requests
+
+
+async def test_tool_choice_none_calls_no_tool(stage: Stage, client: Any) -> None:
+    stage.play(
+        rules({"weather": lambda r: CallTool("get_weather", {"city": "Rome"}) if allowed(r) else Say("No.")})
+    )
+    response = await client.responses.create(model="m", input="weather", tool_choice="none")
+    assert (response.output_text, response.tool_choice) == ("No.", "none")
+    assert len(response.output) == 1
+    response = await client.responses.create(model="m", input="weather", tool_choice="none", tools=[CLOCK])
+    assert response.output_text == "No."
+
+
+def allowed(request: Request) -> bool:
+    """Whether the model may call tools at all."""
+    return bool(tool_names(request)) and request.get("tool_choice") != "none"
+
+
+async def test_tool_choice_names_the_tool_to_call(stage: Stage, client: Any) -> None:
+    def script(request: Request) -> Reply:
+        choice = request.get("tool_choice")
+        forced = choice["function"]["name"] if isinstance(choice, dict) else None
+        return CallTool("clock", {"zone": "UTC"}) if forced == "clock" else Say(f"I may choose: {choice}")
+
+    stage.play(script)
+    choice = {"type": "function", "name": "clock"}
+    response = await client.responses.create(model="m", input="go", tools=[CLOCK], tool_choice=choice)
+    assert response.output[0].name == "clock"
+
+
+async def test_parallel_tool_calls_reaches_the_model(stage: Stage, client: Any) -> None:
+    response = await client.responses.create(
+        model="m", input="hello", tools=[CLOCK], parallel_tool_calls=False
+    )
+    assert response.parallel_tool_calls is False
+    assert stage.model.requests[-1]["parallel_tool_calls"] is False
+
+
+# -- the form of the answer --------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_fits_the_schema(stage: Stage, client: Any) -> None:
+    stage.play(['{"city": "Paris"}'])
+    response = await client.responses.create(model="m", input="?", text={"format": CAPITAL})
+    assert json.loads(response.output_text) == {"city": "Paris"}
+    assert response.text.format.type == "json_schema"
+    assert "capital" in json.dumps(stage.model.requests[-1]["response_format"]), "the model was told"
+    assert len(response.output) == 1
+
+
+@pytest.mark.parametrize("answer", ["Paris, of course.", '{"town": "Paris"}'])
+async def test_an_answer_that_does_not_fit_fails_the_response(stage: Stage, client: Any, answer: str) -> None:
+    stage.play(lambda request: answer)
+    response = await client.responses.create(model="m", input="?", text={"format": CAPITAL})
+    assert response.status == "failed"
+    assert response.error.code == "server_error"
+    assert "the request asked for" in response.error.message
+
+
+async def test_any_json_object(stage: Stage, client: Any) -> None:
+    stage.play(['{"any": 1}', "none at all"])
+    good = await client.responses.create(model="m", input="?", text={"format": {"type": "json_object"}})
+    assert (good.status, json.loads(good.output_text)) == ("completed", {"any": 1})
+    bad = await client.responses.create(model="m", input="?", text={"format": {"type": "json_object"}})
+    assert bad.status == "failed"
+
+
+# -- bounds and settings -----------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_reaches_the_bound_is_incomplete(stage: Stage, client: Any) -> None:
+    stage.play([[Say("one two three"), Finish("length"), Usage(5, 16)]])
+    response = await client.responses.create(model="m", input="count", max_output_tokens=16)
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert (response.output_text, response.max_output_tokens) == ("one two three", 16)
+    request = stage.model.requests[-1]
+    assert 16 in (request.get("max_tokens"), request.get("max_completion_tokens"))
+
+
+async def test_the_bound_counts_all_model_calls(stage: Stage, client: Any) -> None:
+    stage.play(
+        lambda request: (
+            [Say("Sunny"), Finish("length"), Usage(5, 6)]
+            if tool_results(request)
+            else [CallTool("get_weather", {"city": "Rome"}), Usage(5, 10)]
+        )
+    )
+    stream = await client.responses.create(model="m", input="weather", max_output_tokens=16, stream=True)
+    events = [event async for event in stream]
+    assert events[-1].type == "response.incomplete"
+    bounds = [
+        request.get("max_completion_tokens", request.get("max_tokens")) for request in stage.model.requests
+    ]
+    assert bounds == [16, 6]
+
+
+async def test_sampling_settings_reach_the_model_and_are_told(stage: Stage, client: Any) -> None:
+    response = await client.responses.create(model="m", input="hello", temperature=0.25, top_p=0.5)
+    assert (response.temperature, response.top_p) == (0.25, 0.5)
+    request = stage.model.requests[-1]
+    assert (request["temperature"], request["top_p"]) == (0.25, 0.5)
+
+
+async def test_what_is_only_noted_is_told_back(stage: Stage, client: Any) -> None:
+    noted: dict[str, Any] = {
+        "metadata": {"order": "4711"},
+        "safety_identifier": "hashed",
+        "prompt_cache_key": "key",
+        "truncation": "disabled",
+        "store": True,
+    }
+    response = await client.responses.create(model="m", input="hello", user="ada", **noted)
+    told = response.to_dict()
+    assert {name: told[name] for name in noted} == noted
+    assert told["user"] == "ada"
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"max_output_tokens": 1}, "max_output_tokens"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": -1}, "top_p"),
+        ({"metadata": {"k": "v" * 513}}, "metadata"),
+        ({"input": [{"type": "mystery"}]}, "input[0]"),
+        ({"input": [{"role": "nobody", "content": "x"}]}, "input[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"text": {"format": {"type": "poem"}}}, "text.format"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_bad_input_names_the_parameter(
+    stage: Stage, client: Any, options: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(**{"model": "m", "input": "hello", **options})
+    error = caught.value
+    assert error.type == "invalid_request_error"
+    assert (error.param or "").startswith(param), error
+    assert not stage.model.requests
+
+
+async def test_nothing_asked_is_refused(stage: Stage, client: Any) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model="m")
+
+
+async def test_a_route_that_is_not_there(stage: Stage, client: Any) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.embeddings.create(model="m", input="hello")
+    assert caught.value.type == "invalid_request_error"
+    assert "/embeddings" in caught.value.message
+
+
+async def test_a_model_that_fails_is_a_failed_response_not_an_error(stage: Stage, client: Any) -> None:
+    stage.play(lambda request: Fail(500, "the key of account 4711 is over its quota"))
+    response = await client.responses.create(model="m", input="hello")
+    assert response.status == "failed"
+    assert response.error.code == "server_error"
+    assert "4711" not in response.to_json()
+    assert len(stage.model.requests) == 1, "nobody tried again"
+    stage.play(friday())
+    stream = await client.responses.create(model="m", input="hello", stream=True)
+    assert [event.type async for event in stream][-1] == "response.completed"
+
+
+async def test_a_model_that_fails_midway_fails_the_stream(stage: Stage, client: Any) -> None:
+    stage.play([[Say("half "), Fail(500, "quota")]])
+    async with client.responses.stream(model="m", input="hello") as stream:
+        events = [event async for event in stream]
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error.message
+    (message,) = events[-1].response.output
+    assert (message.status, message.content[0].text) == ("incomplete", "half ")
+
+
+async def test_instructions_are_said_before_all_else(stage: Stage, client: Any) -> None:
+    await client.responses.create(model="m", input="hello", instructions="Be brief.")
+    roles = [
+        message["role"] for message in stage.model.requests[-1]["messages"] if "brief" in text_of(message)
+    ]
+    assert roles
+    assert set(roles) <= {"system", "developer"}
