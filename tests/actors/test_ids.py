@@ -9,11 +9,11 @@ import uuid
 from greenroom.actors.ids import DRAWN, uuid4_text
 
 FORKED = """
-import os, sys
+import os
 from greenroom.actors.ids import uuid4_text
 uuid4_text()
 child = os.fork()
-print(uuid4_text(), flush=True)
+os.write(1, f"{uuid4_text()}\\n".encode())
 if child:
     os.waitpid(child, 0)
 """
