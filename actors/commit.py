@@ -47,10 +47,10 @@ async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> 
         work.roll_back()
         session.driver = None  # what it remembers of this turn is not to be remembered
         return ending
-    record = TurnRecord(turn.id, "completed", ending.at, turn.request.input, output)
-    await keeper.store.commit(session.key, TurnCommit(record, keeper.handler.save(session)))
     if work.services:
         keeper.services.update(work.services)
+    record = TurnRecord(turn.id, "completed", ending.at, turn.request.input, output)
+    await keeper.store.commit(session.key, TurnCommit(record, keeper.handler.save(session)))
     work.commit()
     return ending
 

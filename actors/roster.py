@@ -49,6 +49,10 @@ class Roster:
         actor.idle_since = now
         self._idle[actor] = None
 
+    def let_go(self, actor: SessionActor) -> None:
+        """Let go of an actor that is idle."""
+        self._passivate(actor)
+
     def passivate_idle(self, before: float) -> None:
         """Let go of actors idle since before that time. Their state was saved when their last turn was committed."""
         while self._idle:

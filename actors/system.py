@@ -80,6 +80,7 @@ class ActorSystem:
         self._aftermath = Aftermath(self._continuations, responses)
         self._archive = Archive(self.limits)
         self._accepted = 0
+        self._placing = 0
         self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
         self._forgetting: dict[SessionKey, asyncio.Task[None]] = {}
         self._housekeeping: asyncio.Task[None] | None = None
@@ -134,10 +135,14 @@ class ActorSystem:
 
         Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull`, `TurnExists` or `ContinuationNotFound`.
         """
-        self._check_open(turn)
         if turn.after is None:
             return self._accept(turn)
-        placed = await self._continuations.place(turn)
+        self._check_open(turn)
+        self._placing += 1
+        try:
+            placed = await self._continuations.place(turn)
+        finally:
+            self._placing -= 1
         try:
             log = self._accept(placed)
         except GreenroomError:
@@ -153,7 +158,7 @@ class ActorSystem:
             raise NotServing(
                 f"no turns are taken: the application is {self.state}; try again, or another process"
             )
-        if self._archive.open >= self.limits.turns:
+        if self._archive.open + self._placing >= self.limits.turns:
             raise Overloaded(
                 f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
             )
@@ -255,6 +260,8 @@ class ActorSystem:
     def actor_idle(self, actor: SessionActor) -> None:
         """The actor has nothing to do."""
         self._roster.resting(actor, self.loop.time())
+        if actor.last_kept is None:  # none of its turns is kept, so there is nothing to keep it warm for
+            self._roster.let_go(actor)
 
     def _new_actor(self, key: SessionKey) -> SessionActor:
         return SessionActor(key, self)

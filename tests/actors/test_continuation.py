@@ -376,6 +376,14 @@ async def test_a_session_forked_for_a_turn_that_is_not_kept_goes_with_it() -> No
         assert "1 sessions" in repr(tutorial.histories)
 
 
+async def test_an_actor_of_turns_that_are_not_kept_is_let_go_at_once() -> None:
+    async with running_system(new_memory, agent=True) as system:
+        await tell(system, "a")
+        for number in range(3):
+            await tell(system, "x", id=f"x{number}", session=f"fresh{number}", kept=False)
+        assert system.statistics().idle_sessions == 1
+
+
 # -- responses ---------------------------------------------------------------------------------------------------------
 
 
@@ -508,3 +516,60 @@ async def test_any_tree_of_turns_remembers_exactly_its_branch(steps: list[tuple[
                     assert heard(log).split(" | ")[0].split() == [*texts, name]
             if kind != "unkept":
                 branches[name] = [*before, name]
+
+
+STEP = st.one_of(
+    st.tuples(st.just("say"), st.integers(0, 20), st.sampled_from(["say", "wait", "fail"])),
+    st.tuples(st.just("cancel"), st.integers(0, 20), st.just("")),
+    st.tuples(st.just("sleep"), st.integers(0, 12), st.just("")),
+    st.tuples(st.just("passivate"), st.just(0), st.just("")),
+)
+
+
+@virtual_time
+@given(steps=st.lists(STEP, max_size=14))
+async def test_any_interleaving_remembers_exactly_its_branch(steps: list[tuple[str, int, str]]) -> None:
+    """The same with turns at once, cancelled and waiting, and a store that takes its time."""
+    submits: list[asyncio.Task[None]] = []
+    parents: dict[str, str | None] = {}
+    logs: dict[str, TurnLog] = {}
+
+    async def submit(name: str, parent: str | None) -> None:
+        before = logs[parent] if parent is not None else None
+        session = before.turn.key.session_id if before is not None else f"of {name}"
+        try:
+            log = await system.submit(turn(name, id=name, session=session, after=parent))
+        except ContinuationNotFound:
+            assert before is not None
+            assert len(before) == 2, "it was accepted and cancelled, and never began"
+        else:
+            logs[name], parents[name] = log, parent
+
+    async with running_system(new_memory, agent=True, store=SlowStore()) as system:
+        for number, (action, choice, kind) in enumerate(steps):
+            if action == "say":
+                parent = list(logs)[choice % len(logs)] if logs and choice else None
+                submits.append(asyncio.create_task(submit(f"{kind}{number}", parent)))
+            elif action == "cancel" and logs:
+                await system.cancel(list(logs)[choice % len(logs)])
+            elif action == "sleep":
+                await asyncio.sleep(choice)
+            elif action == "passivate":
+                system._roster.passivate_all()
+            await asyncio.sleep(0)
+        await asyncio.gather(*submits)
+        for log in logs.values():
+            await log.ended()
+    for name, log in logs.items():
+        if isinstance(log.terminal, TurnCompleted):
+            assert heard(log).split() == _branch(name, parents, logs)
+
+
+def _branch(name: str | None, parents: dict[str, str | None], logs: dict[str, TurnLog]) -> list[str]:
+    """What went well on the way from the root to a turn."""
+    names: list[str] = []
+    while name is not None:
+        if isinstance(logs[name].terminal, TurnCompleted):
+            names.insert(0, name)
+        name = parents[name]
+    return names
