@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from aiohttp import web
 
 from greenroom.actors.errors import NotServing
+from greenroom.transports.http_errors import any_expectation
 from greenroom.transports.responses_errors import (
     Handler,
     MethodNotAllowed,
     RouteNotFound,
-    any_expectation,
     guarded,
 )
 from greenroom.transports.transport import Host

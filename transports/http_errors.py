@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from greenroom.actors.errors import GreenroomError
 from greenroom.actors.ids import Sources
@@ -42,11 +42,21 @@ def refusal(error: GreenroomError) -> web.Response:
     return response
 
 
-def errors_as_json(sources: Sources) -> Any:
-    """A middleware under which no error leaves the server in another form."""
+def guarded(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteDef]:
+    """The routes, from which no error leaves the server in another form."""
+    return [
+        web.route(
+            route.method,
+            route.path,
+            _guard(route.handler, sources),
+            **{"expect_handler": any_expectation, **route.kwargs},
+        )
+        for route in routes
+    ]
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+
+def _guard(handler: Handler, sources: Sources) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except GreenroomError as error:
@@ -62,7 +72,25 @@ def errors_as_json(sources: Sources) -> Any:
                 500, "internal_error", "the server failed; its log has the details", id=error_id
             )
 
-    return middleware
+    return answer
+
+
+class Rest:
+    """Answers what no route of the application takes."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Never without an error."""
+        allowed: set[str] = set()
+        for resource in self._app.router.resources():
+            if resource is not request.match_info.route.resource:
+                allowed |= (await resource.resolve(request))[1]
+        allowed.discard(hdrs.METH_ANY)
+        if allowed:
+            raise web.HTTPMethodNotAllowed(request.method, allowed)
+        raise web.HTTPNotFound
 
 
 def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
@@ -79,3 +107,10 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
 
 def _code(error: web.HTTPException) -> str:
     return (error.reason or "error").lower().replace(" ", "_")
+
+
+async def any_expectation(request: web.Request) -> Any:
+    """What to do about an `Expect` header: go on. aiohttp refuses unknown ones, outside all routes, in plain text."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0

@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -189,10 +188,3 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
         if name in error.headers:
             response.headers[name] = error.headers[name]
     return response
-
-
-async def any_expectation(request: web.Request) -> Any:
-    """What to do about an `Expect` header: go on. aiohttp refuses unknown ones, outside all routes, in plain text."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0

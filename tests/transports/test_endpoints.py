@@ -32,7 +32,7 @@ from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord
 from greenroom.transports.endpoint_arguments import Given
 from greenroom.transports.endpoints import EndpointCaller, encode, respond
-from greenroom.transports.http_errors import errors_as_json
+from greenroom.transports.http_errors import guarded
 from greenroom.transports.transport import Endpoint, HostState
 
 
@@ -326,8 +326,8 @@ def application(host: FakeHost, **options: Any) -> web.Application:
         async def answer(request: web.Request, made: EndpointCaller = made) -> web.StreamResponse:
             return await respond(made, request, host)
 
-        for method in endpoint.methods:
-            app.router.add_route(method, endpoint.path, answer)
+        routes = [web.route(method, endpoint.path, answer) for method in endpoint.methods]
+        app.add_routes(guarded(routes, host.sources))
     return app
 
 
@@ -341,7 +341,7 @@ async def asked(
 ) -> tuple[ClientResponse, bytes]:
     host = host or FakeHost()
     host.endpoints = [Endpoint(path, (method,), function)]
-    app = application(host, middlewares=[errors_as_json(host.sources)], client_max_size=1000)
+    app = application(host, client_max_size=1000)
     async with (
         TestClient(TestServer(app)) as client,
         client.request(method, url, **request) as response,
