@@ -103,7 +103,8 @@ async def _fork_service(
     if not isinstance(service, Forkable):
         raise ContinuationNotFound(
             f"turn {after!r} is not its session's newest, and what the session has in {type(service).__name__} is kept "
-            "as of now only; continue from the newest turn, or give that service the methods of `Forkable`"
+            "as of now only; continue from the newest turn, or give that service the methods of `Forkable`",
+            field="previous_response_id",
         )
     if not await service.fork(source, after, turns, target):
         raise _not_kept(after)
@@ -113,5 +114,6 @@ def _not_kept(after: str) -> ContinuationNotFound:
     return ContinuationNotFound(
         f"there is nothing to continue from at {after!r}: it never was, left nothing behind, or others followed it and "
         "the session as it was then is no longer kept (InMemoryStore(states_kept=…) says for how many turns); continue "
-        "from a newer turn, or send the whole conversation as input"
+        "from a newer turn, or send the whole conversation as input",
+        field="previous_response_id",
     )
