@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from greenroom.transports.json_checks import json_object, missing, string
+from greenroom.transports.json_checks import items, json_object, mapping, missing, string
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import CreateRequest, Settings, read_create
 from greenroom.transports.responses_items import filled
@@ -57,12 +57,12 @@ class ContextRoutes:
         if fields.get("model") is None:
             missing("model", "say which model is to read the result; any name is taken")
         string(fields["model"], "model")
-        items = await self._context(create)
+        said = await self._context(create)
         uuid = self._host.sources.uuid
         packed = {
             "id": f"cmp_{uuid().replace('-', '')}",
             "type": "compaction",
-            "encrypted_content": seal(items),
+            "encrypted_content": seal(said),
         }
         return _json(
             {
@@ -86,8 +86,9 @@ class ContextRoutes:
         count = estimated_tokens(await self._context(create))
         if create.options is not None and create.options.instructions:
             count += text_tokens(create.options.instructions)
-        if fields.get("tools"):
-            count += estimated_tokens(fields["tools"]) if isinstance(fields["tools"], list) else 0
+        if (tools := fields.get("tools")) is not None:
+            for at, tool in enumerate(items(tools, "tools", "tools")):
+                count += text_tokens(msgspec.json.encode(mapping(tool, f"tools[{at}]")).decode())
         return _json({"object": "response.input_tokens", "input_tokens": count})
 
     async def _asked(self, request: web.Request) -> tuple[CreateRequest, dict[str, Any]]:

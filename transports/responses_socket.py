@@ -9,7 +9,7 @@ lasts as long as the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,9 +64,7 @@ class ResponsesSocket:
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """One connection, from the upgrade to its end."""
-        socket = web.WebSocketResponse(
-            heartbeat=self._keepalive_seconds, max_msg_size=self._message_bytes, compress=False
-        )
+        socket = web.WebSocketResponse(max_msg_size=self._message_bytes, compress=False)
         if not socket.can_prepare(request):
             raise MethodNotAllowed(
                 f"{request.path} takes POST; GET is for a WebSocket, with the headers of an upgrade", ["POST"]
@@ -74,7 +72,9 @@ class ResponsesSocket:
         self._check_origin(request)
         principal = await self._host.authenticate(request.headers)
         await socket.prepare(request)
-        connection = _Connection(socket, self._host, self._turns, self._settings, principal)
+        connection = _Connection(
+            socket, self._host, self._turns, self._settings, principal, self._keepalive_seconds
+        )
         try:
             await connection.run()
         finally:
@@ -108,7 +108,10 @@ class _Connection:
         turns: ResponsesTurns,
         settings: Settings,
         principal: str | None,
+        keepalive_seconds: float,
     ) -> None:
+        self._keepalive_seconds = keepalive_seconds
+        self._pinged = asyncio.get_running_loop().time()
         self._socket = socket
         self._host = host
         self._turns = turns
@@ -119,7 +122,7 @@ class _Connection:
         """Sessions of responses that are not to be stored."""
         self._answering: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[bool] | None = None
+        self._chores: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
         """Answer messages until the connection is closed."""
@@ -137,23 +140,38 @@ class _Connection:
         if self._answering is not None:
             self._answering.cancel()
             await asyncio.wait([self._answering])
-        if self._closing is not None:
-            await asyncio.wait([self._closing])
+        if self._chores:
+            await asyncio.wait(self._chores)
         await self._forget(self._own)
 
-    # -- the application stops -------------------------------------------------------------------------------------
+    # -- from time to time -----------------------------------------------------------------------------------------
 
     def _look_later(self) -> None:
-        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        seconds = min(LOOK_SECONDS, self._keepalive_seconds)
+        self._looking = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
         busy = self._answering is not None and not self._answering.done()
         if self._host.state in ("draining", "stopped") and not busy:
-            self._closing = asyncio.create_task(
-                self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
-            )
-        else:
-            self._look_later()
+            self._do(self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping"))
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._pinged >= self._keepalive_seconds:
+            self._pinged = now
+            self._do(self._ping())
+        self._look_later()
+
+    def _do(self, chore: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _ping(self) -> None:
+        """A sign of life, for proxies. No answer is waited for: a client that works on a tool may not be reading."""
+        try:
+            await self._socket.ping()
+        except ConnectionError:
+            return  # the client has gone, which `run` sees too
 
     # -- answering -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from greenroom.transports.responses_packed import PACKED, unseal
+
 ASCII_CHARS = 4
 AROUND_AN_ITEM = 4
 PICTURE = 765
@@ -25,8 +27,14 @@ _UNSEEN = frozenset(
 
 
 def estimated_tokens(items: Iterable[Mapping[str, Any]]) -> int:
-    """The tokens of items, each as `input_items` lists them."""
-    return sum(AROUND_AN_ITEM + _tokens(item) for item in items)
+    """The tokens of items, each as `input_items` lists them; a compaction counts as what it holds."""
+    return sum(_of_item(item) for item in items)
+
+
+def _of_item(item: Mapping[str, Any]) -> int:
+    if item.get("type") == PACKED:
+        return sum(AROUND_AN_ITEM + _tokens(held) for held in unseal(item["encrypted_content"], PACKED))
+    return AROUND_AN_ITEM + _tokens(item)
 
 
 def text_tokens(text: str) -> int:

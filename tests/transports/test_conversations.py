@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from greenroom import AgentApp, Limits
+from greenroom.actors.events import ItemDone, ItemStarted, PartDone, TextDelta
+from greenroom.actors.messages import Text, ToolCall, ToolOutput
 from greenroom.services.conversation_store import InMemoryConversations
 from kits.memory_app import Memory
 from kits.responses_http import Answer, ResponsesClient, responses_of
@@ -242,6 +245,33 @@ async def test_a_call_and_its_output_are_put_in_and_an_output_alone_is_not() -> 
         page = await client.get(f"/conversations/{conversation_id}/items", order="asc")
         assert [item["type"] for item in page["data"]] == ["function_call", "function_call_output"]
         assert (await client.create("go", conversation=conversation_id)).status == 200
+
+
+async def using_tools(request: Any) -> AsyncIterator[object]:
+    """Thinks, looks something up, says it, and leaves a call to the client when asked to."""
+    yield ItemStarted("r", "reasoning")
+    yield TextDelta("Let me see.", "r")
+    yield ItemDone("r")
+    yield ItemStarted("c", "tool_call", call_id="call-1", name="look_up")
+    yield PartDone(ToolCall("call-1", "look_up", "{}"), "c")
+    yield ItemStarted("o", "tool_output", call_id="call-1", name="look_up")
+    yield PartDone(ToolOutput("call-1", "look_up", (Text("It shines."),)), "o")
+    yield TextDelta("The sun shines.")
+    if request.tools:
+        yield ItemStarted("d", "tool_call", call_id="call-2", name="weather")
+        yield PartDone(ToolCall("call-2", "weather", "{}"), "d")
+
+
+@pytest.mark.parametrize("display", ["mcp_call", "function_call", "hidden"])
+@pytest.mark.parametrize("tools", [[], [{"type": "function", "name": "weather", "parameters": {}}]])
+async def test_items_of_all_kinds_are_those_of_the_response(display: str, tools: list[Any]) -> None:
+    app = AgentApp("Show")
+    app.query(framework="events", honours={"tools"})(using_tools)
+    async with responses_of(app, tool_display=display) as client:
+        answer = await client.create("x", conversation="c", tools=tools)
+        page = await client.get("/conversations/c/items", order="asc")
+        assert page["data"][1:] == answer["output"]
+        assert ("weather" in repr(answer["output"])) is bool(tools)
 
 
 # -- what is wrong with a request ----------------------------------------------------------------------------------

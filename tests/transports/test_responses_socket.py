@@ -283,6 +283,21 @@ async def test_a_ping_is_answered() -> None:
         assert (message.type, message.data) == (WSMsgType.PONG, b"there?")
 
 
+async def test_silence_is_broken_by_pings_and_who_does_not_answer_them_stays() -> None:
+    async with (
+        responses_of(Script().app, keepalive_seconds=0.02) as client,
+        connected(client, autoping=False) as socket,
+    ):
+        for _ in range(3):
+            assert (await socket.socket.receive()).type is WSMsgType.PING
+        await socket.send("one")
+        kinds = set()
+        while "response.completed" not in kinds:
+            message = await socket.socket.receive()
+            if message.type is not WSMsgType.PING:
+                kinds.add(json.loads(message.data)["type"])
+
+
 async def test_an_application_that_stops_closes_its_connections() -> None:
     script = Script(drain_seconds=30)
     async with responses_of(script.app) as client, connected(client) as idle, connected(client) as busy:
