@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from greenroom.actors.answer_check import check_schema
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import AnswerFormat, FunctionTool
 from greenroom.transports.json_checks import (
@@ -84,8 +85,6 @@ def _format(value: Any, at: str) -> tuple[AnswerFormat | None, dict[str, Any]]:
     answer = json_schema_answer(fields, at)
     if answer.schema is None:
         missing(f"{at}.schema", "a json_schema format is a schema that the answer must validate against")
-    from greenroom.actors.answer_check import check_schema
-
     check_schema(answer.schema, f"{at}.schema")
     shown = {"type": kind, "name": answer.name, "description": fields.get("description")}
     return answer, {**shown, "schema": answer.schema, "strict": bool(answer.strict)}

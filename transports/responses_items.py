@@ -28,7 +28,7 @@ from greenroom.transports.json_checks import (
     unknown,
     wrong,
 )
-from greenroom.transports.responses_packed import PACKED, unseal
+from greenroom.transports.responses_packed import PACKED, UNPACKED_BYTES, unpack
 from greenroom.transports.responses_parts import Listed, read_content, read_part, read_texts
 
 STATUSES = ("in_progress", "completed", "incomplete", "failed", "calling")
@@ -158,6 +158,7 @@ class _Reader:
         self._new_id = new_id
         self._label = label
         self._unpacking = False
+        self._room = UNPACKED_BYTES
         self.calls: dict[str, str] = {}
         self.messages: list[Message] = []
         self.listed: list[Listed] = []
@@ -279,7 +280,9 @@ class _Reader:
         if self._unpacking:
             raise InvalidRequest(f"{at} holds another compaction", field=where)
         self._unpacking, listed = True, len(self.listed)
-        for item in unseal(sealed, where):
+        unpacked, size = unpack(sealed, where, self._room)
+        self._room -= size
+        for item in unpacked:
             self.item(item, at)
         del self.listed[listed:]
         self._unpacking = False

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from greenroom.actors.errors import InvalidRequest
+from greenroom.transports.json_checks import json_object
 
 PACKED = "compaction"
 UNPACKED_BYTES = 64 * 1024 * 1024
-"""The most that is unpacked, however small it was packed."""
+"""The most that a request's compactions are unpacked to, all together: a few bytes may have been packed from many."""
 
 
 def seal(items: Sequence[dict[str, Any]]) -> str:
@@ -25,21 +26,26 @@ def seal(items: Sequence[dict[str, Any]]) -> str:
     flat: list[dict[str, Any]] = []
     for item in items:
         flat += unseal(item["encrypted_content"], PACKED) if item["type"] == PACKED else [item]
-    return base64.b64encode(zlib.compress(msgspec.json.encode(flat))).decode()
+    return base64.b64encode(zlib.compress(msgspec.json.encode({"items": flat}))).decode()
 
 
 def unseal(sealed: str, at: str) -> list[Any]:
     """The items. Raises `InvalidRequest` for what `seal` did not make."""
+    return unpack(sealed, at, UNPACKED_BYTES)[0]
+
+
+def unpack(sealed: str, at: str, most: int) -> tuple[list[Any], int]:
+    """The items, and how many bytes they were. Raises `InvalidRequest`, also when they are more than `most`."""
+    body = b""
     try:
-        unpacker = zlib.decompressobj()
-        body = unpacker.decompress(base64.b64decode(sealed, validate=True), UNPACKED_BYTES)
-        whole = unpacker.eof and not unpacker.unconsumed_tail
-        items = msgspec.json.decode(body, type=list[Any]) if whole else None
-    except (binascii.Error, zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        body = zlib.decompressobj().decompress(base64.b64decode(sealed, validate=True), most + 1)
+        items = json_object(body, "items").get("items") if len(body) <= most else None
+    except (binascii.Error, zlib.error, ValueError, InvalidRequest):
         items = None
-    if items is None:
+    if type(items) is not list:
         raise InvalidRequest(
-            f"{at} was not made by this server, or not left as it was; send the items that it stands for",
+            f"{at} was not made by this server, was not left as it was, or is too large; "
+            "send the items that it stands for",
             field=at,
         )
-    return items
+    return items, len(body)

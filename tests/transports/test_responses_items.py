@@ -1,5 +1,7 @@
 """Items of requests: what is taken, in which forms, what becomes of it, and what is refused."""
 
+import base64
+import zlib
 from itertools import count
 from typing import Any
 
@@ -27,7 +29,7 @@ from greenroom.transports.responses_echo import ResponseEcho
 from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
 from greenroom.transports.responses_listing import input_items
-from greenroom.transports.responses_packed import seal
+from greenroom.transports.responses_packed import UNPACKED_BYTES, seal
 from kits.turns import a_turn, told_turns
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a":1}'}
@@ -237,11 +239,23 @@ def test_a_compaction_is_what_it_stands_for() -> None:
     assert [item["id"] for item in read(again, OUTPUT).listed] == ["cmp_1", "fco_u1"]
 
 
+def packed(body: bytes) -> dict[str, Any]:
+    return {"type": "compaction", "encrypted_content": base64.b64encode(zlib.compress(body)).decode()}
+
+
 def test_a_compaction_in_a_compaction_is_none_of_ours() -> None:
-    inner = {"type": "message", "id": "m", "role": "user", "content": "hi"}
-    nested = {"type": "compaction", "encrypted_content": seal([inner]), "id": "c"}
-    forged = seal([{**nested, "type": "forged"}])
-    assert refused({"type": "compaction", "encrypted_content": forged}).field == "input[0]"
+    inside = packed(b'{"items":[]}')
+    nested = packed(msgspec.json.encode({"items": [inside]}))
+    assert refused(nested).field == "input[0].encrypted_content"
+    for other in (b"[]", b"{}", b'{"items":7}', b"hello", b'{"items":' + b"[" * 5000):
+        assert refused(packed(other)).field == "input[0].encrypted_content"
+
+
+def test_compactions_do_not_unpack_to_more_than_fits() -> None:
+    half = packed(b'{"items":[]}' + b" " * (UNPACKED_BYTES // 2))
+    assert len(half["encrypted_content"]) < 100_000
+    assert said(half) == []
+    assert refused(half, half).field == "input[1].encrypted_content"
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
