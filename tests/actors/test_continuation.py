@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from greenroom.actors.errors import ContinuationNotFound, NotServing, SessionBusy, TurnExists
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.limits import Limits
-from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Message, SessionKey
+from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
-from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.session_history import InMemorySessionHistoryService
 from greenroom.services.store import SessionRecord
 from greenroom.services.work import current_work
-from kits.system import asked, running_system, said, turn
+from kits.remembering import SlowStore, Tutorial, heard, new_memory, tell
+from kits.system import running_system, said, turn
 from kits.virtual_time import virtual_time
 
 KEY = SessionKey("u", "s")
-
-
-class Memory:
-    """An agent that answers with all it was told: "fail" and "wait" do so; it counts who was made."""
-
-    made = 0
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-        type(self).made += 1
-
-    async def reply(self, messages: Sequence[Message]) -> AsyncIterator[str]:
-        text = asked(messages[-1])
-        self.heard.append(text)
-        if "wait" in text:
-            await asyncio.sleep(10)
-        if "fail" in text:
-            raise RuntimeError(text)
-        yield " ".join(self.heard)
-
-    def state_dict(self) -> list[str]:
-        return self.heard
-
-    def load_state_dict(self, state: list[str]) -> None:
-        self.heard = list(state)
-
-
-async def new_memory() -> Memory:
-    return Memory()
-
-
-async def tell(system: ActorSystem, text: str, **options: Any) -> TurnLog:
-    """Send a turn and see its end."""
-    log = await system.submit(turn(text, id=options.pop("id", text), **options))
-    await log.ended()
-    return log
-
-
-def heard(log: TurnLog) -> str:
-    assert log.terminal is not None
-    return said(log.terminal)
 
 
 async def test_from_the_newest_turn_it_goes_on_in_the_same_session() -> None:
@@ -133,16 +89,22 @@ async def test_of_two_turns_at_once_exactly_one_appends() -> None:
             assert sorted(heard(log) for log in logs) == ["a x", "a y", "a z"]
 
 
-class SlowStore(InMemoryStore):
-    """Takes its time, as one on a disk does."""
+@virtual_time
+async def test_what_is_read_of_a_session_is_not_believed_when_a_turn_has_ended_meanwhile() -> None:
+    class Stale(InMemoryStore):
+        async def load(self, key: SessionKey) -> SessionRecord | None:
+            record = await super().load(key)
+            await asyncio.sleep(0.1 if current_work.get() is not None else 5)
+            return record
 
-    async def load(self, key: SessionKey) -> SessionRecord | None:
-        await asyncio.sleep(0.1)
-        return await super().load(key)
-
-    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
-        await asyncio.sleep(0.1)
-        return await super().fork(source, turn_id, target)
+    async with running_system(new_memory, agent=True, store=Stale()) as system:
+        await tell(system, "a")
+        system._roster.passivate_all()
+        continued = asyncio.create_task(tell(system, "x", after="a"))
+        await asyncio.sleep(1)
+        assert heard(await tell(system, "b")) == "a b"
+        log = await continued
+        assert (log.turn.key == KEY, heard(log)) == (False, "a x")
 
 
 @virtual_time
@@ -250,31 +212,6 @@ async def test_an_id_that_is_taken_is_refused_before_anything_is_forked() -> Non
 
 
 # -- services ----------------------------------------------------------------------------------------------------------
-
-
-class Tutorial:
-    """A handler as the tutorial has it: the state from one service, the history from another."""
-
-    def __init__(self) -> None:
-        self.states = InMemoryStateService()
-        self.histories = InMemorySessionHistoryService()
-
-    async def start(self) -> None:
-        await self.states.start()
-        await self.histories.start()
-
-    async def answer(self, msgs: Sequence[Message], request: Any) -> AsyncIterator[str]:
-        text = asked(msgs[-1])
-        state = await self.states.export_state(request.user_id, request.session_id) or {"heard": []}
-        session = await self.histories.get_session(request.user_id, request.session_id)
-        assert session is not None
-        await self.histories.append_message(session, list(msgs))
-        if text != "forgetful":
-            state["heard"].append(text)
-            await self.states.save_state(request.user_id, state, request.session_id)
-        if text.startswith("fail"):
-            raise RuntimeError(text)
-        yield f"{' '.join(state['heard'])} | {' '.join(map(asked, session.messages))}"
 
 
 async def test_services_of_the_tutorial_follow_a_fork() -> None:
@@ -483,93 +420,3 @@ async def test_deleting_a_session_empties_the_services_too() -> None:
         await system.forget(KEY)
         assert await tutorial.states.export_state(*KEY) is None
         assert [one.id for one in await tutorial.histories.list_sessions("u")] == ["other"]
-
-
-# -- any branching -----------------------------------------------------------------------------------------------------
-
-
-@given(
-    steps=st.lists(
-        st.tuples(st.integers(0, 20), st.sampled_from(["say", "say", "fail", "unkept"])), max_size=14
-    )
-)
-async def test_any_tree_of_turns_remembers_exactly_its_branch(steps: list[tuple[int, str]]) -> None:
-    """Each turn continues from any earlier one: what it finds is what the turns on its way from the root said."""
-    tutorial = Tutorial()
-    await tutorial.start()
-    branches: dict[str, list[str]] = {}
-    logs: dict[str, TurnLog] = {}
-    async with (
-        running_system(new_memory, agent=True) as agents,
-        running_system(tutorial.answer) as queries,
-    ):
-        for number, (choice, kind) in enumerate(steps):
-            parent = list(branches)[choice % len(branches)] if branches else None
-            name = f"{kind}{number}"
-            before = branches[parent] if parent is not None else []
-            for system in (agents, queries):
-                key = logs[f"{id(system)}{parent}"].turn.key if parent is not None else KEY
-                log = await tell(system, name, session=key.session_id, after=parent, kept=kind != "unkept")
-                logs[f"{id(system)}{name}"] = log
-                if kind != "fail":
-                    texts = [one for one in before if not one.startswith("fail")]
-                    assert heard(log).split(" | ")[0].split() == [*texts, name]
-            if kind != "unkept":
-                branches[name] = [*before, name]
-
-
-STEP = st.one_of(
-    st.tuples(st.just("say"), st.integers(0, 20), st.sampled_from(["say", "wait", "fail"])),
-    st.tuples(st.just("cancel"), st.integers(0, 20), st.just("")),
-    st.tuples(st.just("sleep"), st.integers(0, 12), st.just("")),
-    st.tuples(st.just("passivate"), st.just(0), st.just("")),
-)
-
-
-@virtual_time
-@given(steps=st.lists(STEP, max_size=14))
-async def test_any_interleaving_remembers_exactly_its_branch(steps: list[tuple[str, int, str]]) -> None:
-    """The same with turns at once, cancelled and waiting, and a store that takes its time."""
-    submits: list[asyncio.Task[None]] = []
-    parents: dict[str, str | None] = {}
-    logs: dict[str, TurnLog] = {}
-
-    async def submit(name: str, parent: str | None) -> None:
-        before = logs[parent] if parent is not None else None
-        session = before.turn.key.session_id if before is not None else f"of {name}"
-        try:
-            log = await system.submit(turn(name, id=name, session=session, after=parent))
-        except ContinuationNotFound:
-            assert before is not None
-            assert len(before) == 2, "it was accepted and cancelled, and never began"
-        else:
-            logs[name], parents[name] = log, parent
-
-    async with running_system(new_memory, agent=True, store=SlowStore()) as system:
-        for number, (action, choice, kind) in enumerate(steps):
-            if action == "say":
-                parent = list(logs)[choice % len(logs)] if logs and choice else None
-                submits.append(asyncio.create_task(submit(f"{kind}{number}", parent)))
-            elif action == "cancel" and logs:
-                await system.cancel(list(logs)[choice % len(logs)])
-            elif action == "sleep":
-                await asyncio.sleep(choice)
-            elif action == "passivate":
-                system._roster.passivate_all()
-            await asyncio.sleep(0)
-        await asyncio.gather(*submits)
-        for log in logs.values():
-            await log.ended()
-    for name, log in logs.items():
-        if isinstance(log.terminal, TurnCompleted):
-            assert heard(log).split() == _branch(name, parents, logs)
-
-
-def _branch(name: str | None, parents: dict[str, str | None], logs: dict[str, TurnLog]) -> list[str]:
-    """What went well on the way from the root to a turn."""
-    names: list[str] = []
-    while name is not None:
-        if isinstance(logs[name].terminal, TurnCompleted):
-            names.insert(0, name)
-        name = parents[name]
-    return names
