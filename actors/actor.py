@@ -36,6 +36,7 @@ from greenroom.services.work import Work, current_work
 
 logger = logging.getLogger("greenroom.actors")
 
+STARTED = TurnStarted()
 BREATH = 256
 """Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
 
@@ -229,7 +230,7 @@ class SessionActor:
         run.phase = "running"
         if system.limits.turn_seconds is not None:
             run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
-        run.log.append(TurnStarted())
+        run.log.append(STARTED)
         work = Work(run.log.id)
         current_work.set(work)
         current_turn.set(run.scope)

@@ -117,8 +117,9 @@ class Composer(Struct, eq=False):
 
     def close(self) -> None:
         """All that is open is complete: the handler has said all it had to say."""
-        for draft in list(self._drafts.values()):
-            draft.done()
+        if self._drafts:
+            for draft in tuple(self._drafts.values()):
+                draft.done()
         self._speech = None
 
     def abandon(self) -> None:
@@ -169,21 +170,20 @@ class Composer(Struct, eq=False):
         self._drafts.pop(draft.id, None)
 
     def _text_item(self, kind: ItemKind, role: str) -> MessageDraft:
-        self.end_speech()
-        draft = MessageDraft(self, self._item_id(), kind, role)
-        self._start(draft, None)
-        return draft
-
-    def _start(self, draft: Draft, call: ToolCall | None) -> None:
+        if self._speech is not None:
+            self.end_speech()
         if self.ended:
             raise unheard()
-        if call is None:
-            self.emit(ItemStarted(draft.id, draft.kind, draft.role))
-        else:
-            self.end_speech()
-            self.emit(
-                ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label)
-            )
+        item = self._item_id()
+        self.emit(ItemStarted(item, kind, role))
+        draft = self._drafts[item] = MessageDraft(self, item, kind, role)
+        return draft
+
+    def _start(self, draft: Draft, call: ToolCall) -> None:
+        self.end_speech()
+        if self.ended:
+            raise unheard()
+        self.emit(ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label))
         self._drafts[draft.id] = draft
 
     def _item_id(self) -> str:

@@ -85,7 +85,8 @@ class Draft(Struct, eq=False):
         return f"<{type(self).__name__} {self.kind} {self.id} {'open' if self.open else 'done'}>"
 
     def _part_done(self, part: Part) -> None:
-        self._check_heard()
+        if self._pen.ended:
+            raise unheard()
         self._pen.emit(PartDone(part, self.id, len(self._parts)))
         self._parts.append(part)
 
@@ -112,10 +113,12 @@ class Draft(Struct, eq=False):
         """The item is complete. Doing it twice is fine."""
         if self.open:
             self.open = False
-            self._check_heard()
+            pen = self._pen
+            if pen.ended:
+                raise unheard()
             item = self.item(complete=True)
-            self._pen.emit(ItemDone(self.id, item))
-            self._pen.finished(self, item)
+            pen.emit(ItemDone(self.id, item))
+            pen.finished(self, item)
 
 
 class MessageDraft(Draft):
@@ -160,10 +163,14 @@ class MessageDraft(Draft):
 
     def end_text(self) -> None:
         """The text part that is open, if one is, is complete."""
-        if self._pieces or self._rewritten is not None:
-            self._part_done(Text(self._whole()))
-            self._pieces = []
+        if self._rewritten is not None:
+            self._part_done(Text(self._rewritten))
             self._rewritten = None
+        elif self._pieces:
+            self._part_done(Text("".join(self._pieces)))
+        else:
+            return
+        self._pieces = []
 
     def _said(self) -> str:
         if len(self._pieces) > 1:
@@ -181,7 +188,7 @@ class MessageDraft(Draft):
     def done(self) -> None:
         if self.open:
             self.end_text()
-            super().done()
+            Draft.done(self)
 
 
 class CallDraft(Draft):
