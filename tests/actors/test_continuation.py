@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from greenroom.actors.errors import ContinuationNotFound, NotServing, SessionBusy, TurnExists
+from greenroom.actors.errors import ContinuationNotFound, NotServing, SessionBusy, TurnExists, TurnOver
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
+from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.session_history import InMemorySessionHistoryService
@@ -141,6 +142,15 @@ async def test_it_appends_after_all_when_what_was_newer_never_began() -> None:
         assert said(await log.ended()) == "wait x"
         with pytest.raises(ContinuationNotFound):
             await system.submit(turn("y", after="2"))
+
+
+async def test_a_turn_that_is_cancelled_before_it_begins_was_never_there() -> None:
+    async with running_system(new_memory, agent=True) as system:
+        await tell(system, "a")
+        await system.submit(turn("b", id="b"))
+        await system.cancel("b")
+        log = await tell(system, "c", after="a")
+        assert (log.turn.key, heard(log)) == (KEY, "a c")
 
 
 @virtual_time
@@ -286,6 +296,35 @@ async def test_of_a_turn_that_is_not_kept_nothing_stays() -> None:
         for after in ("secret", "fail"):
             with pytest.raises(ContinuationNotFound):
                 await system.submit(turn("x", after=after))
+
+
+@virtual_time
+async def test_while_a_turn_that_is_not_kept_runs_the_one_before_it_is_the_newest() -> None:
+    async with running_system(new_memory, agent=True) as system:
+        await tell(system, "a")
+        unkept = await system.submit(turn("wait", kept=False))
+        log = await tell(system, "b", after="a")
+        assert (log.turn.key, heard(log)) == (KEY, "a b")
+        assert said(await unkept.ended()) == "a wait"
+
+
+async def test_late_code_of_a_turn_that_is_not_kept_changes_nothing() -> None:
+    async def late(states: InMemoryStateService) -> None:
+        await over.wait()
+        await states.save_state("u", {"late": True}, "s")
+
+    async def answer() -> str:
+        tasks.append(asyncio.create_task(late(states)))
+        return "soon"
+
+    over = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    async with InMemoryStateService() as states, running_system(answer) as system:
+        await tell(system, "a", kept=False)
+        over.set()
+        with pytest.raises(TurnOver):
+            await tasks[0]
+        assert await states.export_state("u", "s") is None
 
 
 async def test_a_warm_agent_forgets_a_turn_that_is_not_kept() -> None:
