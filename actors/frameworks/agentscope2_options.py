@@ -157,7 +157,7 @@ def _call_model(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
             _own_call.reset(token)
         if not models.strict:
             return response
-        calls = _Calls(models, own_choice=tool_choice is not None)
+        calls = _Calls(models)
         return calls.hear(response) if isinstance(response, ChatResponse) else calls.hear_all(response)
 
     return call_model
@@ -166,9 +166,8 @@ def _call_model(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
 class _Calls:
     """Sees to the calls in a response: some services are not told what is forbidden, some models do not listen."""
 
-    def __init__(self, models: TurnModels, own_choice: bool) -> None:
+    def __init__(self, models: TurnModels) -> None:
         self._models = models
-        self._own_choice = own_choice
         self._called: dict[str, str] = {}
 
     async def hear_all(
@@ -185,7 +184,7 @@ class _Calls:
     def hear(self, response: ChatResponse) -> ChatResponse:
         """A response, or a piece of one."""
         response.content = [block for block in response.content if self._may_stay(block)]
-        if response.is_last and not self._own_choice:
+        if response.is_last:
             self._models.reasoned(self._called.values())
         return response
 

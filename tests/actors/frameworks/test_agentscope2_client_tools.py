@@ -260,6 +260,15 @@ async def test_an_output_that_nobody_waits_for_fails_the_turn(late: bool) -> Non
         assert said(await ask(system, "hello?")) == "Still here."
 
 
+@pytest.mark.parametrize("text", ["[]", "", '{"a": 1}'])
+async def test_what_an_output_says_is_kept_as_it_is(text: str) -> None:
+    model = Said(use(WHERE), say("Paris."))
+    async with serving(lambda: agent(model), by_factory=True) as system:
+        await ask(system, "where?")
+        await ask(system, output("c1", text))
+    assert results_asked(model) == [("c1", "success", text)]
+
+
 async def test_a_call_that_is_sent_back_with_its_output_is_known() -> None:
     model = Said(use(WHERE), say("Paris."))
     async with serving(lambda: agent(model), by_factory=True) as system:

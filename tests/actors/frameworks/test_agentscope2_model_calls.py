@@ -11,7 +11,7 @@ from kits.agentscope_line import require_line
 
 require_line(2)
 
-from agentscope.agent import Agent
+from agentscope.agent import Agent, ReActConfig
 from agentscope.credential import DeepSeekCredential, OpenAICredential
 from agentscope.message import Msg, SystemMsg, UserMsg
 from agentscope.model import (
@@ -26,7 +26,7 @@ from pydantic import BaseModel, SecretStr
 from greenroom.actors.events import Terminal, TurnCompleted, TurnFailed
 from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
-from greenroom.actors.messages import AnswerFormat, TurnOptions
+from greenroom.actors.messages import AnswerFormat, Text, TurnOptions
 from greenroom.actors.system import ActorSystem
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
@@ -176,6 +176,21 @@ async def test_a_demanded_call_that_is_not_made_fails_the_turn() -> None:
     assert "demands a call of a tool" in ending.error.message
 
 
+async def test_a_call_that_is_not_made_for_want_of_iterations_fails_the_turn() -> None:
+    model = Said(use(("1", "clock", "{}")), say("That is all."))
+    made = agent(model, clock, react_config=ReActConfig(max_iters=1))
+    async with serving(lambda: made, by_factory=True) as system:
+        ending = await ask(system, tools=(LOCATE,), forced_tool="locate")
+    assert isinstance(ending, TurnFailed)
+    assert "demands a call of the tool 'locate'" in ending.error.message
+
+
+async def test_text_goes_on_after_a_call_that_may_not_be_made() -> None:
+    model = Said([*say("Well, "), *use(("1", "clock", "{}")), *say("no.")])
+    ending = await ending_with(model, clock, tool_choice="none")
+    assert [item.parts for item in ending.output] == [(Text("Well, no."),)]
+
+
 async def test_of_the_clients_tools_one_must_be_called() -> None:
     overheard = Overheard()
     model = overheard.listening(openai(), use(("1", "clock", "{}")), use(("2", "locate", "{}")))
@@ -292,8 +307,11 @@ async def test_structured_output_of_a_handler_is_the_answer() -> None:
     class City(BaseModel):
         city: str
 
+    overheard = Overheard()
+
     async def query(msgs: list[Msg]) -> AsyncIterator[Any]:
-        made: Agent = agent(Said(use(("1", "GenerateStructuredOutput", '{"city": "Paris"}'))))
+        given = use(("1", "GenerateStructuredOutput", '{"city": "Paris"}'))
+        made: Agent = agent(overheard.listening(openai(), given), clock)
         async for event in made.reply_stream(msgs, structured_schema=City, yield_final_msg=True):
             yield event
 
@@ -302,6 +320,7 @@ async def test_structured_output_of_a_handler_is_the_answer() -> None:
         without = await ask(system, answer=CITY, tool_choice="none")
     assert texts(ending.output) == ['{"city":"Paris"}']
     assert texts(without.output) == ['{"city":"Paris"}'], "its tool is none that the client knows of"
+    assert overheard.calls[1]["tool_choice"].tools == ["GenerateStructuredOutput"]
 
 
 async def test_what_is_said_first_is_not_the_answer() -> None:
