@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from greenroom.actors.answer_check import ANSWER_CHARS, QUICK_CHARS, check_answer
+from greenroom.actors.composer import Composer
 from greenroom.actors.errors import AnswerMismatch
 from greenroom.actors.events import Item, ItemStarted, Part, PartDone, TurnCompleted, TurnFailed
+from greenroom.actors.frameworks.adapter import Translator
+from greenroom.actors.frameworks.plain import PlainAdapter
+from greenroom.actors.handler import QueryHandler
 from greenroom.actors.messages import (
     AnswerFormat,
     Data,
@@ -22,6 +26,8 @@ from greenroom.actors.messages import (
     ToolCall,
     TurnOptions,
 )
+from greenroom.actors.system import ActorSystem
+from greenroom.services.memory_store import InMemoryStore
 from kits.system import asked, running_system, said, turn
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -144,7 +150,28 @@ async def test_a_turn_with_the_wrong_answer_fails_and_its_state_is_the_one_befor
         assert isinstance(free, TurnCompleted)
 
 
-async def test_a_turn_that_is_cut_short_or_stops_at_a_client_s_tool_is_not_failed() -> None:
+class Breaking(PlainAdapter):
+    """Answers are cut short when they have been said."""
+
+    def translator(self, composer: Composer) -> Translator:
+        composer.cut_short("max_output_tokens")
+        return super().translator(composer)
+
+
+async def test_an_answer_that_was_cut_short_is_not_failed() -> None:
+    async def answer(msgs: Any) -> str:
+        return '{"n": '
+
+    system = ActorSystem(QueryHandler(answer, Breaking(), None), InMemoryStore())
+    await system.start()
+    log = await system.submit(turn(options=TurnOptions(answer=WITH_SCHEMA)))
+    ending = await log.ended()
+    await system.stop()
+    assert isinstance(ending, TurnCompleted)
+    assert (ending.incomplete, said(ending)) == ("max_output_tokens", '{"n": ')
+
+
+async def test_a_turn_that_stops_at_a_client_s_tool_is_not_failed() -> None:
     async def answer(session: Any) -> AsyncIterator[object]:
         yield ItemStarted("c", "tool_call", call_id="1", name="weather")
         yield PartDone(ToolCall("1", "weather", '{"city": "Paris"}'), "c")
