@@ -39,7 +39,13 @@ CLOCK: dict[str, Any] = {
     "function": {
         "name": "clock",
         "description": "The time.",
-        "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"type": "string"}},
+            "required": ["zone"],
+            "additionalProperties": False,
+        },
+        "strict": True,
     },
 }
 

@@ -35,9 +35,8 @@ async def ending(connection: Any) -> list[dict[str, Any]]:
     while True:
         message = await connection.recv_bytes()
         events.append(json.loads(message))
-        read = connection.parse_event(message)
-        assert type(read).model_validate(events[-1]).type == events[-1]["type"]
-        if read.type in (*ENDINGS, "error"):
+        assert connection.parse_event(message).type == events[-1]["type"]
+        if events[-1]["type"] in (*ENDINGS, "error"):
             return events
 
 
