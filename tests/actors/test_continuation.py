@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from greenroom.actors.errors import ContinuationNotFound, NotServing, SessionBusy, TurnExists, TurnOver
+from greenroom.actors.errors import (
+    ContinuationNotFound,
+    NotServing,
+    Overloaded,
+    SessionBusy,
+    TurnExists,
+    TurnOver,
+)
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import SessionKey
@@ -210,6 +217,19 @@ async def test_a_turn_that_is_refused_in_the_end_leaves_no_fork() -> None:
         with pytest.raises(NotServing):
             await system.submit(turn("x", after="a"))
         assert [await store.load(key) for key in forks] == [None]
+
+
+@virtual_time
+async def test_turns_that_wait_for_a_place_count_as_turns() -> None:
+    async with running_system(new_memory, agent=True, limits=Limits(turns=3)) as system:
+        await system.submit(turn("wait", id="1"))
+        await system.submit(turn("b", id="2"))
+        waiting = asyncio.create_task(tell(system, "x", after="1"))
+        await asyncio.sleep(1)
+        with pytest.raises(Overloaded):
+            await system.submit(turn("c", session="other"))
+        assert heard(await waiting) == "wait x"
+        await tell(system, "c", session="other")
 
 
 async def test_an_id_that_is_taken_is_refused_before_anything_is_forked() -> None:
