@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from greenroom.app import AgentApp
     from greenroom.services.agent_state import InMemoryStateService
     from greenroom.services.local_model import LocalModel
+    from greenroom.services.conversation_store import InMemoryConversations
     from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.memory_store import InMemoryStore
     from greenroom.services.session_history import InMemorySessionHistoryService
@@ -126,6 +127,7 @@ _HOME = {
     "greenroom.app": ("AgentApp",),
     "greenroom.services.agent_state": ("InMemoryStateService",),
     "greenroom.services.local_model": ("LocalModel",),
+    "greenroom.services.conversation_store": ("InMemoryConversations",),
     "greenroom.services.memory_responses": ("InMemoryResponseStore",),
     "greenroom.services.memory_store": ("InMemoryStore",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
@@ -155,6 +157,7 @@ __all__ = [
     "HandlerError",
     "Host",
     "Image",
+    "InMemoryConversations",
     "InMemoryResponseStore",
     "InMemorySessionHistoryService",
     "InMemoryStateService",
