@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from greenroom.actors.session import Session
     from greenroom.app import AgentApp
     from greenroom.services.agent_state import InMemoryStateService
-    from greenroom.services.local_model import LocalModel
     from greenroom.services.conversation_store import InMemoryConversations
+    from greenroom.services.local_model import LocalModel
     from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.memory_store import InMemoryStore
     from greenroom.services.session_history import InMemorySessionHistoryService
