@@ -1,0 +1,85 @@
+"""Requests that are sent again: which turn they join, and when they begin one of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from greenroom import Disconnect
+from greenroom.transports import retries
+from kits.memory_app import Memory
+from kits.responses_http import ResponsesClient, output_text, responses_of
+
+
+async def ask(client: ResponsesClient, count: int, text: str = "wait", **headers: str) -> dict[str, Any]:
+    """As SDKs do, which count how often they send a request again."""
+    headers = {"x-stainless-retry-count": str(count), **headers}
+    async with client.http.post(f"{client.url}/responses", json={"input": text}, headers=headers) as response:
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+
+async def give_up(client: ResponsesClient, memory: Memory, **headers: str) -> None:
+    """Ask, and go away while the turn runs."""
+    memory.began.clear()
+    asking = asyncio.create_task(ask(client, 0, **headers))
+    await memory.began.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    await client.get("/models")  # by then the server has seen it
+
+
+async def test_a_turn_that_has_ended_meanwhile_is_answered() -> None:
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        await give_up(client, memory)
+        memory.gate.set()
+        assert output_text(await ask(client, 1)) == "…wait"
+        assert memory.runs == {"wait": 1}
+
+
+async def test_each_that_gave_up_is_joined_once() -> None:
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        for _ in range(2):
+            await give_up(client, memory)
+        memory.gate.set()
+        ids = {(await ask(client, 1))["id"] for _ in range(3)}
+        assert len(ids) == 3
+        assert memory.runs == {"wait": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"), [("wait, wait", {}), ("wait", {"Authorization": "Bearer other"})]
+)
+async def test_another_request_or_another_s_joins_nothing(text: str, headers: dict[str, str]) -> None:
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        await give_up(client, memory, Authorization="Bearer mine")
+        memory.gate.set()
+        await ask(client, 1, text, **headers)
+        assert memory.runs.total() == 2
+
+
+async def test_a_turn_that_was_cancelled_is_run_again() -> None:
+    memory = Memory()
+    async with responses_of(memory.app, responses_disconnect=Disconnect("cancel")) as client:
+        await give_up(client, memory)
+        memory.gate.set()
+        assert output_text(await ask(client, 1)) == "…wait"
+        assert memory.runs == {"wait": 2}
+
+
+async def test_of_many_that_gave_up_the_oldest_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "UNANSWERED", 1)
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        await give_up(client, memory, Authorization="Bearer first")
+        await give_up(client, memory, Authorization="Bearer second")
+        memory.gate.set()
+        await ask(client, 1, Authorization="Bearer second")
+        assert memory.runs == {"wait": 2}
+        await ask(client, 1, Authorization="Bearer first")
+        assert memory.runs == {"wait": 3}
