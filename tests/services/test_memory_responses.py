@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import structs
 
-from greenroom.actors.events import TextDelta, TurnAccepted
+from greenroom.actors.events import Event, TextDelta, TurnAccepted
 from greenroom.actors.messages import AgentRequest, Data, Message, Turn
 from greenroom.services.memory_responses import InMemoryResponseStore, estimated_size
 from greenroom.services.response_store import ResponseRecord, ResponseStore
@@ -65,7 +65,7 @@ def test_sizes_count_texts_wherever_they_are() -> None:
 
 
 def test_counting_ends_when_it_is_enough_and_in_what_contains_itself() -> None:
-    events = [TurnAccepted("1", 0.0), *[TextDelta("x" * 100)] * 100_000]
+    events: list[Event] = [TurnAccepted("1", 0.0), *[TextDelta("x" * 100)] * 100_000]
     turn = response().turn
     assert estimated_size(ResponseRecord(turn=turn, key=turn.key, events=events), 10_000) < 20_000
     data: dict[str, Any] = {"text": "x" * 1_000}
