@@ -134,3 +134,23 @@ async def test_over_a_session_s_bytes_earlier_turns_are_forgotten_first() -> Non
         session = await histories.get_session("u", "s")
         assert session is not None
         assert session.messages == [said("turn-5" + "x" * 900)]
+
+
+async def test_marks_do_not_cost_a_session_more_of_its_messages_than_its_bytes_do() -> None:
+    async with InMemorySessionHistoryService(session_bytes=1_000) as service:
+        for number in range(5):
+            with in_turn(f"turn-{number}") as work:
+                await service.append_message(Session("s", "u"), said(f"{number}" + "x" * 300))
+                work.commit()
+        session = await service.get_session("u", "s")
+        assert session is not None
+        assert session.messages == [said(f"{number}" + "x" * 300) for number in (3, 4)]
+
+
+async def test_messages_that_are_replaced_give_back_their_room() -> None:
+    async with InMemorySessionHistoryService() as service:
+        sizes = []
+        for _ in range(3):
+            await service.replace_messages(Session("s", "u"), [said("x" * 1_000)])
+            sizes.append(int(repr(service).split()[-2]))
+        assert sizes[0] == sizes[2]

@@ -1,6 +1,7 @@
 """The store in memory: the kit, and its bounds."""
 
 import gc
+import itertools
 import tracemalloc
 
 from greenroom.actors.messages import SessionKey
@@ -85,6 +86,19 @@ async def test_states_that_grow_take_little_more_than_the_newest() -> None:
     assert forked.state is not None
     assert b'"10 x' in forked.state
     assert b'"11 x' not in forked.state
+
+
+async def test_a_state_that_stays_as_it_is_is_kept_once() -> None:
+    store = InMemoryStore(turns_kept=1_000, states_kept=1_000)
+    await store.start()
+    turns = [int(repr(store).split()[3])]
+    await store.commit(KEY, TurnCommit(record(0), b"x" * 1_000))
+    for state in (None, b"x" * 1_000, None):
+        turns.append(int(repr(store).split()[3]))
+        await store.commit(KEY, TurnCommit(record(1), state))
+    first, *others = [after - before for before, after in itertools.pairwise(turns)]
+    assert max(others) <= first - 1_000 + 1
+    assert await store.fork(KEY, "turn-0", FORK)
 
 
 async def test_what_a_fork_takes_is_counted_and_given_back() -> None:
