@@ -445,8 +445,9 @@ async def test_deleting_a_session_cancels_its_turns_and_leaves_nothing() -> None
             assert isinstance(log.terminal, TurnCancelled)
             assert log.terminal.reason == "its session is deleted"
         assert await store.load(KEY) is None
-        with pytest.raises(ContinuationNotFound):
-            await system.submit(turn("x", after="a"))
+        for after in ("a", "1", "2"):
+            with pytest.raises(ContinuationNotFound):
+                await system.submit(turn("x", after=after))
         assert heard(await tell(system, "c")) == "c"
         await system.forget(SessionKey("u", "unknown"))
 
