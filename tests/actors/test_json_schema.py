@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from greenroom.actors.answer_check import check_schema
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.json_formats import has_format
 from greenroom.actors.json_schema import Check, TooMuch
-from greenroom.actors.json_schema_form import SCHEMA_BYTES
+from greenroom.actors.json_schema_form import _KEYWORDS, SCHEMA_BYTES
 
 ORDER = {
     "type": "object",
@@ -255,3 +256,22 @@ def test_schemas_that_would_take_for_ever_are_given_up() -> None:
 def test_formats(name: str, good: str, bad: str) -> None:
     assert has_format(good, name)
     assert has_format(bad, name) is (name == "something-else")
+
+
+KEYWORD = st.sampled_from(
+    [*_KEYWORDS, "unevaluatedItems", "$id", "title", "#", "a"],
+)
+ODD = st.recursive(
+    VALUES | st.sampled_from(["#", "#/a", "#/items/0", "#/%", "string", "^a", "date", 1e300, -(10**30)]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORD, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200)
+@given(schema=ODD, value=ODD)
+def test_whatever_is_sent_as_a_schema_is_taken_or_refused(schema: Any, value: Any) -> None:
+    with contextlib.suppress(InvalidRequest, TooMuch):
+        check_schema(schema)
+        found = Check(schema, 10_000).flaw(value, "answer")
+        assert found is None or (found.path.startswith("answer") and found.why)
