@@ -1,10 +1,10 @@
-"""Handlers without a framework: `counting` counts its runs, `thinking` shows reasoning and a tool of its own."""
+"""A handler without a framework that counts its runs."""
 
 from collections import Counter
 
 from workshop_parts import await_at
 
-from greenroom import AgentApp, ItemDone, ItemStarted, Limits, PartDone, Text, TextDelta, ToolCall, ToolOutput
+from greenroom import AgentApp, Limits
 
 runs = Counter()
 
@@ -28,18 +28,3 @@ async def answer(self, msgs, request):
 @counting.endpoint("/runs", methods=["GET"])
 def count(text: str):
     return {"runs": runs[text]}
-
-
-thinking = AgentApp("Thinking")
-
-
-@thinking.query(framework="events")
-async def think(self, msgs, request):
-    yield ItemStarted("r", "reasoning")
-    for word in ("Let ", "me ", "see."):
-        yield TextDelta(word, "r")
-    yield ItemDone("r")
-    yield PartDone(ToolCall("call-1", "look_up", '{"word": "sun"}'), "c")
-    yield PartDone(ToolOutput("call-1", "look_up", (Text("It shines."),)), "o")
-    yield TextDelta("The sun ")
-    yield TextDelta("shines.")
