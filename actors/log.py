@@ -58,9 +58,9 @@ class TurnLog(Struct, eq=False, weakref=True):
 
     def append(self, event: Event) -> None:
         """Add an event and let the watchers know, once for all that are added in this step of the loop."""
-        assert self.terminal is None, f"{self!r} has ended"
         self._events.append(event)
         if type(event) in TERMINAL:  # much quicker than isinstance, which counts for a token
+            assert self.terminal is None, f"{self!r} has ended"
             self.terminal = cast("Terminal", event)
         if self._watchers and not self._notifying:
             self._notifying = True

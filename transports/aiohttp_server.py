@@ -11,12 +11,16 @@ from msgspec import structs
 from greenroom.actors.errors import ConfigurationError
 from greenroom.transports.about_routes import about_routes
 from greenroom.transports.compatible_mode import CompatibleMode
+from greenroom.transports.compatible_routes import BASE_PATH
 from greenroom.transports.cors import Cors
 from greenroom.transports.endpoints import EndpointCaller, respond
+from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import Rest, guarded
 from greenroom.transports.process_routes import ProcessRoutes
 from greenroom.transports.transport import Endpoint, Host
 
+TURN_PATHS = frozenset({"/process", *(f"{BASE_PATH}{path}" for path in ("/responses", "/chat/completions"))})
+"""Where turns are asked for, with POST."""
 BODY_BYTES = 32 * 1024 * 1024
 READ_SECONDS = 30.0
 KEEPALIVE_SECONDS = 15.0
@@ -76,6 +80,11 @@ class AiohttpServer:
             shutdown_timeout=0,
         )
         await self._runner.setup()
+        server, app = self._runner.server, self._runner.app
+        if (
+            server is not None and not self._options["cors_origins"]
+        ):  # which wants a say in responses' headers
+            server.request_handler = FastLane(app, TURN_PATHS, server.request_handler)
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True, backlog=1024)
         try:
             await site.start()
