@@ -73,11 +73,13 @@ class Continuations:
         source = turn.key
         target = SessionKey(source.user_id, self._new_id())
         record = await self._store.load(source)
-        if record is None or not await self._store.fork(source, after, target):
+        if record is None:
             raise _not_kept(after)
         turns = [one.turn_id for one in record.turns]
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._undo, target)
+            if not await self._store.fork(source, after, target):
+                raise _not_kept(after)
             for service in list(self._services):
                 await _fork_service(service, source, after, turns, target)
             undo.pop_all()

@@ -232,6 +232,30 @@ async def test_turns_that_wait_for_a_place_count_as_turns() -> None:
         await tell(system, "c", session="other")
 
 
+@virtual_time
+async def test_who_leaves_while_a_session_is_forked_for_him_leaves_no_fork() -> None:
+    forks: list[SessionKey] = []
+
+    class Slow(InMemoryStore):
+        async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+            forks.append(target)
+            forked = await super().fork(source, turn_id, target)
+            await asyncio.sleep(5)
+            return forked
+
+    store = Slow()
+    async with running_system(new_memory, agent=True, store=store) as system:
+        for text in "ab":
+            await tell(system, text)
+        submitting = asyncio.create_task(system.submit(turn("x", after="a")))
+        await asyncio.sleep(1)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        assert [await store.load(key) for key in forks] == [None]
+        assert heard(await tell(system, "c", after="b")) == "a b c"
+
+
 async def test_an_id_that_is_taken_is_refused_before_anything_is_forked() -> None:
     async with running_system(new_memory, agent=True) as system:
         for text in "ab":
