@@ -125,6 +125,19 @@ async def test_the_stream_helper(stage: Stage, client: Any) -> None:
     assert final.status == "completed"
 
 
+async def test_the_synchronous_client_streams_and_resumes(stage: Stage, wire: Wire) -> None:
+    def run() -> None:
+        with sdk_now(stage.process.url, wire) as client:
+            events = list(client.responses.create(model="m", input=QUESTION, stream=True))
+            assert events[-1].response.output_text == ANSWER
+            tail = list(client.responses.retrieve(events[0].response.id, stream=True, starting_after=3))
+            assert [event.to_dict() for event in tail] == [event.to_dict() for event in events[4:]]
+            with client.responses.stream(model="m", input=QUESTION) as stream:
+                assert stream.get_final_response().output_text == ANSWER
+
+    await asyncio.to_thread(run)
+
+
 async def test_text_arrives_while_the_model_speaks(stage: Stage, client: Any) -> None:
     stage.play([["one ", Gate("on"), "two"]])
     async with client.responses.stream(model="m", input="count") as stream:

@@ -24,7 +24,12 @@ from kits.scripted_model_script import (
 from kits.sdk_clients import Wire
 from kits.stage import Stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.asyncio(loop_scope="session"),
+    # Each test starts a Node. What the two levels of use have between them, openai-python has shown.
+    pytest.mark.parametrize("workshop", ["actor"], indirect=True, scope="session"),
+]
 
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 
