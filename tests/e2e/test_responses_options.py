@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from kits.scripted_model_script import (
     CallTool,
@@ -64,7 +65,7 @@ def asks_the_clock(request: Request) -> Reply:
     return Say(", ".join(user_texts(request)))
 
 
-def output_of(call: Any, text: str) -> dict[str, Any]:
+def output_of(call: Any, text: Any) -> dict[str, Any]:
     return {"type": "function_call_output", "call_id": call.call_id, "output": text}
 
 
@@ -154,6 +155,71 @@ async def test_a_client_tool_beside_the_agents_own(stage: Stage, client: Any) ->
         model="m", input=[output_of(first.output[-1], "noon")], previous_response_id=first.id, tools=[CLOCK]
     )
     assert second.output_text.startswith("noon, and ")
+
+
+async def test_one_call_is_answered_differently_in_two_branches(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    asked = await client.responses.create(model="m", input="What time is it?", tools=[CLOCK])
+    options = {"model": "m", "tools": [CLOCK], "previous_response_id": asked.id}
+    noon = await client.responses.create(input=[output_of(asked.output[0], "noon")], **options)
+    night = await client.responses.create(input=[output_of(asked.output[0], "night")], **options)
+    assert [noon.output_text, night.output_text] == ["clock says: noon.", "clock says: night."]
+    for branch, told in ((noon, "noon"), (night, "night")):
+        await client.responses.create(model="m", input="thanks", previous_response_id=branch.id)
+        said = json.dumps(stage.model.requests[-1]["messages"])
+        assert [word for word in ("noon", "night") if word in said] == [told]
+
+
+async def test_a_call_that_is_never_answered_blocks_nothing(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    asked = await client.responses.create(model="m", input="What time is it?", tools=[CLOCK])
+    options = {"model": "m", "previous_response_id": asked.id}
+    other = await client.responses.create(input="never mind", **options)
+    assert (other.status, other.output_text) == ("completed", "What time is it?, never mind")
+    told = await client.responses.create(input=[output_of(asked.output[0], "noon")], tools=[CLOCK], **options)
+    assert told.output_text == "clock says: noon."
+
+
+async def test_of_two_calls_one_may_stay_without_output(stage: Stage, client: Any) -> None:
+    def script(request: Request) -> Reply:
+        if tool_results(request):
+            return Say(", ".join(f"{name}: {text}" for name, text in tool_results(request)))
+        return [CallTool("clock", {"zone": "UTC"}), CallTool("calendar", {"zone": "UTC"})]
+
+    stage.play(script)
+    options: dict[str, Any] = {"model": "m", "tools": [CLOCK, CALENDAR]}
+    asked = await client.responses.create(input="go", **options)
+    first, second = asked.output
+    one = await client.responses.create(
+        input=[output_of(first, "noon")], previous_response_id=asked.id, **options
+    )
+    assert "clock: noon, calendar: " in one.output_text
+    assert "interrupted" in one.output_text, "the model is told"
+    both = [output_of(second, "Monday"), output_of(first, "noon")]
+    told = await client.responses.create(input=both, previous_response_id=asked.id, **options)
+    assert sorted(told.output_text.split(", ")) == ["calendar: Monday", "clock: noon"]
+
+
+async def test_the_sdk_parses_the_arguments_of_its_own_models(stage: Stage, client: Any) -> None:
+    class Clock(BaseModel):
+        zone: str
+
+    stage.play(lambda request: CallTool("Clock", {"zone": "UTC"}))
+    tool = {**openai.pydantic_function_tool(Clock)["function"], "type": "function"}
+    async with client.responses.stream(model="m", input="time?", tools=[tool]) as stream:
+        final = await stream.get_final_response()
+    assert final.output[0].parsed_arguments in (Clock(zone="UTC"), {"zone": "UTC"})
+
+
+async def test_an_output_may_be_parts(stage: Stage, client: Any) -> None:
+    stage.play(asks_the_clock)
+    asked = await client.responses.create(model="m", input="What time is it?", tools=[CLOCK])
+    parts: Any = [{"type": "input_text", "text": "no"}, {"type": "input_text", "text": "on"}]
+    told = await client.responses.create(
+        model="m", input=[output_of(asked.output[0], parts)], previous_response_id=asked.id, tools=[CLOCK]
+    )
+    assert "no" in told.output_text
+    assert "on" in told.output_text
 
 
 async def test_an_output_of_a_call_nobody_made_is_refused(stage: Stage, client: Any) -> None:
