@@ -50,8 +50,9 @@ class Roster:
         self._idle[actor] = None
 
     def let_go(self, actor: SessionActor) -> None:
-        """Let go of an actor that is idle."""
-        self._passivate(actor)
+        """Let go of an actor that has just become idle."""
+        del self._actors[actor.key]
+        self.passivated += 1
 
     def passivate_idle(self, before: float) -> None:
         """Let go of actors idle since before that time. Their state was saved when their last turn was committed."""

@@ -258,10 +258,11 @@ class ActorSystem:
             self._all_ended.set()
 
     def actor_idle(self, actor: SessionActor) -> None:
-        """The actor has nothing to do."""
-        self._roster.resting(actor, self.loop.time())
-        if actor.last_kept is None:  # none of its turns is kept, so there is nothing to keep it warm for
+        """The actor has nothing to do. One that keeps no agent warm holds nothing that its store has not."""
+        if actor.session.driver is None:
             self._roster.let_go(actor)
+        else:
+            self._roster.resting(actor, self.loop.time())
 
     def _new_actor(self, key: SessionKey) -> SessionActor:
         return SessionActor(key, self)

@@ -89,12 +89,16 @@ class InMemoryStore:
             short = shortened(session.state, state)
             size += len(short)
             session.earlier = (*session.earlier, short)
-        size += len(state or b"") - len(session.state or b"")
-        session.state = state
+        if state is not session.state:
+            size += len(state or b"") - len(session.state or b"")
+            session.state = state
         session.revision += 1
         session.turns = (*session.turns, raw)
-        size -= self._drop_oldest_states(session, size)
-        sessions.keep(key, session, size - self._drop_oldest(session, size))
+        if session.earlier:
+            size -= self._drop_oldest_states(session, size)
+        if len(session.turns) > 1:
+            size -= self._drop_oldest(session, size)
+        sessions.keep(key, session, size)
 
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
         """Make `target` what `source` was after that turn; see `SessionStore.fork`."""

@@ -25,6 +25,11 @@ async def slow(msgs: Any) -> AsyncIterator[str]:
         await asyncio.sleep(1)
 
 
+def warm() -> Any:
+    """Makes an agent that is kept between turns."""
+    return slow
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -86,7 +91,7 @@ async def test_an_id_names_one_turn() -> None:
 
 
 async def test_active_sessions_are_bounded_by_letting_the_oldest_idle_one_go() -> None:
-    async with running_system(slow, limits=Limits(active_sessions=2)) as system:
+    async with running_system(warm, agent=True, limits=Limits(active_sessions=2)) as system:
         for number in range(4):
             await (await system.submit(turn("a", session=f"s{number}"))).ended()
         stats = system.statistics()
@@ -110,8 +115,16 @@ async def test_open_turns_are_bounded() -> None:
         await system.submit(turn("a", session="s3"))
 
 
+async def test_a_session_that_keeps_no_agent_warm_leaves_memory_with_its_turn() -> None:
+    async with running_system(slow) as system:
+        for number in range(3):
+            await (await system.submit(turn("a", session=f"s{number}"))).ended()
+        stats = system.statistics()
+        assert (stats.active_sessions, stats.passivated_sessions) == (0, 3)
+
+
 async def test_idle_sessions_leave_memory() -> None:
-    async with running_system(slow, limits=Limits(idle_seconds=30)) as system:
+    async with running_system(warm, agent=True, limits=Limits(idle_seconds=30)) as system:
         for number in range(20):
             await (await system.submit(turn("a", session=f"s{number}"))).ended()
         assert system.statistics().active_sessions == 20
