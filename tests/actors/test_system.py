@@ -25,7 +25,7 @@ async def slow(msgs: Any) -> AsyncIterator[str]:
         await asyncio.sleep(1)
 
 
-def warm() -> Any:
+async def warm() -> Any:
     """Makes an agent that is kept between turns."""
     return slow
 
