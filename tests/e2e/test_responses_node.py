@@ -231,10 +231,28 @@ async def test_ai_sdk_hands_a_dialogue_back(stage: Stage, ai_sdk: Run, chat: boo
     assert any("Be brief." in text_of(message) for message in stage.model.requests[-1]["messages"])
 
 
-async def test_ai_sdk_hands_our_agents_own_items_back(stage: Stage, ai_sdk: Run) -> None:
+@pytest.mark.parametrize("model", ["any_name", "gpt-5"])
+@pytest.mark.parametrize("store", [True, False])
+async def test_ai_sdk_hands_our_agents_own_items_back(
+    stage: Stage, ai_sdk: Run, model: str, store: bool
+) -> None:
+    """By reference what is stored, else whole, but, as it warns, without thoughts and our agent's tools.
+
+    A model whose name it knows is asked in another way.
+    """
     stage.play(looks_the_weather_up)
-    told = await ai_sdk("dialogue", prompts=["The weather?", "Sure?"])
+    told = await ai_sdk(
+        "dialogue", prompts=["The weather?", "Sure?"], model=model, store=store, quiet=not store
+    )
     assert told["texts"] == ["It is sunny.", "It is sunny."]
+
+
+async def test_ai_sdk_streams_to_a_page(stage: Stage, ai_sdk: Run) -> None:
+    stage.play(looks_the_weather_up)
+    told = await ai_sdk("page", prompt="The weather?")
+    assert told["text"] == "It is sunny."
+    assert {"reasoning-delta", "tool-output-available", "text-delta", "finish"} <= set(told["kinds"])
+    assert "error" not in told["kinds"]
 
 
 async def test_ai_sdk_continues_by_previous_response_id(stage: Stage, ai_sdk: Run) -> None:

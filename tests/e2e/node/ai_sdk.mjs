@@ -10,7 +10,10 @@ const openai = createOpenAI({
   apiKey: 'any',
   fetch: hearingFetch,
 });
-const model = given.chat ? openai.chat('any_name') : openai.responses('any_name');
+const name = given.model ?? 'any_name';
+const model = given.chat ? openai.chat(name) : openai.responses(name);
+
+if (given.quiet) globalThis.AI_SDK_LOG_WARNINGS = false;
 
 const tools = {
   clock: tool({
@@ -84,16 +87,24 @@ await play({
     return { whole: whole.output, last: partial.at(-1) };
   },
 
-  async dialogue({ prompts }) {
+  async dialogue({ prompts, store = true }) {
     const messages = [];
     const texts = [];
     for (const content of prompts) {
       messages.push({ role: 'user', content });
-      const result = await generateText({ model, messages, tools, stopWhen, system: 'Be brief.' });
+      const result = await generateText({ model, messages, tools, stopWhen, system: 'Be brief.', providerOptions: { openai: { store } } });
       messages.push(...result.response.messages);
       texts.push(result.text);
     }
     return { texts };
+  },
+
+  async page({ prompt }) {
+    const stream = streamText({ model, prompt, tools, stopWhen, onError: throwIt });
+    const chunks = [];
+    for await (const chunk of stream.toUIMessageStream({ sendReasoning: true })) chunks.push(chunk);
+    const text = chunks.filter((chunk) => chunk.type === 'text-delta').map((chunk) => chunk.delta).join('');
+    return { text, kinds: [...new Set(chunks.map((chunk) => chunk.type))] };
   },
 
   async continued({ prompts }) {
