@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -517,3 +518,17 @@ async def test_a_handler_whose_clean_up_hangs_fails_its_turn_all_the_same() -> N
         ending = await (await system.submit(turn())).ended()
         assert isinstance(ending, TurnFailed)
         assert asyncio.get_running_loop().time() == 3.0
+
+
+async def test_a_turn_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
+    async with running_system(echo) as system:
+        await (await system.submit(turn("warm up"))).ended()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await (await system.submit(turn("hello"))).ended()
+            await asyncio.sleep(1)
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
