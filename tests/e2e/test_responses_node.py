@@ -145,6 +145,14 @@ async def test_openai_resumes_a_dropped_stream(openai: Run) -> None:
     assert told["text"] == ANSWER
 
 
+async def test_openai_speaks_by_websocket(stage: Stage, openai: Run) -> None:
+    stage.play(tells_the_time)
+    told = await openai("socket")
+    assert told["texts"] == ["one", "one, two"]
+    assert told["numbers"] == list(range(len(told["numbers"])))
+    assert told["error"] == "temperature"
+
+
 async def test_openai_knows_our_errors(openai: Run) -> None:
     told = await openai("errors")
     assert (told["bad"]["name"], told["bad"]["param"]) == ("BadRequestError", "temperature")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest_asyncio
 
 from kits.responses_rules import ENDINGS, check_stream, validate_types
 from kits.scripted_model_script import Gate, Say, user_texts
-from kits.sdk_clients import Wire
+from kits.sdk_clients import Wire, sdk_now
 from kits.stage import Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
@@ -75,3 +76,18 @@ async def test_one_response_at_a_time(stage: Stage, connection: Any) -> None:
     rest = await ending(connection)
     check_stream([*seen[:-1], *rest])
     assert rest[-1]["response"]["output"][0]["content"][0]["text"] == "half whole"
+
+
+async def test_the_synchronous_client_connects(stage: Stage, wire: Wire) -> None:
+    def run() -> list[str]:
+        with sdk_now(stage.process.url, wire) as client, client.responses.connect() as connection:
+            connection.response.create(model="m", input="Who are you?")
+            kinds = []
+            for event in connection:
+                kinds.append(event.type)
+                if event.type == "response.completed":
+                    assert event.response.output[0].content[0].text == "I'm Friday, a helpful assistant."
+                    return kinds
+            raise AssertionError("the connection ended")
+
+    assert (await asyncio.to_thread(run))[0] == "response.created"

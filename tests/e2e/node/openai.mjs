@@ -2,6 +2,7 @@
 
 import OpenAI from 'openai';
 import { zodFunction, zodTextFormat } from 'openai/helpers/zod';
+import { ResponsesWS } from 'openai/resources/responses/ws';
 import { z } from 'zod';
 import { given, hearingFetch, play } from './scenario.mjs';
 
@@ -149,6 +150,26 @@ await play({
       if (event.type === 'response.completed') text = event.response.output[0].content[0].text;
     }
     return { numbers: seen, text };
+  },
+
+  async socket() {
+    const socket = new ResponsesWS(client);
+    const told = { texts: [], numbers: [], error: null };
+    const ask = (fields) => socket.send({ type: 'response.create', model, ...fields });
+    ask({ input: 'one' });
+    for await (const { type, message, error } of socket) {
+      if (type === 'error') {
+        told.error = error.error.error.param;
+        socket.close();
+      }
+      if (type !== 'message') continue;
+      if (told.texts.length === 0) told.numbers.push(message.sequence_number);
+      if (message.type !== 'response.completed') continue;
+      told.texts.push(message.response.output[0].content[0].text);
+      if (told.texts.length === 1) ask({ input: 'two', previous_response_id: message.response.id });
+      else ask({ input: 'three', temperature: 9 });
+    }
+    return told;
   },
 
   async errors() {
