@@ -10,7 +10,8 @@ from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
 from greenroom.transports.frames import resume_position
 from greenroom.transports.process_decode import decode_request
-from greenroom.transports.process_encode import ProcessEncoder, response_object
+from greenroom.transports.process_encode import ProcessEncoder
+from greenroom.transports.process_object import response_object
 from greenroom.transports.request_body import BodyReader, check_media_type
 from greenroom.transports.transport import Host
 
@@ -44,7 +45,8 @@ class ProcessRoutes:
                 return await self._stream(request, log, 0, with_ids=False)
             await log.ended()
         finally:
-            host.client_left(log)
+            if log.terminal is None:
+                host.client_left(log)
         return web.Response(body=response_object(log), content_type="application/json")
 
     async def show(self, request: web.Request) -> web.StreamResponse:

@@ -24,7 +24,8 @@ from greenroom.actors.messages import (
 )
 from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import whole
-from greenroom.transports.process_encode import SNAPSHOT_BYTES, ProcessEncoder, response_object
+from greenroom.transports.process_encode import SNAPSHOT_BYTES, ProcessEncoder
+from greenroom.transports.process_object import response_object
 from greenroom.transports.sse import DONE
 from kits.turns import Telling, a_turn, told_turns
 
