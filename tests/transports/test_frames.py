@@ -11,8 +11,8 @@ from greenroom.actors.errors import CursorExpired, InvalidRequest
 from greenroom.actors.events import Event, TextDelta
 from greenroom.actors.log import TurnLog
 from greenroom.transports import frames as frames_module
-from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.frames import KEPT_FRAMES, FrameReader, SharedFrames, resume_position
+from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.sse import DONE
 from kits.turns import Telling, a_turn, told_turns
 
