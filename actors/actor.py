@@ -116,7 +116,7 @@ class SessionActor:
             )
         scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
         run = TurnRun(TurnLog(turn), scope, copy_context())
-        run.log.append(TurnAccepted(turn.id, turn.created_at))
+        run.log.emit(TurnAccepted(turn.id, turn.created_at))
         if self._current is None:
             self._start(run)
         else:
@@ -230,7 +230,7 @@ class SessionActor:
         run.phase = "running"
         if system.limits.turn_seconds is not None:
             run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
-        run.log.append(STARTED)
+        run.log.emit(STARTED)
         work = Work(run.log.id)
         current_work.set(work)
         current_turn.set(run.scope)
@@ -258,7 +258,7 @@ class SessionActor:
         """Run the handler and write down what it says."""
         system = self._system
         turn = run.log.turn
-        run.composer = Composer(run.log.append, system.sources.uuid, system.limits.turn_bytes)
+        run.composer = Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
         self.session.principal = turn.principal
         self.session.turn_id = turn.id
         self.session.options = turn.options or NO_OPTIONS

@@ -1,6 +1,6 @@
 """Composing a turn's events: what an adapter hears from a framework becomes canonical events in the one right order.
 
-Rule 1: no I/O, no clock, no waiting; events go to `emit`.
+Rule 1: no I/O, no clock, no waiting; events go to a sink, which is mostly a turn's log.
 Rule 2: an adapter cannot break the order. It opens drafts and writes to them; what it forgets to close is closed for
 it, what it says after an item or the turn has ended raises `HandlerError`.
 
@@ -20,6 +20,7 @@ from greenroom.actors.drafts import (
     Draft,
     MessageDraft,
     OutputDraft,
+    Sink,
     too_large,
     unheard,
 )
@@ -35,13 +36,19 @@ from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 NO_LIMIT = 1 << 62
 
 
+class Listener(Struct, frozen=True):
+    """A sink that is one function."""
+
+    emit: Callable[[Event], None]
+
+
 class Composer(Struct, eq=False):
-    """Writes one turn. `emit` takes each event as it arises; `new_id` makes item ids.
+    """Writes one turn. The `sink` gets each event as it arises; `new_id` makes item ids.
 
     `limit`: how much text the turn may say; `spent`: how much it has said. A struct for `TurnLog`'s reason.
     """
 
-    emit: Callable[[Event], None]
+    sink: Sink
     _new_id: Callable[[], str]
     limit: int = NO_LIMIT
     spent: int = 0
@@ -175,7 +182,7 @@ class Composer(Struct, eq=False):
         if self.ended:
             raise unheard()
         item = self._item_id()
-        self.emit(ItemStarted(item, kind, role))
+        self.sink.emit(ItemStarted(item, kind, role))
         draft = self._drafts[item] = MessageDraft(self, item, kind, role)
         return draft
 
@@ -183,7 +190,9 @@ class Composer(Struct, eq=False):
         self.end_speech()
         if self.ended:
             raise unheard()
-        self.emit(ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label))
+        self.sink.emit(
+            ItemStarted(draft.id, draft.kind, draft.role, call.call_id, call.name, call.server_label)
+        )
         self._drafts[draft.id] = draft
 
     def _item_id(self) -> str:

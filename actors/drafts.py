@@ -23,15 +23,24 @@ from greenroom.actors.events import (
 from greenroom.actors.messages import Content, Text, ToolCall, ToolOutput, Usage
 
 
+class Sink(Protocol):
+    """Where events go. `emit` is looked up for each: a turn's log changes it when somebody follows."""
+
+    @property
+    def emit(self) -> Callable[[Event], None]:
+        """Takes an event."""
+        ...
+
+
 class Pen(Protocol):
-    """What drafts write with: it passes events on, unless the turn has `ended` or has `spent` more than its `limit`."""
+    """What drafts write with, unless the turn has `ended` or has `spent` more than its `limit`."""
 
     ended: bool
     spent: int
     limit: int
 
     @property
-    def emit(self) -> Callable[[Event], None]:
+    def sink(self) -> Sink:
         """Where events go."""
         ...
 
@@ -87,7 +96,7 @@ class Draft(Struct, eq=False):
     def _part_done(self, part: Part) -> None:
         if self._pen.ended:
             raise unheard()
-        self._pen.emit(PartDone(part, self.id, len(self._parts)))
+        self._pen.sink.emit(PartDone(part, self.id, len(self._parts)))
         self._parts.append(part)
 
     def _check_open(self) -> None:
@@ -117,7 +126,7 @@ class Draft(Struct, eq=False):
             if pen.ended:
                 raise unheard()
             item = self.item(complete=True)
-            pen.emit(ItemDone(self.id, item))
+            pen.sink.emit(ItemDone(self.id, item))
             pen.finished(self, item)
 
 
@@ -137,7 +146,7 @@ class MessageDraft(Draft):
             pen.spent += len(delta)
             if pen.spent > pen.limit:
                 raise too_large()
-            pen.emit(TextDelta(delta, self.id, len(self._parts)))
+            pen.sink.emit(TextDelta(delta, self.id, len(self._parts)))
             self._pieces.append(delta)
 
     def text_so_far(self, whole: str) -> None:
@@ -203,7 +212,7 @@ class CallDraft(Draft):
         if delta:
             self._check_heard()
             self._pen.spend(len(delta))
-            self._pen.emit(ArgumentsDelta(delta, self.id))
+            self._pen.sink.emit(ArgumentsDelta(delta, self.id))
             self._pieces.append(delta)
 
     def arguments_so_far(self, whole: str) -> None:
@@ -242,7 +251,7 @@ class OutputDraft(Draft):
         # Each time: a log that holds every snapshot grows by it.
         self._pen.spend(sum(map(weight, output)))
         self._output = tuple(output)
-        self._pen.emit(ToolProgress(self.id, self._output))
+        self._pen.sink.emit(ToolProgress(self.id, self._output))
 
     def break_off(self) -> None:
         """The turn ends before the tool does: what there is, and that it is not all."""

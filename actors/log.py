@@ -21,6 +21,10 @@ from greenroom.actors.messages import Turn
 logger = logging.getLogger("greenroom.actors")
 
 
+def _over(event: Event) -> None:
+    raise AssertionError(f"the turn has ended, and then comes {event!r}")
+
+
 class TurnLog(Struct, eq=False, weakref=True):
     """Events of `turn`, numbered from 0. `size`: of its text, when it has ended. `views`: forms of it that its readers
     share, by protocol.
@@ -36,6 +40,12 @@ class TurnLog(Struct, eq=False, weakref=True):
     _events: list[Event] = field(default_factory=list)
     _watchers: tuple[Callable[[], None], ...] = ()
     _notifying: bool = False
+    emit: Callable[[Event], None] = _over
+    """Adds an event that is no ending, in whatever way does for now: nobody needs be told while nobody follows. Look it
+    up for each event."""
+
+    def __post_init__(self) -> None:
+        self.emit = self._events.append
 
     def __repr__(self) -> str:
         ending = type(self.terminal).__name__ if self.terminal else "open"
@@ -62,6 +72,7 @@ class TurnLog(Struct, eq=False, weakref=True):
         if type(event) in TERMINAL:  # much quicker than isinstance, which counts for a token
             assert self.terminal is None, f"{self!r} has ended"
             self.terminal = cast("Terminal", event)
+            self.emit = _over
         if self._watchers and not self._notifying:
             self._notifying = True
             asyncio.get_running_loop().call_soon(self._notify)
@@ -86,10 +97,14 @@ class TurnLog(Struct, eq=False, weakref=True):
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher`, from the loop, after each burst of new events."""
         self._watchers = (*self._watchers, watcher)
+        if self.terminal is None:
+            self.emit = self.append
 
     def unwatch(self, watcher: Callable[[], None]) -> None:
         """Stop calling it."""
         self._watchers = tuple(other for other in self._watchers if other != watcher)
+        if not self._watchers and self.terminal is None:
+            self.emit = self._events.append
 
     async def read(self, position: int = 0) -> AsyncGenerator[Event, None]:
         """All events from `position` on, as they come, to the turn's ending. Raises `CursorExpired`."""

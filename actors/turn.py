@@ -76,8 +76,8 @@ class TurnRun(Struct, eq=False):
     def release(self) -> None:
         """Let go what only a running turn needs.
 
-        The task goes with it: it holds its context, which holds the scope, which holds the task. Such a circle waits for
-        the garbage collector, and a thousand turns a second are ten thousand objects that do.
+        The task goes with it: it holds its context, which holds the scope, which holds the task. Such a circle waits
+        for the garbage collector, and a thousand turns a second are ten thousand objects that do.
         """
         self.scope.own = None
         self.context, self.scope = _NO_CONTEXT, _NO_SCOPE

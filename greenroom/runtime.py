@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 
@@ -179,10 +179,10 @@ class Runtime:
             )
         return principal
 
-    async def submit(self, turn: Turn) -> TurnLog:
+    def submit(self, turn: Turn) -> Coroutine[Any, Any, TurnLog]:
         if self.state != "ready":
             raise NotServing(f"the application is {self.state} and takes no turns now; try again in a moment")
-        return await self.system.submit(turn)
+        return self.system.submit(turn)
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
         return self.system.find(turn_id, principal)

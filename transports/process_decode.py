@@ -38,6 +38,7 @@ from greenroom.actors.messages import (
     Video,
 )
 from greenroom.transports.json_checks import (
+    ID_CHARS,
     NESTING,
     boolean,
     identifier,
@@ -118,12 +119,13 @@ def _usual(body: bytes) -> AgentRequest | None:
         return None
     if not asked.input:
         return None
-    for name in (asked.session_id, asked.user_id, asked.id):
-        if name and not _is_usual(name):
-            return None
+    if (asked.session_id or asked.user_id or asked.id) and not _are_usual(
+        asked.session_id, asked.user_id, asked.id
+    ):
+        return None
     messages = []
     for at in asked.input:
-        if (at.id and not _is_usual(at.id)) or (at.name and not _is_usual(at.name)):
+        if (at.id or at.name) and not _are_usual(at.id, at.name):
             return None
         content = (Text(at.content),) if isinstance(at.content, str) else at.content or ()
         messages.append(
@@ -138,8 +140,10 @@ def _usual(body: bytes) -> AgentRequest | None:
     )
 
 
-def _is_usual(name: str) -> bool:
-    return len(name) < 100 and name.isascii() and name.isprintable()
+def _are_usual(*names: str | None) -> bool:
+    return all(
+        not name or (len(name) <= ID_CHARS and name.isascii() and name.isprintable()) for name in names
+    )
 
 
 # -- all that requests may be -----------------------------------------------------------------------------------------

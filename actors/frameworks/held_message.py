@@ -6,7 +6,7 @@ when nothing follows it, so messages are held back until then.
 
 from __future__ import annotations
 
-from greenroom.actors.composer import Composer
+from greenroom.actors.composer import Composer, Listener
 from greenroom.actors.drafts import MessageDraft
 from greenroom.actors.events import Event, Item, Part
 from greenroom.actors.messages import Content, Text
@@ -25,7 +25,7 @@ class HeldMessage:
         """A new message; the one before was not the answer."""
         self.demote()
         # Written with a pen that nobody hears, and that may write as much as the turn may still say.
-        apart = Composer(_unheard, str, self._composer.limit - self._composer.spent)
+        apart = Composer(Listener(_unheard), str, self._composer.limit - self._composer.spent)
         self._draft = apart.message(role)
         return self._draft
 

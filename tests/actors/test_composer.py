@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.composer import Composer
+from greenroom.actors.composer import Composer, Listener
 from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.events import (
@@ -36,7 +36,7 @@ class Writer:
     def __init__(self, budget: int = 1 << 62) -> None:
         ids = count(1)
         self.events: list[Event] = []
-        self.composer = Composer(self.events.append, lambda: str(next(ids)), budget)
+        self.composer = Composer(Listener(self.events.append), lambda: str(next(ids)), budget)
         self.drafts: list[Draft] = []
 
     def a_draft(self, number: int, kind: type[Any]) -> Any:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.composer import Composer
+from greenroom.actors.composer import Composer, Listener
 from greenroom.actors.errors import GreenroomError, HandlerError, InvalidRequest
 from greenroom.actors.events import Event, Item, TextDelta, TurnAccepted, TurnCancelled, TurnStarted
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
@@ -59,7 +59,7 @@ class Heard:
     def __init__(self, adapter: FrameworkAdapter, budget: int = 1 << 62) -> None:
         ids = count(1)
         self.events: list[Event] = []
-        self.composer = Composer(self.events.append, lambda: str(next(ids)), budget)
+        self.composer = Composer(Listener(self.events.append), lambda: str(next(ids)), budget)
         self.translator = adapter.translator(self.composer)
 
     def feed(self, items: Sequence[object]) -> None:

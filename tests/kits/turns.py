@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from greenroom.actors.composer import Composer
+from greenroom.actors.composer import Composer, Listener
 from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
 from greenroom.actors.events import (
     Event,
@@ -51,7 +51,7 @@ class Telling:
     def __init__(self) -> None:
         ids = count(1)
         self.events: list[Event] = [TurnAccepted("response_1", BEGAN)]
-        self.composer = Composer(self.events.append, lambda: str(next(ids)))
+        self.composer = Composer(Listener(self.events.append), lambda: str(next(ids)))
         self.drafts: list[Draft] = []
 
     def start(self) -> None:
