@@ -16,10 +16,10 @@ from benchmarks import own_process
 from benchmarks.rows import Row, at_most, table
 from benchmarks.servers import CLIENT_CORE, ROOT
 from benchmarks.starting import import_rows, installed_rows, start_row
-from benchmarks.streams import FULL, QUICK, serving_rows
+from benchmarks.streams import FULL, QUICK, responses_rows, serving_rows
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("serving", "sessions", "imports", "start", "installed")
+PARTS = ("serving", "responses", "sessions", "imports", "start", "installed")
 
 
 def main() -> None:
@@ -65,7 +65,8 @@ def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
         return installed_rows()
     own_process.pin(CLIENT_CORE)
     try:
-        return serving_rows(QUICK if quick else FULL, say)
+        measure = responses_rows if part == "responses" else serving_rows
+        return measure(QUICK if quick else FULL, say)
     finally:
         _unpin()
 

@@ -15,9 +15,8 @@ import msgspec
 from aiohttp import web
 
 from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
-from benchmarks.plans import Recording
+from benchmarks.plans import PROTOCOLS, Recording
 
-DELTA_FRAME = '"delta":true'
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -28,10 +27,10 @@ class Script:
         self.headers = recording.headers
         self.pause = recording.plan.pause
         self.lots: list[list[bytes]] = [[]]
-        deltas = 0
+        mark, deltas = recording.plan.protocol.delta, 0
         for frame in recording.frames:
-            deltas += DELTA_FRAME in frame
-            if self.pause and deltas > 1 and DELTA_FRAME in frame:
+            deltas += mark in frame
+            if self.pause and deltas > 1 and mark in frame:
                 self.lots.append([])
             self.lots[-1].append(frame.encode())
 
@@ -63,9 +62,9 @@ async def resident(_: web.Request) -> web.StreamResponse:
 async def main(recordings: list[Recording]) -> None:
     scripts = {recording.plan.body: Script(recording) for recording in recordings}
     app = web.Application()
-    app.add_routes(
-        [web.post("/process", handler(scripts)), web.get("/cpu", cpu), web.get("/memory", resident)]
-    )
+    answer = handler(scripts)
+    app.add_routes([web.post(protocol.path, answer) for protocol in PROTOCOLS.values()])
+    app.add_routes([web.get("/cpu", cpu), web.get("/memory", resident)])
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

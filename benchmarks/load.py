@@ -2,8 +2,8 @@
 
 It must cost less than what it measures, so it looks at an answer once, when that is whole: the pieces received are
 joined, and the chunks in them counted with `bytes.count`. A delta frame holds no CR LF, so the end of the body can be
-seen at the end of a piece, and every chunk begins with CR LF `data: `. The first answer of each connection is taken
-apart chunk by chunk; those after it must have its length.
+seen at the end of a piece, and every chunk begins with CR LF and how frames of the protocol begin. The first answer of
+each connection is taken apart chunk by chunk; those after it must have its length.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from msgspec import Struct
 from benchmarks.plans import Plan
 
 END = b"\r\n0\r\n\r\n"
-DONE_AND_END = b"\r\ndata: [DONE]\n\n" + END
-CHUNK_START = b"\r\ndata: "
+DONE = b"data: [DONE]\n\n"
+DONE_AND_END = b"\r\n" + DONE + END
 HEAD_END = b"\r\n\r\n"
 PIECE = 256 * 1024
 PATIENCE = 60.0
@@ -72,17 +72,18 @@ def chunks_of(body: bytes) -> list[bytes]:
 class Connection:
     """One connection with, at most, one request on its way."""
 
-    __slots__ = ("_length", "_pieces", "_plan", "_request", "first_at", "sent_at", "socket")
+    __slots__ = ("_begins", "_length", "_pieces", "_plan", "_request", "first_at", "sent_at", "socket")
 
     def __init__(self, port: int, plan: Plan) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self._plan = plan
-        body = plan.body
+        self._begins = b"\r\n" + plan.protocol.begins
+        path, body = plan.protocol.path.encode(), plan.body
         self._request = (
-            b"POST /process HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (port, len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path, port, len(body), body)
         )
         self._length = 0
         self._pieces: list[bytes] = []
@@ -112,20 +113,24 @@ class Connection:
         if not self._length:
             check(take_apart(raw), self._plan)
             self._length = len(raw)
-        elif len(raw) != self._length or raw.count(CHUNK_START) != self._plan.frames:
+        elif len(raw) != self._length or self._frames_in(raw) != self._plan.frames:
             raise Broken(f"an answer of {len(raw)} bytes, where the first had {self._length}")
         elif not raw.endswith(DONE_AND_END) or not raw.startswith(b"HTTP/1.1 200 "):
             raise Broken(f"an answer that begins {raw[:20]!r} and ends {raw[-40:]!r}")
         return raw
+
+    def _frames_in(self, raw: bytes) -> int:
+        return raw.count(self._begins, 0, -len(DONE_AND_END)) + 1
 
 
 def check(answer: Answer, plan: Plan) -> None:
     """Raises `Broken` for an answer that is not the plan's."""
     if answer.status != 200:
         raise Broken(f"status {answer.status}")
-    if len(answer.chunks) != plan.frames or answer.chunks[-1] != b"data: [DONE]\n\n":
+    if len(answer.chunks) != plan.frames or answer.chunks[-1] != DONE:
         raise Broken(f"{len(answer.chunks)} chunks instead of {plan.frames}, the last {answer.chunks[-1:]!r}")
-    if any(not chunk.startswith(b"data: ") or not chunk.endswith(b"\n\n") for chunk in answer.chunks):
+    begins = plan.protocol.begins
+    if any(not chunk.startswith(begins) or not chunk.endswith(b"\n\n") for chunk in answer.chunks[:-1]):
         raise Broken("a chunk that is not one frame")
 
 

@@ -12,12 +12,15 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.load import Client, Crowd, crowd, rate, record
-from benchmarks.plans import Plan, Recording
+from benchmarks.plans import Plan, Recording, Spoken
 from benchmarks.rows import Row, at_least, at_most, spread
 from benchmarks.servers import Server, running
 
 CONNECTIONS = 16
-GOALS = {1: 1.1, 10: 1.4, 100: 3.5, 1000: 5.0}
+GOALS: dict[Spoken, dict[int, float]] = {
+    "process": {1: 1.1, 10: 1.4, 100: 3.5, 1000: 5.0},
+    "responses": {10: 1.4, 100: 3.5, 1000: 5.0},
+}
 NOT_COPIED = {"date", "server", "transfer-encoding"}
 """Headers that aiohttp writes for the bare handler too."""
 
@@ -73,12 +76,9 @@ def _check_same(ours: Server, bare: Server, plan: Plan) -> None:
 
 def serving_rows(effort: Effort, say: Callable[[str], None]) -> list[Row]:
     """All rows about serving."""
-    bursts = [Plan(deltas) for deltas in GOALS]
+    bursts = [Plan(deltas) for deltas in GOALS["process"]]
     with pair([*bursts, SMALL, LARGE, WAITING]) as servers:
-        rows = []
-        for plan in bursts:
-            say(f"{plan.deltas} deltas, {CONNECTIONS} connections")
-            rows.append(_burst(servers, plan, effort))
+        rows = _bursts(servers, bursts, effort, say)
         for count, plan in zip(effort.crowds, (SMALL, LARGE), strict=True):
             say(f"{count} streams, {plan.deltas} deltas {plan.pause * 1000:g} ms apart")
             rows.extend(_crowd(servers, plan, count, effort))
@@ -87,7 +87,22 @@ def serving_rows(effort: Effort, say: Callable[[str], None]) -> list[Row]:
     return rows
 
 
+def responses_rows(effort: Effort, say: Callable[[str], None]) -> list[Row]:
+    """The rows about streams of the Responses API."""
+    bursts = [Plan(deltas, spoken="responses") for deltas in GOALS["responses"]]
+    with pair(bursts) as servers:
+        return _bursts(servers, bursts, effort, say)
+
+
 # -- requests a second -----------------------------------------------------------------------------------------
+
+
+def _bursts(servers: Pair, plans: Sequence[Plan], effort: Effort, say: Callable[[str], None]) -> list[Row]:
+    rows = []
+    for plan in plans:
+        say(f"{plan.protocol.path}: {plan.deltas} deltas, {CONNECTIONS} connections")
+        rows.append(_burst(servers, plan, effort))
+    return rows
 
 
 def _burst(servers: Pair, plan: Plan, effort: Effort) -> Row:
@@ -108,9 +123,10 @@ def _burst(servers: Pair, plan: Plan, effort: Effort) -> Row:
         f"{spread(ours)} against {spread(bare)} requests/s; "
         f"server CPU {each[servers.ours]:.0f} against {each[servers.bare]:.0f} us a request"
     )
-    return at_least(
-        f"N = {plan.deltas}, requests/s", GOALS[plan.deltas], median(ours) / median(bare), details
-    )
+    what = f"N = {plan.deltas}, requests/s"
+    if plan.spoken == "responses":
+        what = f"Responses API, {what}"
+    return at_least(what, GOALS[plan.spoken][plan.deltas], median(ours) / median(bare), details)
 
 
 def _no_errors(errors: list[str], server: Server) -> None:
