@@ -41,7 +41,9 @@ from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.process_templates import (
     ACCEPTED,
+    DELTA,
     DELTA_HEAD,
+    FRAME,
     MESSAGE,
     NULL,
     OPENED,
@@ -49,6 +51,7 @@ from greenroom.transports.process_templates import (
     STARTED,
     TEXT,
 )
+from greenroom.transports.process_usual import usual_frames
 from greenroom.transports.sse import DONE
 from greenroom.transports.tool_blocks import blocks
 
@@ -60,7 +63,6 @@ _encode = Encoder().encode
 _common = lru_cache(maxsize=256)(encode)  # of words that nearly every item has, which then share the bytes
 NO_CALL = ToolCall("", "")
 _NUMBER = len(b'{"sequence_number":0')
-_DELTA = b'data: {"sequence_number":%d%b%b}\n\n'
 
 
 class OpenItem(Struct, eq=False):
@@ -103,6 +105,10 @@ class ProcessEncoder:
 
     def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
         """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
+        if not self.number and type(events) is list and (usual := usual_frames(self._turn, events)):
+            self.number = len(usual)
+            frames += usual
+            return
         item, part, head, number = self._item, self._part, self._head, self.number
         for event in events:
             if type(event) is not TextDelta:
@@ -117,7 +123,7 @@ class ProcessEncoder:
                 text = _encode(event.text)
             except (TypeError, ValueError):  # what JSON cannot say as it is
                 text = encode(event.text)
-            frames.append(_DELTA % (number, head, text))
+            frames.append(DELTA % (number, head, text))
             number += 1
         self.number = number
 
@@ -182,7 +188,7 @@ class ProcessEncoder:
         self._done.clear()
 
     def _add(self, line: bytes, frames: list[bytes]) -> None:
-        frames.append(b"data: %b\n\n" % line)
+        frames.append(FRAME % line)
         self.number += 1
 
     # -- items ---------------------------------------------------------------------------------------------------------

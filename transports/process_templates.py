@@ -22,8 +22,13 @@ NULL = b"null"
 """What goes into a JSON hole that has no value."""
 
 
+FRAME = b"data: %b\n\n"
+DELTA = b'data: {"sequence_number":%d%b%b}\n\n'
+"""A delta's number, its head and its text."""
+
+
 def _frame(line: wire.WireObject) -> bytes:
-    return b"data: %b\n\n" % _encode(line)
+    return FRAME % _encode(line)
 
 
 ACCEPTED = _frame(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from greenroom.actors.events import Event, TextDelta, TurnAccepted, TurnStarted
 from greenroom.actors.log import TurnLog
@@ -26,6 +27,7 @@ from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import whole
 from greenroom.transports.process_encode import SNAPSHOT_BYTES, ProcessEncoder
 from greenroom.transports.process_object import response_object
+from greenroom.transports.process_usual import usual_frames
 from greenroom.transports.sse import DONE
 from kits.turns import Telling, a_turn, told_turns
 
@@ -472,3 +474,48 @@ def test_an_encoder_says_where_it_stands() -> None:
     encoder = ProcessEncoder(a_turn())
     encoder.feed(TurnAccepted("response_1", 0.0), [])
     assert repr(encoder) == "<ProcessEncoder response_1 at 1, 0 items open>"
+
+
+# -- whole turns at once -----------------------------------------------------------------------------------------
+
+
+def one_text(*deltas: str, reasoning: bool = False, usage: Usage | None = None) -> list[Event]:
+    """A turn that says one text."""
+    told = a_telling()
+    draft = told.composer.reasoning() if reasoning else told.composer.message()
+    for delta in deltas:
+        draft.text(delta)
+    draft.usage = usage
+    told.complete()
+    return told.events
+
+
+SURROGATE = "half a pair \ud83d"
+
+
+@given(
+    told_turns() | st.lists(st.text(max_size=5) | st.just(SURROGATE), max_size=5).map(lambda d: one_text(*d))
+)
+def test_a_turn_that_is_read_whole_has_the_frames_it_has_event_by_event(events: list[Event]) -> None:
+    frames: list[bytes] = []
+    encoder = ProcessEncoder(a_turn())
+    encoder.feed_all(events, frames)
+    assert frames == frames_of(events)
+    assert encoder.number == len(frames)
+
+
+@pytest.mark.parametrize(
+    ("events", "is_usual"),
+    [
+        (one_text("Hello", " you"), True),
+        (one_text("Hello"), True),
+        (one_text(), False),
+        (one_text("Hello", reasoning=True), False),
+        (one_text("Hello", usage=Usage(1, 2)), False),
+        (one_text(SURROGATE), False),
+        (one_text("Hello")[:-1], False),
+        ([], False),
+    ],
+)
+def test_which_turns_are_usual(events: list[Event], is_usual: bool) -> None:
+    assert (usual_frames(a_turn(), events) is not None) == is_usual
