@@ -5,7 +5,8 @@ Rule 2: one turn is one message of one choice. What the agent says in several me
 lines; if the answer must be JSON, only its last message is the answer, and it comes when the turn is complete.
 Rule 3: only calls of tools that the request declared are `tool_calls`, which a client runs. What the agent runs itself
 is not shown, or as a line of text.
-Rule 4: a stream that does not end well says so in a frame of its own, `{"error": ...}`, before `[DONE]`.
+Rule 4: a stream that does not end well says so in a frame of its own, `{"error": ...}`, before `[DONE]`. Its code is
+the status that a whole answer would have: by that a client sees that the request is not to be sent again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 from msgspec.json import Encoder
 
 from greenroom.actors.errors import InvalidRequest
@@ -34,30 +35,28 @@ from greenroom.actors.events import (
     TurnStarted,
 )
 from greenroom.actors.messages import (
-    Audio,
-    Data,
-    File,
-    Image,
     Refusal,
-    Text,
     ToolCall,
     ToolOutput,
     Turn,
     Usage,
-    Video,
 )
 from greenroom.transports import chat_wire as wire
 from greenroom.transports.json_text import encode
+from greenroom.transports.openai_fields import INVALID, SERVER
+from greenroom.transports.responses_text import answer_text
 from greenroom.transports.sse import DONE
 
 ToolDisplay: TypeAlias = Literal["hidden", "text"]
 
 BETWEEN = "\n\n"
 """Goes between two messages, or parts of one, that have become one text."""
+FAILED = 424
+"""The status of a run that failed (Failed Dependency). It would run again for a client that sends its request again, as
+many do on a 5xx whatever `x-should-retry` says; on this no client does."""
 
 _encode = Encoder().encode
 _FRAME = b"%b%b%b"
-_SOUND = "wav"
 _TEXT_TAILS = {counted: wire.DELTA_END + wire.TAILS[None, counted] for counted in (False, True)}
 
 
@@ -183,8 +182,9 @@ class ChatEncoder:
         if isinstance(part, ToolCall) and event.item in self._calls:
             self._call_done(self._calls[event.item], part, frames)
         elif isinstance(part, Refusal):
-            said = self._lead("refusal", (event.item, event.part)) + part.refusal
-            self._add(encode(wire.Delta(refusal=said)), frames)
+            if part.refusal:
+                said = self._lead("refusal", (event.item, event.part)) + part.refusal
+                self._add(encode(wire.Delta(refusal=said)), frames)
         else:
             self._whole(shown(part, self._echo.tools), event.item, event.part, frames)
 
@@ -214,7 +214,10 @@ class ChatEncoder:
         self._done(frames)
 
     def _broken(self, event: TurnFailed | TurnCancelled, frames: list[bytes]) -> None:
-        frames.append(b"data: %b\n\n" % encode({"error": error_of(event)}))
+        error = error_of(event)
+        if error.type != INVALID:
+            error = structs.replace(error, code=str(FAILED))
+        frames.append(b"data: %b\n\n" % encode({"error": error}))
         self._done(frames)
 
     def _done(self, frames: list[bytes]) -> None:
@@ -310,35 +313,20 @@ def usage_of(usage: Usage | None) -> wire.WireUsage:
 def error_of(ending: TurnFailed | TurnCancelled) -> wire.WireError:
     """Why a turn did not complete."""
     if isinstance(ending, TurnCancelled):
-        return wire.WireError(f"the turn was cancelled: {ending.reason}", "server_error", code="cancelled")
-    kind = "invalid_request_error" if ending.error.code == InvalidRequest.code else "server_error"
+        return wire.WireError(f"the turn was cancelled: {ending.reason}", SERVER, code="cancelled")
+    kind = INVALID if ending.error.code == InvalidRequest.code else SERVER
     return wire.WireError(ending.error.message, kind, code=ending.error.code)
 
 
 def shown(part: Part, tools: ToolDisplay = "hidden") -> str:
     """A part as text: media as Markdown links, objects as JSON."""
     match part:
-        case Text(text):
-            return text
-        case Data(data):
-            return encode(data).decode()
-        case Image(url):
-            return f"![image]({url})"
-        case Audio(data, form):
-            return f"[audio]({_uri(data, f'audio/{form or _SOUND}')})"
-        case Video(url):
-            return f"[video]({url})"
-        case File():
-            inline = part.file_data and _uri(part.file_data, "application/octet-stream")
-            return f"[{part.filename or 'file'}]({part.file_url or inline or part.file_id or ''})"
         case ToolCall() if tools == "text":
             return f"> {part.name} {' '.join(part.arguments.split())}"
         case Refusal() | ToolCall() | ToolOutput():
             return ""
-
-
-def _uri(data: str, media_type: str) -> str:
-    return data if ":" in data[:16] else f"data:{media_type};base64,{data}"
+        case _:
+            return answer_text(part)
 
 
 def _joined(texts: Iterable[str]) -> str:

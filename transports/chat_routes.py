@@ -1,7 +1,7 @@
 """Chat Completions on aiohttp.
 
-OpenAI's clients send a request again on a 5xx, and this protocol has no other word for a run that failed: it is a 500
-that says `x-should-retry: false`, or, once a stream has begun, an error in it.
+This protocol has no word for a run that failed: it is an error, of a status on which no client sends its request again,
+or, once a stream has begun, a frame in it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect
 from greenroom.transports.chat_decode import ChatSettings, decode_chat
-from greenroom.transports.chat_encode import ChatEncoder, ToolDisplay, completion_object, error_of
+from greenroom.transports.chat_encode import FAILED, ChatEncoder, ToolDisplay, completion_object, error_of
 from greenroom.transports.follow import Follower
+from greenroom.transports.openai_fields import INVALID
 from greenroom.transports.request_body import BodyReader
-from greenroom.transports.responses_errors import INVALID, Problem, problem_response
+from greenroom.transports.responses_errors import Problem, problem_response
 from greenroom.transports.retries import Retries
 from greenroom.transports.transport import Host
 
@@ -76,5 +77,5 @@ class ChatRoutes:
 
 def _failure(ending: TurnFailed | TurnCancelled) -> web.StreamResponse:
     error = error_of(ending)
-    status = 400 if error.type == INVALID else 500
+    status = 400 if error.type == INVALID else FAILED
     return problem_response(Problem(status, error.message, error.type, error.param, error.code))

@@ -1,5 +1,5 @@
-"""Fields that OpenAI's two protocols share: function tools, answer formats, metadata; and refusing what an
-application does not do.
+"""What OpenAI's two protocols share: function tools, answer formats, metadata; refusing what an application does not
+do; and the types of errors.
 
 Rule: no I/O. As `json_checks`: each gives the value, or raises `InvalidRequest` that names the field.
 """
@@ -15,6 +15,9 @@ from greenroom.actors.messages import AnswerFormat, FunctionTool, TurnOptions
 from greenroom.transports.json_checks import boolean, mapping, needed_string, optional_string, string
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+INVALID = "invalid_request_error"
+RATE = "rate_limit_exceeded"
+SERVER = "server_error"
 METADATA_PAIRS = 16
 METADATA_KEY_CHARS = 64
 METADATA_VALUE_CHARS = 512

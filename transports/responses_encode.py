@@ -2,7 +2,7 @@
 
 Rule 1: no I/O, and nothing but the turn and its events decides the bytes: encoding them again gives the same ones.
 Rule 2: sequence numbers start at 0 and have no gaps; output indices are given in the order items are shown; the final
-response's output is the done items.
+response's output is the done items. A response that failed has one, if an empty one.
 Rule 3: text is escaped once. A part's bytes are reused in its item's, and those in the response's.
 
 What every turn writes is not encoded as structs, but filled into templates. Deltas, the path every token takes, have
@@ -81,10 +81,12 @@ class ResponsesEncoder:
         "_part",
         "_shape",
         "_started",
+        "_turn_id",
         "number",
     )
 
     def __init__(self, turn: Turn) -> None:
+        self._turn_id = turn.id
         self._shape = ResponseShape(turn)
         options, display = turn.options, self._shape.echo.display
         self._clients = frozenset(tool.name for tool in options.tools) if options else _NONE
@@ -169,6 +171,16 @@ class ResponsesEncoder:
         for unit in self._order.shown:
             self._cut_off(unit, kept.get(unit.start.item), isinstance(ending, TurnCompleted))
         self._order.shown.clear()
+        if isinstance(ending, TurnFailed) and not self._done:
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        """An empty message, cut off. The AI SDK sends a stream's request again, and the turn would run again, when a
+        response fails before it has had an item."""
+        message = OpenText(MESSAGE, self._turn_id.removeprefix("resp_"), 0)
+        message.status = INCOMPLETE
+        self._begin(message)
+        self._done[0] = message.close(self)
 
     @property
     def _begun(self) -> bool:

@@ -29,14 +29,11 @@ from greenroom.actors.errors import (
 )
 from greenroom.actors.ids import Sources
 from greenroom.transports.http_errors import ADVICE
+from greenroom.transports.openai_fields import INVALID, RATE, SERVER
 
 logger = logging.getLogger("greenroom.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-INVALID = "invalid_request_error"
-RATE = "rate_limit_exceeded"
-SERVER = "server_error"
 
 
 class ResponseNotFound(GreenroomError):

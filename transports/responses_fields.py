@@ -27,7 +27,13 @@ from greenroom.transports.json_checks import (
     string,
     word,
 )
-from greenroom.transports.openai_fields import distinct_tools, function_tool, json_schema_answer, metadata
+from greenroom.transports.openai_fields import (
+    EFFORTS,
+    distinct_tools,
+    function_tool,
+    json_schema_answer,
+    metadata,
+)
 
 MOST_LOGPROBS = 20
 LEAST_OUTPUT_TOKENS = 16
@@ -35,7 +41,6 @@ KEY_CHARS = 64
 
 _FORMATS = ("text", "json_object", "json_schema")
 _CHOICES = ("auto", "none", "required")
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _SUMMARIES = ("auto", "concise", "detailed")
 _TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
 _VERBOSITIES = ("low", "medium", "high")
@@ -142,7 +147,7 @@ def _reasoning(value: Any, at: str) -> dict[str, Any]:
     fields = mapping(value, at)
     effort, summary = fields.get("effort"), fields.get("summary") or fields.get("generate_summary")
     if effort is not None:
-        word(effort, f"{at}.effort", _EFFORTS)
+        word(effort, f"{at}.effort", EFFORTS)
     if summary is not None:
         word(summary, f"{at}.summary", _SUMMARIES)
     return {"effort": effort, "summary": summary}

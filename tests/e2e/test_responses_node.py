@@ -282,7 +282,6 @@ async def test_ai_sdks_settings(stage: Stage, ai_sdk: Run) -> None:
 
 
 async def test_ai_sdk_sees_a_failed_response(stage: Stage, ai_sdk: Run) -> None:
-    """After its first word: a stream that fails before it has said anything, the AI SDK asks for again."""
     stage.play(lambda request: [Say("half "), Fail(500, "quota")])
     told = await ai_sdk("failing", prompt="hello")
     assert told["generate"]

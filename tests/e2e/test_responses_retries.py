@@ -1,4 +1,4 @@
-"""openai-python tries again on its own, twice: whatever goes wrong, the handler runs once."""
+"""openai-python and the AI SDK try again on their own, twice: whatever goes wrong, the handler runs once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import openai
 import pytest
 import pytest_asyncio
 
+from kits.node_clients import Scripts
 from kits.sdk_clients import Wire, sdk
 from kits.stage import Stage, a_door
 
@@ -121,3 +122,20 @@ async def test_a_full_session_says_when_to_come_again_and_runs_each_once(
         door.open()
         assert (await late).output_text == "half done: full late"
     assert [await runs(counting_server, text) for text in (*texts, "full late")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["responses", "chat"])
+@pytest.mark.parametrize("fails", ["fail", "fail silently"])
+async def test_the_ai_sdk_runs_what_fails_once(
+    counting_server: Stage, scripts: Scripts, wire: Wire, chat: bool, fails: str
+) -> None:
+    """It obeys no `x-should-retry`, and sends a stream's request again when it fails before anything is said."""
+    text = f"ai sdk {chat} {fails}"
+    url = counting_server.process.url
+    printed = await scripts.run("ai_sdk.mjs", url=url, scenario="failing", prompt=text, chat=chat)
+    wire.heard_elsewhere(printed["wire"])
+    told = printed["result"]
+    assert told["generate"]
+    assert told["stream"] or told["finish"] != "stop"
+    assert await runs(counting_server, text) == 2, "one for each that was asked for"
+    assert len(wire.answers) == 2

@@ -74,7 +74,7 @@ def _check_chunks(answer: Answer) -> None:
     if not answer.read_to_its_end:
         return
     data = [frame.removeprefix("data: ") for frame in answer.text.split("\n\n") if frame and frame[0] != ":"]
-    chat_rules.check_stream(data, counted='"usage":{' in answer.text)
+    chat_rules.check_stream(data, counted='"usage":' in answer.text)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from greenroom.actors.events import Event, TextDelta, TurnCompleted, TurnFailed
+from greenroom.actors.events import Event, TextDelta, TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.messages import (
     AnswerFormat,
     Audio,
@@ -263,7 +263,7 @@ def test_a_failure_is_a_frame_of_its_own() -> None:
         "message": "the agent failed",
         "type": "server_error",
         "param": None,
-        "code": "ValueError",
+        "code": "424",
     }
     assert (said.finish_reason, said.text()) == (None, "Hm")
 
@@ -273,13 +273,32 @@ def test_a_cancelled_stream_does_not_look_complete() -> None:
     told.cancel("asked")
     said = said_in(chat_turn(), told)
     assert said.error is not None
-    assert said.error["code"] == "cancelled"
-    assert "asked" in said.error["message"]
+    assert said.error["code"] == "424"
+    assert "cancelled: asked" in said.error["message"]
 
 
 def test_what_the_client_did_wrong_is_said_to_be_so() -> None:
     failed = TurnFailed(ENDED, ErrorInfo("invalid_request", "no films here"))
     assert error_of(failed).type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (TurnFailed(ENDED, ErrorInfo("ValueError", "the agent failed")), "ValueError"),
+        (TurnCancelled(ENDED, "asked"), "cancelled"),
+    ],
+)
+def test_a_whole_answer_says_the_class_of_what_went_wrong(ending: Any, code: str) -> None:
+    assert (error_of(ending).type, error_of(ending).code) == ("server_error", code)
+
+
+def test_refusals_without_words_are_not_said() -> None:
+    told = a_telling()
+    for words in ("", "", "No."):
+        told.composer.show(Refusal(words))
+    told.complete()
+    assert said_in(chat_turn(), told).text("refusal") == message_of(chat_turn(), told)["refusal"] == "No."
 
 
 # -- whatever is said ----------------------------------------------------------------------------------------------

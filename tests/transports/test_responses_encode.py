@@ -488,9 +488,22 @@ def test_a_turn_that_failed(error: ErrorInfo, code: str, message: str) -> None:
 def test_a_turn_that_failed_before_it_began() -> None:
     told = Telling()
     told.fail(ErrorInfo("timed_out", "it waited too long"))
-    assert [event["type"] for event in stream_of(turn_with(), told)] == [
-        "response.created", "response.in_progress", "response.failed"
+    events = stream_of(turn_with(), told)
+    assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
+    assert events[-1]["type"] == "response.failed"
+
+
+def test_a_turn_that_failed_without_a_word_has_an_item_all_the_same() -> None:
+    """A client that gets none (the AI SDK) sends the request again."""
+    told = a_telling()
+    told.fail(ErrorInfo("ValueError", "it broke"))
+    assert brief(stream_of(turn_with(), told)) == [
+        "0 output_item.added", "0 content_part.added", "0 output_text.delta", "0 output_text.done",
+        "0 content_part.done", "0 output_item.done",
     ]  # fmt: skip
+    whole = msgspec.json.decode(response_object(turn_with(), told.events))
+    [said] = whole["output"]
+    assert (said["status"], said["content"][0]["text"]) == ("incomplete", "")
 
 
 def test_a_turn_that_was_cancelled_has_no_event_that_says_so() -> None:

@@ -16,6 +16,8 @@ async def answer(self, msgs, request):
     """Does what the last word says, after it has counted the run."""
     text = msgs[-1].content[0].text
     runs[text] += 1
+    if text.endswith("fail silently"):
+        raise ValueError("no luck today")
     yield "half "
     word, _, door = text.rpartition(" ")[2].partition("@")
     if word == "fail":
