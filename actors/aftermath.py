@@ -1,6 +1,6 @@
 """What is left to do when a turn has its ending: keep its response, let go of a session that was for it alone.
 
-Each is a task, so that no ending waits for a store; an application that stops waits for all of them.
+No ending waits for a store: each is a task, unless it is done at once. An application that stops waits for all.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Coroutine
 
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey
-from greenroom.services.response_store import ResponseRecord, ResponseStore
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
 
 logger = logging.getLogger("greenroom.actors")
 
@@ -20,11 +20,12 @@ logger = logging.getLogger("greenroom.actors")
 class Aftermath:
     """Does what is left to do. `responses`: where responses are kept; none: nowhere."""
 
-    __slots__ = ("_continuations", "_responses", "_tasks", "_temporary")
+    __slots__ = ("_at_once", "_continuations", "_responses", "_tasks", "_temporary")
 
     def __init__(self, continuations: Continuations, responses: ResponseStore | None) -> None:
         self._continuations = continuations
         self._responses = responses
+        self._at_once = responses is not None and is_at_once(responses)
         self._tasks: set[asyncio.Task[None]] = set()
         self._temporary: set[SessionKey] = set()
 
@@ -39,11 +40,30 @@ class Aftermath:
         """The turn has ended. Its events are taken now, as its log may be let go at any time."""
         turn = log.turn
         if turn.stored and self._responses is not None:
-            record = ResponseRecord(turn=turn, key=turn.key, events=log.events(), background=turn.background)
-            self._begin(self._responses.put(record), f"keeping the response of turn {turn.id}")
+            self._keep(turn, log, self._responses)
         if turn.key in self._temporary:
             self._temporary.discard(turn.key)
             self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
+
+    def _keep(self, turn: Turn, log: TurnLog, responses: ResponseStore) -> None:
+        record = ResponseRecord(
+            turn=turn, key=turn.key, events=log.events(), background=turn.background, text_size=log.size
+        )
+        putting = responses.put(record)
+        if not self._at_once:
+            self._begin(putting, f"keeping the response of turn {turn.id}")
+            return
+        try:
+            putting.send(None)
+        except StopIteration:
+            return
+        except Exception:
+            logger.exception("keeping the response of turn %s failed", turn.id)
+        else:
+            putting.close()
+            logger.error(
+                "keeping the response of turn %s waited, which its store said it never does", turn.id
+            )
 
     async def done(self) -> None:
         """Wait until all is done."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
-from greenroom.actors.events import ArgumentsDelta, Event, TextDelta
-from greenroom.services.response_store import ResponseRecord
+from greenroom.actors.events import ArgumentsDelta, TextDelta, TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.messages import Text, Turn
+from greenroom.services.response_store import ResponseRecord, at_once
 from greenroom.services.service import not_started
 
 RECORD_BYTES = 2_000
 """What a response takes besides its events and its input."""
 EVENT_BYTES = 120
+MESSAGE_BYTES = 250
 VALUE_BYTES = 48
 
 
-class _Key(NamedTuple):
-    principal: str | None
-    turn_id: str
+_Key: TypeAlias = tuple[str | None, str]
+"""The principal and the turn's id."""
 
 
 class _Kept(Struct, frozen=True):
@@ -53,6 +55,8 @@ class InMemoryResponseStore:
         self._monotonic = monotonic
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._size = 0
+        self._echo: object = None
+        """That of the response kept last: turns that asked for nothing special share one."""
         self._started = False
 
     def __repr__(self) -> str:
@@ -66,15 +70,18 @@ class InMemoryResponseStore:
         """Refuse further use, until started again."""
         self._started = False
 
+    @at_once
     async def put(self, record: ResponseRecord) -> None:
         """Keep a response; the oldest make room for it. One that alone is over the bounds is not kept."""
-        self._use()
-        key = _Key(record.turn.principal, record.turn.id)
+        now = self._use()
+        turn = record.turn
+        key = (turn.principal, turn.id)
         self._forget(key)
-        size = estimated_size(record, self._max_bytes)
+        size = estimated_size(record, self._max_bytes, shared=self._echo)
         if size > self._max_bytes:
             return
-        self._kept[key] = _Kept(record, self._monotonic(), size)
+        self._kept[key] = _Kept(record, now, size)
+        self._echo = turn.echo
         self._size += size
         while len(self._kept) > self._max_responses or self._size > self._max_bytes:
             self._forget(next(iter(self._kept)))
@@ -82,24 +89,25 @@ class InMemoryResponseStore:
     async def get(self, principal: str | None, turn_id: str) -> ResponseRecord | None:
         """The response; none when it is not kept, or has been for too long."""
         self._use()
-        kept = self._kept.get(_Key(principal, turn_id))
+        kept = self._kept.get((principal, turn_id))
         return kept.record if kept is not None else None
 
     async def delete(self, principal: str | None, turn_id: str) -> bool:
         """Keep it no longer. Whether it was kept."""
         self._use()
-        return self._forget(_Key(principal, turn_id))
+        return self._forget((principal, turn_id))
 
-    def _use(self) -> None:
-        """Look at the time first."""
+    def _use(self) -> float:
+        """Look at the time first, which it gives."""
         if not self._started:
             raise not_started(self)
-        before = self._monotonic() - self._keep_seconds
+        now = self._monotonic()
         while self._kept:
-            key, kept = next(iter(self._kept.items()))
-            if kept.since > before:
-                return
+            key = next(iter(self._kept))
+            if self._kept[key].since > now - self._keep_seconds:
+                break
             self._forget(key)
+        return now
 
     def _forget(self, key: _Key) -> bool:
         kept = self._kept.pop(key, None)
@@ -108,21 +116,45 @@ class InMemoryResponseStore:
         return kept is not None
 
 
-def estimated_size(record: ResponseRecord, enough: int) -> int:
-    """About how many bytes of memory a response takes; counting ends when it is over `enough`."""
-    turn = record.turn
-    size = RECORD_BYTES + _size_of((turn.request, turn.options, turn.echo), enough)
-    for event in record.events:
-        size += _event_size(event, enough)
+def estimated_size(record: ResponseRecord, enough: int, *, shared: object = None) -> int:
+    """About how many bytes of memory a response takes; counting ends when it is over `enough`. `shared`: an echo that
+    others have too, and that is not counted."""
+    turn, events = record.turn, record.events
+    size = RECORD_BYTES + _asked_size(turn, enough)
+    if turn.echo is not shared:
+        size += _size_of(turn.echo, enough)
+    ending = events[-1] if events else None
+    if record.text_size is not None and isinstance(ending, TurnCompleted | TurnFailed | TurnCancelled):
+        # What items hold, their last event and the ending share.
+        size += EVENT_BYTES * len(events) + record.text_size
+        for item in ending.output:
+            size += _said_size(item.parts, item.metadata, enough)
+        return size
+    for event in events:
+        size += EVENT_BYTES
+        size += len(event.text) if isinstance(event, TextDelta | ArgumentsDelta) else _size_of(event, enough)
         if size > enough:
             break
     return size
 
 
-def _event_size(event: Event, enough: int) -> int:
-    if isinstance(event, TextDelta | ArgumentsDelta):
-        return EVENT_BYTES + len(event.text)
-    return EVENT_BYTES + _size_of(event, enough)
+def _asked_size(turn: Turn, enough: int) -> int:
+    request = turn.request
+    size = 0
+    for said in request.input:
+        size += _said_size(said.content, said.metadata, enough)
+    if request.extra:
+        size += _size_of(request.extra, enough)
+    if request.tools or request.stop:
+        size += _size_of((request.tools, request.stop), enough)
+    return size if turn.options is None else size + _size_of(turn.options, enough)
+
+
+def _said_size(parts: Sequence[object], metadata: object, enough: int) -> int:
+    """What a message, or an item, takes: mostly one text."""
+    if metadata is None and len(parts) == 1 and type(text := parts[0]) is Text:
+        return MESSAGE_BYTES + len(text.text)
+    return MESSAGE_BYTES + _size_of((parts, metadata), enough)
 
 
 def _size_of(value: object, enough: int) -> int:
@@ -141,9 +173,7 @@ def _size_of(value: object, enough: int) -> int:
     return size
 
 
-def _parts(value: dict[object, object] | list[object] | tuple[object, ...] | Struct) -> list[object]:
+def _parts(value: dict[object, object] | list[object] | tuple[object, ...] | Struct) -> Iterable[object]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
-    if isinstance(value, Struct):
-        return [getattr(value, name) for name in value.__struct_fields__]
-    return list(value)
+    return astuple(value) if isinstance(value, Struct) else value

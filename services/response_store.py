@@ -7,8 +7,8 @@ retrieved, replayed from any event, continued from, and deleted. The conformance
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -17,12 +17,14 @@ from greenroom.actors.messages import SessionKey, Turn
 
 
 class ResponseRecord(Struct, frozen=True, kw_only=True):
-    """A turn that has ended, whole. `key`: the session it ran in, which a fork may have given it."""
+    """A turn that has ended, whole. `key`: the session it ran in, which a fork may have given it; `text_size`: of the
+    text in its events, where it was counted as they arose."""
 
     turn: Turn
     key: SessionKey
     events: Sequence[Event]
     background: bool = False
+    text_size: int | None = None
 
 
 class ResponseStore(Protocol):
@@ -48,3 +50,18 @@ class ResponseStore(Protocol):
     async def delete(self, principal: str | None, turn_id: str) -> bool:
         """Keep it no longer. Whether it was kept."""
         ...
+
+
+_Put = TypeVar("_Put", bound=Callable[..., Coroutine[Any, Any, None]])
+
+
+def at_once(put: _Put) -> _Put:
+    """Marks a `put` that never waits: it runs where the turn ends, and costs no task. One that overrides it is not
+    marked."""
+    put.__dict__["at_once"] = True
+    return put
+
+
+def is_at_once(responses: ResponseStore) -> bool:
+    """Whether the store's `put` is so marked."""
+    return getattr(responses.put, "at_once", False) is True

@@ -64,6 +64,23 @@ def test_sizes_count_texts_wherever_they_are() -> None:
     assert estimated_size(of_input, 1 << 30) > 5_000
 
 
+def test_a_text_size_that_is_known_spares_looking_at_the_deltas() -> None:
+    said = response(text="x" * 1_000)
+    known = structs.replace(said, text_size=1_000)
+    counted, estimated = estimated_size(said, 1 << 30), estimated_size(known, 1 << 30)
+    assert (
+        estimated_size(structs.replace(said, events=(), text_size=0), 1 << 30) + 2_000 < estimated < counted
+    )
+
+
+def test_an_echo_that_turns_share_is_counted_once() -> None:
+    shown = {"model": "x" * 1_000}
+    record = response()
+    record = structs.replace(record, turn=structs.replace(record.turn, echo=shown))
+    alone, shared = (estimated_size(record, 1 << 30, shared=other) for other in ({**shown}, shown))
+    assert alone > shared + 1_000
+
+
 def test_counting_ends_when_it_is_enough_and_in_what_contains_itself() -> None:
     events: list[Event] = [TurnAccepted("1", 0.0), *[TextDelta("x" * 100)] * 100_000]
     turn = response().turn
