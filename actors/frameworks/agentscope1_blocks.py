@@ -21,6 +21,14 @@ OUTPUTS = frozenset(
 )
 MEDIA = frozenset({"image", "audio", "video"})
 
+_ERRORS = (
+    "Error: ",
+    "Error occurred when calling MCP tool:",
+    "FunctionNotFoundError: ",
+    "FunctionInactiveError: ",
+)
+"""How the output of a call that failed begins."""
+
 # ------------------------------------------------------------------------------------------------- from AgentScope
 
 
@@ -55,6 +63,11 @@ def to_contents(output: object) -> tuple[Content, ...]:
     if isinstance(output, str):
         return (Text(output),) if output else ()
     return tuple(to_content(block) for block in _list_of(output))
+
+
+def is_error(output: Sequence[Content]) -> bool:
+    """Whether a tool's output says that the call failed: AgentScope 1.x has nothing but words for it."""
+    return len(output) == 1 and isinstance(output[0], Text) and output[0].text.startswith(_ERRORS)
 
 
 def described(msg: Msg) -> dict[str, Any]:

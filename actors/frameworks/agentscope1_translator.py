@@ -24,6 +24,7 @@ from greenroom.actors.frameworks.agentscope1_blocks import (
     Block,
     described,
     final_arguments,
+    is_error,
     to_content,
     to_contents,
     unknown_block,
@@ -263,6 +264,7 @@ class Reply:
             draft = slot.draft = self._composer.output_of(_call_id(block), block.get("name") or "")
         if not draft.open:
             return
+        draft.metadata = {"state": "error"} if is_error(output) else None
         if last:
             draft.done(output)
         elif output != (slot.said or ()):

@@ -308,6 +308,22 @@ def test_a_result_completes_its_call() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("Error: no luck", {"state": "error"}),
+        ("Error occurred when calling MCP tool: no luck", {"state": "error"}),
+        ("FunctionNotFoundError: Cannot find the function named search", {"state": "error"}),
+        ("There was no Error: all is well", None),
+    ],
+)
+def test_a_call_that_failed_is_known_by_its_output(said: str, state: object) -> None:
+    answers = Printed("system")
+    turn = heard(answers(tool_result([text("Error: ")])), answers(tool_result([text(said)]), last=True))
+    (output,) = turn.finish()
+    assert output.metadata == state
+
+
 def test_a_tool_shows_its_progress() -> None:
     msg = Printed("system")
     turn = heard(
