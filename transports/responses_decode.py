@@ -32,6 +32,9 @@ from greenroom.transports.responses_fields import CHECKS
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
 from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
 
+SEALED_REASONING = "reasoning.encrypted_content"
+"""What `include` names to be given reasoning in a form that needs no server to be read again."""
+
 _NOTHING = TurnOptions()
 _NO_INPUT = ReadItems((), ())
 _ASKED_AS = {
@@ -84,7 +87,6 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
     store: bool
     previous_response_id: str | None
     conversation: str | None
-    include: tuple[str, ...]
 
     @property
     def needs_context(self) -> bool:
@@ -134,7 +136,6 @@ def read_create(
         store=given.get("store", True),
         previous_response_id=given.get("previous_response_id") or None,
         conversation=given.get("conversation") or None,
-        include=given.get("include", ()),
     )
 
 
@@ -262,6 +263,7 @@ def _echo(given: dict[str, Any], read: ReadItems, settings: Settings) -> Respons
         items=read.listed,
         label=settings.label,
         display=settings.display,
+        sealed_reasoning=SEALED_REASONING in given.get("include", ()),
         previous_response_id=given.get("previous_response_id") or None,
         conversation=given.get("conversation") or None,
         text=text.shown if text is not None else None,

@@ -13,13 +13,15 @@ class ResponseEcho(Struct, frozen=True, kw_only=True):
     """Fields of the response object, checked and with their defaults, and how the turn is to be shown.
 
     `items`: the input as `input_items` lists it, each item with an id and a status. `label`: whose tools the agent's
-    own are said to be (`server_label`). `display`: how calls of those are shown.
+    own are said to be (`server_label`). `display`: how calls of those are shown. `sealed_reasoning`: whether reasoning
+    has an `encrypted_content`.
     """
 
     model: str
     items: tuple[dict[str, Any], ...] = ()
     label: str = "agent"
     display: ToolDisplay = "mcp_call"
+    sealed_reasoning: bool = False
     background: bool = False
     store: bool = True
     stream: bool = False

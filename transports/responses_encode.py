@@ -52,6 +52,7 @@ from greenroom.transports.responses_open import (
     json_list,
 )
 from greenroom.transports.responses_order import Order, Step, Unit
+from greenroom.transports.responses_packed import seal_summary
 from greenroom.transports.responses_text import answer_text, output_text
 from greenroom.transports.sse import DONE
 
@@ -229,8 +230,12 @@ class ResponsesEncoder:
 
     def _opened(self, event: ItemStarted) -> OpenItem:
         echo = self._shape.echo
-        if event.kind == "message" or event.kind == "reasoning":
-            return OpenText(MESSAGE if event.kind == "message" else REASONING, event.item, len(self._done))
+        if event.kind == "message":
+            return OpenText(MESSAGE, event.item, len(self._done))
+        if event.kind == "reasoning":
+            return OpenText(
+                REASONING, event.item, len(self._done), seal_summary if echo.sealed_reasoning else None
+            )
         call_id, name = event.call_id or event.item, event.name or ""
         if echo.display == "mcp_call" and name not in self._clients:
             label = event.server_label or echo.label

@@ -202,13 +202,24 @@ class _Reader:
     def reasoning(self, fields: Listed, at: str) -> None:
         summary = read_texts(fields.get("summary"), f"{at}.summary", ("summary_text",))
         thought = read_texts(fields.get("content"), f"{at}.content", ("reasoning_text", "text"))
-        optional_string(fields, "encrypted_content", at)
+        sealed = optional_string(fields, "encrypted_content", at)
+        if sealed and not summary and not thought:
+            summary = self._unsealed(sealed, f"{at}.encrypted_content")
         more = {name: fields[name] for name in ("content", "encrypted_content") if fields.get(name)}
         parts = [{"type": "summary_text", "text": text} for text in summary]
         listed = self._list("reasoning", fields, at, summary=parts, **more)
         if texts := summary or thought:
             content = tuple(Text(text) for text in texts)
             self._say(content, "assistant", "reasoning", listed["id"])
+
+    def _unsealed(self, sealed: str, at: str) -> list[str]:
+        """The summary that was sealed here; that of another server says nothing to us."""
+        try:
+            parts, size = unpack(sealed, at, self._room)
+        except InvalidRequest:
+            return []
+        self._room -= size
+        return read_texts(parts, at, ("summary_text",))
 
     # -- tools of the client -------------------------------------------------------------------------------------------
 

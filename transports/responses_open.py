@@ -5,6 +5,7 @@ Rule: no I/O. Lines and parts are JSON whose bytes go, once made, into every fra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from greenroom.transports import responses_templates as t
@@ -52,12 +53,16 @@ REASONING = Form("rs", t.SUMMARY_ADDED, t.SUMMARY_DELTA, t.SUMMARY_TEXT_DONE, t.
 
 
 class OpenText:
-    """A message or reasoning."""
+    """A message or reasoning. `seal`: makes, of the JSON of reasoning's parts, its `encrypted_content`; none: it has
+    none."""
 
-    __slots__ = ("form", "id", "index", "part_open", "parts", "status")
+    __slots__ = ("form", "id", "index", "part_open", "parts", "seal", "status")
 
-    def __init__(self, form: Form, item: str, index: int) -> None:
+    def __init__(
+        self, form: Form, item: str, index: int, seal: Callable[[bytes], bytes] | None = None
+    ) -> None:
         self.form = form
+        self.seal = seal
         self.id = wire_id(form.prefix, item)
         self.index = index
         self.parts: list[bytes] = []
@@ -111,7 +116,10 @@ class OpenText:
     def _line(self, status: bytes) -> bytes:
         if self.form is MESSAGE:
             return t.MESSAGE % (self.id, status, json_list(self.parts))
-        return t.REASONING % (self.id, json_list(self.parts), status)
+        parts = json_list(self.parts)
+        if self.seal is None or status == IN_PROGRESS:
+            return t.REASONING % (self.id, parts, status)
+        return t.SEALED_REASONING % (self.id, parts, self.seal(parts), status)
 
 
 class OpenCall:

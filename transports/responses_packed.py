@@ -1,4 +1,4 @@
-"""Compaction items: what a context says, packed into one item that clients carry without looking into it."""
+"""What clients carry without looking into it: a context packed into one item (a compaction), and sealed reasoning."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def seal(items: Sequence[dict[str, Any]]) -> str:
     for item in items:
         flat += unseal(item["encrypted_content"], PACKED) if item["type"] == PACKED else [item]
     return base64.b64encode(zlib.compress(msgspec.json.encode({"items": flat}))).decode()
+
+
+def seal_summary(summary: bytes) -> bytes:
+    """The `encrypted_content` of reasoning, as JSON, from the JSON of its summary. `unpack` gives that again."""
+    return b'"%b"' % base64.b64encode(zlib.compress(b'{"items":%b}' % summary))
 
 
 def unseal(sealed: str, at: str) -> list[Any]:

@@ -29,6 +29,8 @@ MESSAGE = _encode(wire.MessageItem(id=_JSON, status=_WORD, content=_JSON))
 """Of id, status, content."""
 REASONING = _encode(wire.ReasoningItem(id=_JSON, summary=_JSON, status=_WORD))
 """Of id, summary, status."""
+SEALED_REASONING = _encode(wire.ReasoningItem(id=_JSON, summary=_JSON, encrypted_content=_JSON, status=_WORD))
+"""Of id, summary, encrypted content, status."""
 FUNCTION_CALL = _encode(
     wire.FunctionCallItem(id=_JSON, call_id=_JSON, name=_JSON, arguments=_JSON, status=_WORD)
 )

@@ -133,11 +133,12 @@ class MessageItem(Struct, frozen=True, kw_only=True):
 
 
 class ReasoningItem(Struct, frozen=True, kw_only=True):
-    """What the model thought."""
+    """What the model thought. `encrypted_content`: once more, for clients that hand back nothing else; on request."""
 
     id: str
     type: Literal["reasoning"] = "reasoning"
     summary: list[Raw]
+    encrypted_content: str | UnsetType = UNSET
     status: ItemStatus
 
 

@@ -244,15 +244,17 @@ async def test_ai_sdk_hands_a_dialogue_back(stage: Stage, ai_sdk: Run, chat: boo
 async def test_ai_sdk_hands_our_agents_own_items_back(
     stage: Stage, ai_sdk: Run, model: str, store: bool
 ) -> None:
-    """By reference what is stored, else whole, but, as it warns, without thoughts and our agent's tools.
+    """By reference what is stored, else whole, but, as it warns, without our agent's tools.
 
-    A model whose name it knows is asked in another way.
+    A model whose name it knows is asked in another way: for thoughts in a form that can be handed back whole.
     """
     stage.play(looks_the_weather_up)
     told = await ai_sdk(
         "dialogue", prompts=["The weather?", "Sure?"], model=model, store=store, quiet=not store
     )
     assert told["texts"] == ["It is sunny.", "It is sunny."]
+    thoughtless = any("reasoning" in warning for warning in told["warnings"])
+    assert thoughtless == (not store and model != "gpt-5")
 
 
 async def test_ai_sdk_streams_to_a_page(stage: Stage, ai_sdk: Run) -> None:

@@ -160,6 +160,11 @@ def test_what_is_repeated() -> None:
     assert (echo.user, echo.safety_identifier, echo.prompt_cache_key) == ("u", "s", "k" * 64)
 
 
+def test_reasoning_is_sealed_when_that_is_asked_for() -> None:
+    assert asked(include=["reasoning.encrypted_content"]).echo.sealed_reasoning
+    assert not asked(include=["message.output_text.logprobs"]).echo.sealed_reasoning
+
+
 # -- sessions ------------------------------------------------------------------------------------------------------
 
 

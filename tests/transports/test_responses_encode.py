@@ -29,6 +29,7 @@ from greenroom.transports.responses_encode import (
     response_object,
     with_tutorial_key,
 )
+from greenroom.transports.responses_items import read_items
 from greenroom.transports.sse import DONE
 from kits.responses_rules import check_response, check_stream, validate_types
 from kits.turns import BEGAN, ENDED, Telling, a_turn
@@ -338,6 +339,27 @@ def test_tools_may_be_hidden_but_not_the_clients() -> None:
     told.complete()
     (called,) = output_of(turn_with("weather", display="hidden"), told)
     assert called["name"] == "weather"
+
+
+def test_reasoning_can_be_sealed_and_is_read_again_without_its_summary() -> None:
+    told = a_telling()
+    thoughts = told.composer.reasoning()
+    thoughts.text("Let me ")
+    thoughts.text("see.")
+    thoughts.done()
+    told.composer.say("Yes.")
+    told.complete()
+    events = stream_of(turn_with(sealed_reasoning=True), told)
+    added, done = (
+        next(event["item"] for event in events if event["type"] == f"response.output_item.{word}")
+        for word in ("added", "done")
+    )
+    assert "encrypted_content" not in added
+    back = {**done, "summary": []}
+    assert "Let me" not in done["encrypted_content"]
+    (thought,) = read_items([back], "input", lambda: "1", "friday").messages
+    assert (thought.type, thought.content) == ("reasoning", (Text("Let me see."),))
+    assert "encrypted_content" not in output_of(turn_with(), told)[0]
 
 
 def test_a_tool_that_failed() -> None:

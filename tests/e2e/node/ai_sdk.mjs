@@ -90,13 +90,15 @@ await play({
   async dialogue({ prompts, store = true }) {
     const messages = [];
     const texts = [];
+    const warnings = [];
     for (const content of prompts) {
       messages.push({ role: 'user', content });
       const result = await generateText({ model, messages, tools, stopWhen, system: 'Be brief.', providerOptions: { openai: { store } } });
       messages.push(...result.response.messages);
       texts.push(result.text);
+      warnings.push(...(result.warnings ?? []).map((warning) => warning.message ?? ''));
     }
-    return { texts };
+    return { texts, warnings };
   },
 
   async page({ prompt }) {
