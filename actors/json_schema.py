@@ -4,8 +4,8 @@ It interprets: no code is made of a caller's words, nothing is fetched, and what
 `json_schema_form` says which schemas are taken; this module expects them to have been looked at.
 
 No library was found that does so within the core's bounds. jsonschema-rs (0.61) can be neither counted nor stopped,
-holds Python's lock for a time that doubles with every `$ref` of a hostile schema, and takes 15 MB. jsonschema brings four
-distributions, and Python's matcher for the patterns of callers.
+holds Python's lock for a time that doubles with every `$ref` of a hostile schema, and takes 15 MB. jsonschema brings
+four distributions, and Python's matcher for the patterns of callers.
 """
 
 from __future__ import annotations
