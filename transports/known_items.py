@@ -2,11 +2,14 @@
 
 Some clients send, without naming a response, items that the server knows by nothing but their ids. Most send none, so
 the items of a response are looked at when somebody asks for one that is not known yet, each response once.
+
+An id that a client chose (`msg_1`) is one that others guess or choose too: by such an id alone nothing is found.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -21,6 +24,8 @@ RESPONSES = 10_000
 """Responses whose items can be found: of more, the oldest are forgotten."""
 ITEMS = 100_000
 
+_UNGUESSABLE = re.compile(r"[a-z]+_[0-9a-f]{32}")
+
 
 class _Id(NamedTuple):
     principal: str | None
@@ -30,6 +35,12 @@ class _Id(NamedTuple):
 def said_in(log: TurnLog) -> list[Listed]:
     """A turn's input and output as items."""
     return [*input_items(log.turn), *output_items(log.turn, log.events())]
+
+
+def _known_in(log: TurnLog) -> list[Listed]:
+    """Those of the turn's items that are found by their ids alone. Those of the output have ids of our own."""
+    asked = [item for item in input_items(log.turn) if _UNGUESSABLE.fullmatch(item["id"])]
+    return [*asked, *output_items(log.turn, log.events())]
 
 
 class KnownItems:
@@ -58,7 +69,7 @@ class KnownItems:
         found: list[Listed] = []
         for response_id in responses - {None}:
             log = await self._log(response_id or "", principal)
-            found += [item for item in said_in(log) if item["id"] in wanted] if log is not None else []
+            found += [item for item in _known_in(log) if item["id"] in wanted] if log is not None else []
         return found
 
     async def _look_for(self, wanted: set[str], principal: str | None) -> None:
@@ -71,7 +82,7 @@ class KnownItems:
             if log is not None and log.terminal is None:
                 continue
             self._unread.pop(known, None)
-            for item in said_in(log) if log is not None else ():
+            for item in _known_in(log) if log is not None else ():
                 self._response_of[_Id(principal, item["id"])] = known.id
         while len(self._response_of) > ITEMS:
             self._response_of.popitem(last=False)

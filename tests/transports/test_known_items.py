@@ -9,6 +9,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
 from greenroom.transports import known_items
 from greenroom.transports.known_items import KnownItems, said_in
+from greenroom.transports.responses_echo import ResponseEcho
 from greenroom.transports.responses_errors import ResponseNotFound
 from kits.turns import Telling, a_turn
 
@@ -27,9 +28,11 @@ class Shelf:
             raise ResponseNotFound(response_id)
         return self.logs[principal, response_id]
 
-    def put(self, number: int, principal: str | None = None, *, ended: bool = True) -> TurnLog:
+    def put(
+        self, number: int, principal: str | None = None, *, ended: bool = True, echo: object = None
+    ) -> TurnLog:
         """A response that says its number."""
-        turn: Turn = structs.replace(a_turn(f"resp_{number}"), principal=principal, stored=True)
+        turn: Turn = structs.replace(a_turn(f"resp_{number}"), principal=principal, stored=True, echo=echo)
         told = Telling()
         told.start()
         told.composer.say(str(number))
@@ -67,6 +70,15 @@ async def test_items_of_others_and_of_nobody_are_not_found() -> None:
     assert len(await shelf.known.items([asked(log), "msg_unknown"], "alice")) == 1
     del shelf.logs["alice", log.id]
     assert await shelf.known.items([asked(log)], "alice") == []
+
+
+async def test_what_has_an_id_that_a_client_chose_is_not_found_by_it() -> None:
+    """Without authentication all are one principal, and many a client calls its messages alike."""
+    shelf = Shelf()
+    echo = ResponseEcho(model="m", items=({"id": "msg_mine", "type": "message", "status": "completed"},))
+    log = shelf.put(1, echo=echo)
+    assert said_in(log)[0]["id"] == "msg_mine"
+    assert await shelf.known.items(["msg_mine"], None) == []
 
 
 async def test_a_response_that_runs_is_looked_at_again() -> None:
