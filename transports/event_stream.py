@@ -67,15 +67,8 @@ class EventStreamResponse(web.StreamResponse):
             await self.prepare(request)
             await self.write(self.body(frames, last))
             return
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
         self._begun = True
-        head = _HEADS[self._kept].bytes()
-        request.writer.output_size += len(
-            head
-        )  # aiohttp then knows that it cannot answer with an error any more
-        transport.write(head + self.body(frames, last))
+        _send(request, self._kept, self.body(frames, last))
 
     async def prepare(self, request: web.BaseRequest) -> object:  # type: ignore[override]
         """Begin as any response of aiohttp's does, unless it has begun."""
@@ -92,15 +85,60 @@ class EventStreamResponse(web.StreamResponse):
             return b"".join(frames)
         if len(frames) == 1 and not last:  # at a model's pace every token comes alone
             return b"%x\r\n%b\r\n" % (len(frames[0]), frames[0])
-        # What follows runs for every token of a burst, so nothing in it is a step of Python's for each.
-        try:
-            sizes = list(map(_SIZES.__getitem__, map(len, frames)))
-        except IndexError:
-            sizes = [b"\r\n%x\r\n" % len(frame) for frame in frames]
-        pieces = [b"\r\n0\r\n\r\n" if last else b"\r\n"] * (2 * len(frames) + 1)
-        pieces[:-1:2] = sizes
-        pieces[1::2] = frames
-        return b"".join(pieces)[2:]  # a size's line begins with the end of the chunk before it
+        return _chunks(frames, last)
+
+
+class SentStream(web.StreamResponse):
+    """What aiohttp gets for a stream that was written whole: there is nothing left to do. One serves all requests."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__(headers=KEPT_FRAMED_HEADERS if kept else CLOSED_FRAMED_HEADERS)
+        self._kept = kept
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._kept
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """It is on its way."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """It has its end."""
+
+
+def send_whole(request: web.Request, frames: list[bytes]) -> web.StreamResponse | None:
+    """Send a stream that has ended; none, when this request needs a response of its own. Raises `ConnectionError`."""
+    if DIRECT not in request or request.version < HttpVersion11:
+        return None
+    kept = request.keep_alive
+    _send(request, kept, _chunks(frames, last=True))
+    return _SENT[kept]
+
+
+def _send(request: web.Request, kept: bool, body: bytes) -> None:
+    """The headers and the beginning of the body."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+    head = _HEADS[kept].bytes()
+    request.writer.output_size += len(head)  # aiohttp then knows that it cannot answer with an error any more
+    transport.write(head + body)
+
+
+def _chunks(frames: list[bytes], last: bool) -> bytes:
+    # It runs for every token of a burst, so nothing in it is a step of Python's for each.
+    try:
+        sizes = list(map(_SIZES.__getitem__, map(len, frames)))
+    except IndexError:
+        sizes = [b"\r\n%x\r\n" % len(frame) for frame in frames]
+    pieces = [b"\r\n0\r\n\r\n" if last else b"\r\n"] * (2 * len(frames) + 1)
+    pieces[:-1:2] = sizes
+    pieces[1::2] = frames
+    return b"".join(pieces)[2:]  # a size's line begins with the end of the chunk before it
 
 
 def _is_signalled(request: web.Request) -> bool:
@@ -127,3 +165,4 @@ class _Head:
 
 
 _HEADS = {True: _Head(KEPT_FRAMED_HEADERS), False: _Head(CLOSED_FRAMED_HEADERS)}
+_SENT = {True: SentStream(True), False: SentStream(False)}

@@ -17,7 +17,7 @@ from collections.abc import Generator
 from aiohttp import web
 
 from greenroom.actors.log import TurnLog
-from greenroom.transports.event_stream import EventStreamResponse
+from greenroom.transports.event_stream import EventStreamResponse, send_whole
 from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames
 from greenroom.transports.sse import KEEPALIVE
 
@@ -82,12 +82,9 @@ class Follower:
         """Write the log's frames until its end. Raises `ConnectionError` when the client goes before."""
         # The actor's first step is scheduled already: after it, what a quick handler says leaves with the headers.
         await _others_step()
-        response = self._response = EventStreamResponse(self._request)
         if self._is_whole():
-            frames: list[bytes] = []
-            self._encoder_of(self._log.turn).feed_all(self._log.events(), frames)
-            await response.begin(frames, last=True)
-            return response
+            return await self._send_whole()
+        response = self._response = EventStreamResponse(self._request)
         self._frames: FrameReader = SharedFrames.of(self._log, self._encoder_of).reader(
             self._position, self._with_ids
         )
@@ -110,6 +107,15 @@ class Follower:
             return response
         finally:
             self._leave()
+
+    async def _send_whole(self) -> web.StreamResponse:
+        frames: list[bytes] = []
+        self._encoder_of(self._log.turn).feed_all(self._log.events(), frames)
+        response = send_whole(self._request, frames)
+        if response is None:
+            response = EventStreamResponse(self._request)
+            await response.begin(frames, last=True)
+        return response
 
     def _is_whole(self) -> bool:
         """Whether the turn has ended and is small, and nobody else reads it as this one does."""
