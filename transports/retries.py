@@ -1,12 +1,13 @@
 """Requests that a client sends once more, because its answer did not come in time: it gets the turn it began.
 
 OpenAI's clients send a request again when they have waited long enough, say so (`x-stainless-retry-count`), and send
-the same bytes. A turn is not run again for it: the client joins the one that runs, if its own connection is gone.
-Streams need none of it: their headers come at once, and after those nothing is sent again.
+the same bytes; the AI SDK does not say so. A turn is not run again for it: the client joins the one that runs, if its
+own connection is gone. Streams need none of it: their headers come at once, and after those nothing is sent again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,13 @@ from greenroom.actors.log import TurnLog
 from greenroom.transports.transport import Host
 
 UNANSWERED = 10_000
-"""Turns without an answered client that are remembered; of more the oldest is forgotten, and would be run again."""
+"""Requests without an answered client that are remembered; of more the oldest is forgotten, and would be run again."""
+ALIKE = 100
+"""Turns that are remembered of one request."""
 
 _COUNT = "x-stainless-retry-count"
+_UNCOUNTED = "ai-sdk/"
+"""A part of the `User-Agent` of a client that sends requests again without counting."""
 
 
 class _Asked(NamedTuple):
@@ -37,10 +42,15 @@ class _Asked(NamedTuple):
 
 
 class _Asking(NamedTuple):
-    """A turn and the request that waits for it, or did."""
+    """A turn and the connection that waits for it, or did. Nothing of the request is held: its body may be large."""
 
     turn_id: str
-    request: web.Request
+    connection: asyncio.Transport | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits at the connection any more."""
+        return self.connection is None or self.connection.is_closing()
 
 
 class Retries:
@@ -55,11 +65,11 @@ class Retries:
 
     def turn_of(self, request: web.Request, principal: str | None, body: bytes) -> TurnLog | None:
         """The turn that this request began when it was sent before; none if it is to begin one."""
-        if request.headers.get(_COUNT, "0") == "0":
+        if not _may_be_again(request):
             return None
         asked = _asked(request, principal, body)
         for asking in list(self._asking.get(asked, ())):
-            if not _is_gone(asking.request):
+            if not asking.gone:
                 continue
             self._forget(asked, asking)
             log = self._find(asking.turn_id, principal)
@@ -75,15 +85,17 @@ class Retries:
         if log.turn.disconnect.policy == "cancel":
             yield
             return
-        asked, asking = _asked(request, principal, body), _Asking(log.id, request)
-        self._asking.setdefault(asked, []).append(asking)
+        asked, asking = _asked(request, principal, body), _Asking(log.id, request.transport)
+        alike = self._asking.setdefault(asked, [])
+        alike.append(asking)
+        del alike[:-ALIKE]
         self._asking.move_to_end(asked)
         while len(self._asking) > UNANSWERED:
             self._asking.popitem(last=False)
         try:
             yield
         finally:
-            if not _is_gone(request):
+            if not asking.gone:
                 self._forget(asked, asking)
 
     def _find(self, turn_id: str, principal: str | None) -> TurnLog | None:
@@ -106,6 +118,6 @@ def _asked(request: web.Request, principal: str | None, body: bytes) -> _Asked:
     return _Asked(principal, request.remote, authorization, request.path, len(body), hash(body))
 
 
-def _is_gone(request: web.Request) -> bool:
-    transport = request.transport
-    return transport is None or transport.is_closing()
+def _may_be_again(request: web.Request) -> bool:
+    count = request.headers.get(_COUNT)
+    return _UNCOUNTED in request.headers.get("User-Agent", "") if count is None else count != "0"

@@ -139,3 +139,28 @@ async def test_the_ai_sdk_runs_what_fails_once(
     assert told["stream"] or told["finish"] != "stop"
     assert await runs(counting_server, text) == 2, "one for each that was asked for"
     assert len(wire.answers) == 2
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["responses", "chat"])
+async def test_the_ai_sdk_that_lost_patience_gets_the_run_it_began(
+    counting_server: Stage, scripts: Scripts, wire: Wire, chat: bool
+) -> None:
+    async with a_door() as door:
+        text = f"ai sdk patience {chat} knock@{door.address}"
+        asking = asyncio.create_task(
+            scripts.run(
+                "ai_sdk.mjs",
+                url=counting_server.process.url,
+                scenario="impatient",
+                prompt=text,
+                chat=chat,
+                door=door.address,
+            )
+        )
+        await door.knocked(2)
+        door.open()
+        printed = await asking
+    wire.heard_elsewhere(printed["wire"])
+    assert printed["result"]["asked"] == 2
+    assert printed["result"]["text"].startswith("half ")
+    assert await runs(counting_server, text) == 1

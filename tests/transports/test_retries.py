@@ -14,8 +14,8 @@ from kits.responses_http import ResponsesClient, output_text, responses_of
 
 
 async def ask(client: ResponsesClient, count: int, text: str = "wait", **headers: str) -> dict[str, Any]:
-    """As SDKs do, which count how often they send a request again."""
-    headers = {"x-stainless-retry-count": str(count), **headers}
+    """As SDKs do, which count how often they send a request again, but for one that says nothing of it."""
+    headers = headers if "User-Agent" in headers else {"x-stainless-retry-count": str(count), **headers}
     async with client.http.post(f"{client.url}/responses", json={"input": text}, headers=headers) as response:
         answer: dict[str, Any] = await response.json()
         return answer
@@ -38,6 +38,17 @@ async def test_a_turn_that_has_ended_meanwhile_is_answered() -> None:
         memory.gate.set()
         assert output_text(await ask(client, 1)) == "…wait"
         assert memory.runs == {"wait": 1}
+
+
+@pytest.mark.parametrize(("agent", "runs"), [("ai/6.0.326 ai-sdk/openai/3.0.141", 1), ("curl/8", 2)])
+async def test_who_never_says_that_he_asks_again(agent: str, runs: int) -> None:
+    """The AI SDK does not, and gives up when there is no answer in five minutes."""
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        await give_up(client, memory, **{"User-Agent": agent})
+        memory.gate.set()
+        assert output_text(await ask(client, 1, **{"User-Agent": agent})) == "…wait"
+        assert memory.runs == {"wait": runs}
 
 
 async def test_each_that_gave_up_is_joined_once() -> None:
@@ -83,3 +94,17 @@ async def test_of_many_that_gave_up_the_oldest_is_run_again(monkeypatch: pytest.
         assert memory.runs == {"wait": 2}
         await ask(client, 1, Authorization="Bearer first")
         assert memory.runs == {"wait": 3}
+
+
+async def test_of_one_request_so_many_turns_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "ALIKE", 2)
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        for _ in range(3):
+            await give_up(client, memory)
+        memory.gate.set()
+        for _ in range(2):
+            await ask(client, 1)
+        assert memory.runs == {"wait": 3}
+        await ask(client, 1)
+        assert memory.runs == {"wait": 4}

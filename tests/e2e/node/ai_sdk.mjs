@@ -1,6 +1,7 @@
 // The Vercel AI SDK with its OpenAI provider, unmodified.
 
 import { createOpenAI } from '@ai-sdk/openai';
+import net from 'node:net';
 import { generateText, Output, stepCountIs, streamText, tool } from 'ai';
 import { z } from 'zod';
 import { given, hearingFetch, play } from './scenario.mjs';
@@ -144,6 +145,27 @@ await play({
       },
     });
     return { text: result.text, finish: result.finishReason };
+  },
+
+  /** Gives up its first request once the handler runs, as Node's fetch does after five minutes; then knocks at the door. */
+  async impatient({ prompt, door }) {
+    let asked = 0;
+    const losing = async (input, init) => {
+      asked += 1;
+      if (asked > 1) return hearingFetch(input, init);
+      const giveUp = new AbortController();
+      const lost = fetch(input, { ...init, signal: giveUp.signal }).catch(() => {});
+      const runs = new URL(`${given.url}/runs?${new URLSearchParams({ text: prompt })}`);
+      while ((await (await fetch(runs)).json()).runs < 1);
+      giveUp.abort();
+      await lost;
+      const [host, port] = door.split(':');
+      net.connect(Number(port), host).resume();
+      throw new TypeError('fetch failed', { cause: new Error('Headers Timeout Error') });
+    };
+    const provider = createOpenAI({ baseURL: `${given.url}/compatible-mode/v1`, apiKey: 'any', fetch: losing });
+    const result = await generateText({ model: given.chat ? provider.chat(name) : provider.responses(name), prompt });
+    return { text: result.text, asked };
   },
 
   async failing({ prompt }) {
