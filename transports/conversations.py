@@ -117,8 +117,16 @@ class Conversations:
     async def hide(self, key: SessionKey, item_id: str, principal: str | None) -> Conversation:
         """Delete an item. Raises `ConversationNotFound` and `ItemNotFound`."""
         await self.item(key, item_id, principal)
-        base = await self.show(key)
-        after = await self._store.change(key, lambda before: _without(before or base, item_id))
+        base, record = await self.show(key), await self._host.session(key)
+
+        def take_out(before: Conversation | None) -> Conversation:
+            there = before or base
+            waits = any(
+                item.id == item_id and item.turn is None for item in self._left(there, record, principal)
+            )
+            return _without(there, item_id, waits)
+
+        after = await self._store.change(key, take_out)
         return after or base
 
     # -- on their way to the agent ---------------------------------------------------------------------------------
@@ -212,9 +220,9 @@ def _with_pending(conversation: Conversation, more: tuple[PendingItem, ...]) -> 
     return structs.replace(conversation, pending=(*conversation.pending, *more))
 
 
-def _without(conversation: Conversation, item_id: str) -> Conversation:
-    """An item that has come to stand in a turn, or will, is hidden; one that only waits is gone."""
-    pending = tuple(item for item in conversation.pending if item.id != item_id or item.turn is not None)
-    if len(pending) < len(conversation.pending):
+def _without(conversation: Conversation, item_id: str, waits: bool) -> Conversation:
+    """An item that has come to stand in a turn, or will, is hidden; one that only `waits` is gone."""
+    if waits:
+        pending = tuple(item for item in conversation.pending if item.id != item_id)
         return structs.replace(conversation, pending=pending)
     return structs.replace(conversation, hidden=conversation.hidden | {item_id})

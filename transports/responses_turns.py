@@ -75,9 +75,8 @@ class ResponsesTurns:
             await self._conversations.noted(turn.key)
         if not create.addressed:
             return await self._host.submit(turn)
-        turn = await self._conversations.taking(turn)
         try:
-            return await self._host.submit(turn)
+            return await self._host.submit(await self._conversations.taking(turn))
         finally:
             self._conversations.submitted(turn)
 

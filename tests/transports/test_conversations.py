@@ -205,6 +205,28 @@ async def test_an_item_that_waits_is_taken_out_and_never_seen() -> None:
         assert (await client.create("one", conversation=conversation_id)).text == "stays+one"
 
 
+async def test_an_item_that_waits_again_is_taken_out_and_never_seen() -> None:
+    async with responses_of(Memory().app) as client:
+        conversation_id = await created(client, items=[USER])
+        assert (await client.create("fail", conversation=conversation_id))["status"] == "failed"
+        (item,) = (await client.get(f"/conversations/{conversation_id}/items"))["data"]
+        await client.ask("DELETE", f"/conversations/{conversation_id}/items/{item['id']}")
+        assert (await client.create("two", conversation=conversation_id)).text == "two"
+
+
+async def test_items_that_cannot_be_taken_hold_nothing_up() -> None:
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "add", "arguments": "{}"}
+    output = {"type": "function_call_output", "id": "fco_1", "call_id": "c1", "output": "3"}
+    async with responses_of(Memory().app) as client:
+        conversation_id = await created(client, items=[call, output, USER])
+        path = f"/conversations/{conversation_id}/items"
+        await client.ask("DELETE", f"{path}/fc_1")
+        refused = await client.create("one", conversation=conversation_id)
+        assert refused.error["param"] == "items[0].call_id"
+        await client.ask("DELETE", f"{path}/fco_1")
+        assert (await client.create("two", conversation=conversation_id)).text == "hello+two"
+
+
 async def test_an_item_of_a_turn_is_hidden_and_its_agent_still_knows_it() -> None:
     async with responses_of(Memory().app) as client:
         await client.create("one", conversation="c")
