@@ -7,7 +7,7 @@ route takes what the others do not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from aiohttp import web
 
@@ -45,10 +45,10 @@ def compatible_routes(routes: Iterable[web.RouteDef], host: Host) -> list[web.Ro
 def _serving(handler: Handler, host: Host) -> Handler:
     """The handler, while what it uses is there. Draining, what has been said can still be asked for."""
 
-    async def serve(request: web.Request) -> web.StreamResponse:
+    def serve(request: web.Request) -> Awaitable[web.StreamResponse]:
         if host.state in ("starting", "stopped"):
             raise NotServing(f"the application is {host.state}; try again in a moment")
-        return await handler(request)
+        return handler(request)
 
     return serve
 

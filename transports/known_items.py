@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from greenroom.actors.log import TurnLog
 from greenroom.transports.responses_encode import output_items
@@ -26,10 +26,8 @@ ITEMS = 100_000
 
 _UNGUESSABLE = re.compile(r"[a-z]+_[0-9a-f]{32}")
 
-
-class _Id(NamedTuple):
-    principal: str | None
-    id: str
+_Id: TypeAlias = tuple[str | None, str]
+"""The principal, and the id of one of his responses or items."""
 
 
 def said_in(log: TurnLog) -> list[Listed]:
@@ -56,8 +54,9 @@ class KnownItems:
 
     def note(self, log: TurnLog) -> None:
         """There will be such a response."""
-        if log.turn.stored:
-            self._unread[_Id(log.turn.principal, log.id)] = None
+        turn = log.turn
+        if turn.stored:
+            self._unread[turn.principal, turn.id] = None
             if len(self._unread) > RESPONSES:
                 self._unread.popitem(last=False)
 
@@ -65,7 +64,7 @@ class KnownItems:
         """Those of the items that are known."""
         wanted = set(ids)
         await self._look_for(wanted, principal)
-        responses = {self._response_of.get(_Id(principal, item_id)) for item_id in ids}
+        responses = {self._response_of.get((principal, item_id)) for item_id in ids}
         found: list[Listed] = []
         for response_id in responses - {None}:
             log = await self._log(response_id or "", principal)
@@ -74,16 +73,18 @@ class KnownItems:
 
     async def _look_for(self, wanted: set[str], principal: str | None) -> None:
         """Look at the principal's responses, the newest first, until all items are known."""
-        for known in [known for known in reversed(self._unread) if known.principal == principal]:
-            if all(_Id(principal, item_id) in self._response_of for item_id in wanted):
+        for owner, response_id in list(reversed(self._unread)):
+            if owner != principal:
+                continue
+            if all((principal, item_id) in self._response_of for item_id in wanted):
                 break
             await asyncio.sleep(0)  # there may be many
-            log = await self._log(known.id, principal)
+            log = await self._log(response_id, principal)
             if log is not None and log.terminal is None:
                 continue
-            self._unread.pop(known, None)
+            self._unread.pop((principal, response_id), None)
             for item in _known_in(log) if log is not None else ():
-                self._response_of[_Id(principal, item["id"])] = known.id
+                self._response_of[principal, item["id"]] = response_id
         while len(self._response_of) > ITEMS:
             self._response_of.popitem(last=False)
 

@@ -105,6 +105,7 @@ class ContextRoutes:
     async def _context(self, create: CreateRequest) -> list[dict[str, Any]]:
         previous = await self._turns.previous(create)
         before = await self._turns.said_before(create, previous)
+        assert create.read is not None, "`read_create` gives it"
         return [*before, *filled(create.read, await self._turns.context(create, previous)).listed]
 
 

@@ -4,6 +4,8 @@ is known.
 Rule 1: no I/O, no clock of its own: time and ids come from `Sources`.
 Rule 2: any bytes whatever give a request or a `GreenroomError` that names the field and says what would be right.
 Rule 3: what a request asks for is done or refused, never dropped. Hints to a model (temperature, effort) are handed on.
+Rule 4: what nearly all requests are made of is read by `responses_usual`; all else is read here, which knows all there
+is and what to say of it. Both read the same.
 
 `null` means absent, an empty id is no id, and fields that are not known are kept in `AgentRequest.extra`.
 """
@@ -30,11 +32,13 @@ from greenroom.transports.openai_fields import refuse_unhonoured
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
 from greenroom.transports.responses_fields import CHECKS
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
+from greenroom.transports.responses_usual import Usual, read_usual, usual_echo, usual_messages
 from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
 
 SEALED_REASONING = "reasoning.encrypted_content"
 """What `include` names to be given reasoning in a form that needs no server to be read again."""
 
+_CONTINUE = Disconnect()
 _NOTHING = TurnOptions()
 _NO_INPUT = ReadItems((), ())
 _ASKED_AS = {
@@ -69,7 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 class CreateRequest(Struct, frozen=True, kw_only=True):
     """What a request asks for. `key`: its session, a new one unless `addressed`; what `previous_response_id` names
-    goes before it. `read`: its input, which `needs_context` to be whole when it refers to what was said before."""
+    goes before it. `read`: its input, which `needs_context` to be whole when it refers to what was said before; none
+    when nothing in it could."""
 
     id: str
     created_at: float
@@ -78,7 +83,7 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
     request: AgentRequest
     options: TurnOptions | None
     echo: ResponseEcho
-    read: ReadItems
+    read: ReadItems | None
     principal: str | None
     overlap: Overlap | None
     disconnect: Disconnect
@@ -91,13 +96,15 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
     @property
     def needs_context(self) -> bool:
         """Whether `turn_of` needs the context: the input names items or calls of earlier responses."""
-        return bool(self.read.open)
+        return self.read is not None and bool(self.read.open)
 
 
 def decode_create(
     body: bytes, *, sources: Sources, settings: Settings, principal: str | None = None
 ) -> CreateRequest:
     """The request a body holds. Raises `InvalidRequest`, or `Forbidden` for another principal's `user_id`."""
+    if (usual := read_usual(body)) is not None:
+        return _usual_create(usual, sources, settings, principal)
     fields = json_object(body, "input")
     return read_create(fields, sources=sources, settings=settings, principal=principal)
 
@@ -130,7 +137,7 @@ def read_create(
         read=read,
         principal=principal,
         overlap=asked_overlap(fields.get("overlap")),
-        disconnect=Disconnect() if background else asked or settings.disconnect,
+        disconnect=_CONTINUE if background else asked or settings.disconnect,
         stream=given.get("stream", False),
         background=background,
         store=given.get("store", True),
@@ -152,7 +159,7 @@ def turn_of(
     """
     request, echo = create.request, create.echo
     key = key or create.key
-    if create.needs_context:
+    if create.read is not None and create.read.open:
         read = filled(create.read, context or Context())
         echo = structs.replace(echo, items=read.listed)
         request = structs.replace(request, input=read.messages)
@@ -173,6 +180,60 @@ def turn_of(
         background=create.background,
         echo=echo,
     )
+
+
+# -- what nearly all requests are ----------------------------------------------------------------------------------
+
+
+def _usual_create(asked: Usual, sources: Sources, settings: Settings, principal: str | None) -> CreateRequest:
+    messages = usual_messages(asked.input, sources.uuid)
+    key_id = asked.session_id or sources.uuid()
+    key = SessionKey(owner(asked.user_id, principal, key_id), key_id)
+    response_id = f"resp_{sources.uuid().replace('-', '')}"
+    instructions, previous = asked.instructions, asked.previous_response_id
+    background, store, stream = asked.background is True, asked.store is not False, asked.stream is True
+    echo = usual_echo(
+        asked.model or settings.model, settings.label, settings.display, background, store, stream
+    )
+    if instructions is not None or previous:
+        echo = structs.replace(echo, instructions=instructions, previous_response_id=previous or None)
+    return CreateRequest(
+        id=response_id,
+        created_at=sources.now(),
+        key=key,
+        addressed=bool(asked.session_id),
+        request=AgentRequest(
+            input=messages,
+            session_id=key_id,
+            user_id=key.user_id,
+            id=response_id,
+            stream=stream,
+            model=asked.model,
+            extra=_usual_extra(asked),
+        ),
+        options=TurnOptions(instructions=instructions) if instructions else None,
+        echo=echo,
+        read=None,
+        principal=principal,
+        overlap=None,
+        disconnect=_CONTINUE if background else settings.disconnect,
+        stream=stream,
+        background=background,
+        store=store,
+        previous_response_id=previous or None,
+        conversation=None,
+    )
+
+
+_USUAL_EXTRA = [name for name in Usual.__struct_fields__ if name not in _OWN_PLACE]
+
+
+def _usual_extra(asked: Usual) -> dict[str, Any]:
+    extra = {}
+    for name in _USUAL_EXTRA:
+        if (value := getattr(asked, name)) is not None:
+            extra[name] = value
+    return extra
 
 
 # -- what fits together --------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def input_items(turn: Turn) -> list[Listed]:
         if fields is None or _answers(fields, message.id, listed):
             continue
         item_id = message.id or _own_id(fields["type"], turn.id, place)
-        listed.append({"id": item_id, **fields, "status": "completed"})
+        listed.append({"id": item_id, "type": fields.pop("type"), "status": "completed", **fields})
     return listed
 
 

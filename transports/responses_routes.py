@@ -65,7 +65,8 @@ class ResponsesRoutes:
             try:
                 return await self._stream(request, log, 0)
             finally:
-                self._host.client_left(log)
+                if log.terminal is None:
+                    self._host.client_left(log)
         log = self._retries.turn_of(request, principal, body) or await self._turns.begin(create)
         if create.background:
             return _json(response_object(log.turn, log.events()))

@@ -51,14 +51,18 @@ class ResponsesTurns:
 
         Raises `ContinuationNotFound`, `InvalidRequest`, and what `Host.submit` raises.
         """
-        previous = await self.previous(create, near)
+        asked = create.previous_response_id
+        previous = None if asked is None else await self.previous(create, near)
         turn = turn_of(
             create,
             key=previous.turn.key if previous is not None else None,
             after=previous.id if previous is not None else None,
             context=await self.context(create, previous) if create.needs_context else None,
         )
-        log = await self._submit(create, turn, previous, own)
+        if own is None and not create.addressed:  # as nearly all are
+            log = await self._host.submit(turn)
+        else:
+            log = await self._submit(create, turn, previous, own)
         self._known.note(log)
         return log
 
@@ -84,7 +88,7 @@ class ResponsesTurns:
         """What a request's input may refer to: what was said before it, and single items of other responses."""
         context = Context()
         context.add(await self.said_before(create, previous))
-        named = [open_.item for open_ in create.read.open if open_.item]
+        named = [open_.item for open_ in (create.read.open if create.read else ()) if open_.item]
         unknown = [item_id for item_id in named if item_id not in context.items]
         for item in await self._known.items(unknown, create.principal) if unknown else ():
             context.items[item["id"]] = item
