@@ -10,14 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache, wraps
-from types import FunctionType
+from functools import wraps
 from typing import Any
 
 from agentscope.tool import Toolkit, ToolResponse, _toolkit
 
+from greenroom.actors.frameworks.tool_descriptions import described_once
 from greenroom.actors.offload import in_thread, iterate_in_thread
 from greenroom.actors.scope import current_turn
 
@@ -27,7 +26,7 @@ _INSTALLED = "_greenroom_off_loop"
 def install() -> None:
     """Wrap `Toolkit.call_tool_function`, and describe each tool function once. Doing it twice is fine."""
     describe = getattr(_toolkit, "_parse_tool_function", None)
-    if describe is not None and not hasattr(describe, _INSTALLED):
+    if describe is not None:
         _toolkit._parse_tool_function = described_once(describe)
     original = Toolkit.call_tool_function
     if hasattr(original, _INSTALLED):
@@ -46,23 +45,6 @@ def install() -> None:
 
     setattr(call_tool_function, _INSTALLED, True)
     Toolkit.call_tool_function = call_tool_function
-
-
-def described_once(describe: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A tool's JSON schema, worked out once a function and not once a turn: it takes a millisecond or two.
-
-    Only for functions of a module's own, which live as long as it does; others would be kept alive by being remembered.
-    """
-    remembered = lru_cache(maxsize=256)(describe)
-
-    @wraps(describe)
-    def described(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if type(function) is not FunctionType or "<locals>" in function.__qualname__:
-            return describe(function, *args, **kwargs)
-        return deepcopy(remembered(function, *args, **kwargs))
-
-    setattr(described, _INSTALLED, True)
-    return described
 
 
 def off_loop(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks import (
     agentscope2_client_tools,
     agentscope2_options,
+    agentscope2_schemas,
     agentscope2_tools,
     model_clients,
 )
@@ -36,6 +37,7 @@ class AgentScope2Adapter:
         agentscope2_tools.install()
         agentscope2_options.install()
         agentscope2_client_tools.install()
+        agentscope2_schemas.install()
         model_clients.prepare()
 
     def messages(self, messages: Sequence[Message]) -> list[Msg]:

@@ -23,7 +23,7 @@ _PREPARED = "_greenroom_shares_trust"
 def _import_early() -> Iterator[Any]:
     """Import what clients import when they are first used; where httpx's transports get their trust from."""
     if importlib.util.find_spec("openai") is not None:
-        importlib.import_module("openai.resources.chat.completions")
+        importlib.import_module("greenroom.actors.frameworks.model_requests").prepare()
     for library in ("httpx", "httpx2"):  # openai 3 uses the second
         if importlib.util.find_spec(library) is not None:
             importlib.import_module(library.replace("httpx", "httpcore"))
