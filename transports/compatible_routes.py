@@ -12,13 +12,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from aiohttp import web
 
 from greenroom.actors.errors import NotServing
-from greenroom.transports.http_errors import any_expectation
-from greenroom.transports.responses_errors import (
-    Handler,
-    MethodNotAllowed,
-    RouteNotFound,
-    guarded,
-)
+from greenroom.transports.http_errors import Handler, any_expectation, guard
+from greenroom.transports.responses_errors import FORM, MethodNotAllowed, RouteNotFound
 from greenroom.transports.transport import Host
 
 BASE_PATH = "/compatible-mode/v1"
@@ -35,7 +30,7 @@ def compatible_routes(routes: Iterable[web.RouteDef], host: Host) -> list[web.Ro
         web.route(
             route.method,
             BASE_PATH + route.path,
-            guarded(_serving(route.handler, host), host.sources),
+            guard(_serving(route.handler, host), host.sources, FORM),
             **{**route.kwargs, "expect_handler": any_expectation},
         )
         for route in ends

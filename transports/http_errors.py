@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import hdrs, web
@@ -22,6 +22,18 @@ ADVICE = {
     405: "{path} does not take {method}",
     413: "the request's body is larger than this server takes",
 }
+
+
+class ErrorForm(NamedTuple):
+    """How a protocol says what went wrong.
+
+    `refusal`: for one of our own errors. `other`: for a status of aiohttp's, with a code and a message. `failure`: for
+    what nobody expected, with the id under which the log has it.
+    """
+
+    refusal: Callable[[GreenroomError], web.Response]
+    other: Callable[[int, str, str], web.Response]
+    failure: Callable[[str], web.Response]
 
 
 def error_response(status: int, code: str, message: str, **more: Any) -> web.Response:
@@ -48,31 +60,41 @@ def guarded(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteD
         web.route(
             route.method,
             route.path,
-            _guard(route.handler, sources),
+            guard(route.handler, sources, _OURS),
             **{"expect_handler": any_expectation, **route.kwargs},
         )
         for route in routes
     ]
 
 
-def _guard(handler: Handler, sources: Sources) -> Handler:
+def guard(handler: Handler, sources: Sources, form: ErrorForm) -> Handler:
+    """The handler, with its errors in this form whatever application its route is part of."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except GreenroomError as error:
-            return refusal(error)
+            return form.refusal(error)
         except web.HTTPException as error:
-            return _from_aiohttp(request, error)
+            return _from_aiohttp(request, error, form)
         except ConnectionError:
             raise
-        except Exception:
-            error_id = f"err_{sources.uuid()}"
-            logger.exception("%s %s failed [%s]", request.method, request.path, error_id)
-            return error_response(
-                500, "internal_error", "the server failed; its log has the details", id=error_id
-            )
+        except Exception as error:
+            error_id = unforeseen(error, sources, f"{request.method} {request.path}")
+            if request.writer.output_size:  # a stream that has begun cannot become another response
+                raise ConnectionError(
+                    f"the server failed; its log has the details under {error_id}"
+                ) from error
+            return form.failure(error_id)
 
     return answer
+
+
+def unforeseen(error: Exception, sources: Sources, doing: str) -> str:
+    """Log an exception nobody expected. Gives the id it is logged under: what went wrong stays inside."""
+    error_id = f"err_{sources.uuid()}"
+    logger.error("%s failed [%s]", doing, error_id, exc_info=error)
+    return error_id
 
 
 class Rest:
@@ -93,12 +115,12 @@ class Rest:
         raise web.HTTPNotFound
 
 
-def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+def _from_aiohttp(request: web.Request, error: web.HTTPException, form: ErrorForm) -> web.StreamResponse:
     if error.status < 400:
         raise error
     advice = ADVICE.get(error.status, error.reason or "the request was refused")
     message = advice.format(method=request.method, path=request.path)
-    response = error_response(error.status, _code(error), message)
+    response = form.other(error.status, _code(error), message)
     for name in ("Allow", "Retry-After"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
@@ -107,6 +129,13 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamR
 
 def _code(error: web.HTTPException) -> str:
     return (error.reason or "error").lower().replace(" ", "_")
+
+
+def _failure(error_id: str) -> web.Response:
+    return error_response(500, "internal_error", "the server failed; its log has the details", id=error_id)
+
+
+_OURS = ErrorForm(refusal, error_response, _failure)
 
 
 async def any_expectation(request: web.Request) -> Any:

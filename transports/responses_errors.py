@@ -6,10 +6,8 @@ a 5xx says `x-should-retry: false`, and a 409 becomes a 400. A 429 is sent befor
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from http import HTTPStatus
+from collections.abc import Iterable
 
 import msgspec
 from aiohttp import web
@@ -27,13 +25,8 @@ from greenroom.actors.errors import (
     TurnNotFound,
     Unauthenticated,
 )
-from greenroom.actors.ids import Sources
-from greenroom.transports.http_errors import ADVICE
+from greenroom.transports.http_errors import ErrorForm
 from greenroom.transports.openai_fields import INVALID, RATE, SERVER
-
-logger = logging.getLogger("greenroom.http")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ResponseNotFound(GreenroomError):
@@ -145,43 +138,15 @@ def refusal(error: GreenroomError) -> web.Response:
     return response
 
 
-def unforeseen(error: Exception, sources: Sources, doing: str) -> Problem:
-    """For an exception nobody expected, which is logged: what went wrong stays inside."""
-    error_id = f"err_{sources.uuid()}"
-    logger.error("%s failed [%s]", doing, error_id, exc_info=error)
+def failure(error_id: str) -> Problem:
+    """For what nobody expected. The log has it under this id."""
     return Problem(500, f"the server failed; its log has the details under {error_id}", SERVER, code=SERVER)
 
 
-def guarded(handler: Handler, sources: Sources) -> Handler:
-    """The handler, with its errors in this API's form whatever application its route is part of."""
-
-    async def guard(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except GreenroomError as error:
-            return refusal(error)
-        except web.HTTPException as error:
-            return _from_aiohttp(request, error)
-        except ConnectionError:
-            raise
-        except Exception as error:
-            problem = unforeseen(error, sources, f"{request.method} {request.path}")
-            if request.writer.output_size:  # a stream that has begun cannot become another response
-                raise ConnectionError(problem.message) from error
-            return problem_response(problem)
-
-    return guard
+def _other(status: int, code: str, message: str) -> web.Response:
+    if status >= 500:
+        return problem_response(Problem(status, message, SERVER, code=SERVER))
+    return problem_response(Problem(status, message, INVALID, code=code))
 
 
-def _from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-    if error.status < 400:
-        raise error
-    advice = ADVICE.get(error.status, error.reason or "the request was refused")
-    message = advice.format(method=request.method, path=request.path)
-    type_ = SERVER if error.status >= 500 else INVALID
-    code = SERVER if error.status >= 500 else HTTPStatus(error.status).phrase.lower().replace(" ", "_")
-    response = problem_response(Problem(error.status, message, type_, code=code))
-    for name in ("Allow", "Retry-After"):
-        if name in error.headers:
-            response.headers[name] = error.headers[name]
-    return response
+FORM = ErrorForm(refusal, _other, lambda error_id: problem_response(failure(error_id)))

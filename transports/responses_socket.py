@@ -22,10 +22,11 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.transports.follow import SLICE
 from greenroom.transports.frames import SharedFrames
+from greenroom.transports.http_errors import unforeseen
 from greenroom.transports.json_checks import boolean, json_object, string, unknown
 from greenroom.transports.responses_decode import Settings, read_create
 from greenroom.transports.responses_encode import ResponsesEncoder, event_json
-from greenroom.transports.responses_errors import MethodNotAllowed, Problem, problem_of, unforeseen
+from greenroom.transports.responses_errors import MethodNotAllowed, Problem, failure, problem_of
 from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.transport import Host
 
@@ -185,7 +186,8 @@ class _Connection:
         except ConnectionError:
             return  # the client has gone, which `run` sees too
         except Exception as error:  # noqa: BLE001 - it is logged, and the client is told that it is not his fault
-            await self._complain(unforeseen(error, self._host.sources, "a response over a WebSocket"))
+            error_id = unforeseen(error, self._host.sources, "a response over a WebSocket")
+            await self._complain(failure(error_id))
 
     async def _begin(self, fields: dict[str, Any]) -> TurnLog:
         create = read_create(

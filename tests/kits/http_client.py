@@ -41,6 +41,17 @@ def completed_text(response: dict[str, Any]) -> str:
     )
 
 
+async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
+    """The next HTTP chunk, whole; empty at the end."""
+    chunk, end_of_chunk = b"", False
+    while not end_of_chunk:
+        piece, end_of_chunk = await response.content.readchunk()
+        if not piece and not end_of_chunk:
+            break
+        chunk += piece
+    return chunk
+
+
 class HttpExchange:
     """A turn read off an open response, one chunk one event."""
 
@@ -56,7 +67,7 @@ class HttpExchange:
     async def next_event(self) -> dict[str, Any] | None:
         """The next event; none after `[DONE]`. Comments are passed over."""
         while True:
-            chunk = await self._chunk()
+            chunk = await next_chunk(self._response)
             if not chunk:
                 assert self.done, "the stream ended without [DONE]"
                 return None
@@ -73,16 +84,6 @@ class HttpExchange:
             if event["object"] == "response":
                 self.id = event["id"]
             return event
-
-    async def _chunk(self) -> bytes:
-        """The next HTTP chunk, whole."""
-        chunk, end_of_chunk = b"", False
-        while not end_of_chunk:
-            piece, end_of_chunk = await self._response.content.readchunk()
-            if not piece and not end_of_chunk:
-                break
-            chunk += piece
-        return chunk
 
     async def next_text(self) -> str:
         while (event := await self.next_event()) is not None:

@@ -11,7 +11,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from greenroom import AgentApp
-from kits.http_client import HttpClient, served
+from kits.http_client import HttpClient, next_chunk, served
 
 BASE_PATH = "/compatible-mode/v1"
 
@@ -79,7 +79,7 @@ class Stream:
     async def next(self) -> dict[str, Any] | None:
         """The next event; none after `[DONE]`. Comments are passed over."""
         while True:
-            chunk = await self._chunk()
+            chunk = await next_chunk(self._response)
             if not chunk:
                 assert self.done, f"the stream ended without [DONE]: {self}"
                 return None
@@ -117,15 +117,6 @@ class Stream:
     def leave(self) -> None:
         """Hang up."""
         self._response.close()
-
-    async def _chunk(self) -> bytes:
-        chunk, end_of_chunk = b"", False
-        while not end_of_chunk:
-            piece, end_of_chunk = await self._response.content.readchunk()
-            if not piece and not end_of_chunk:
-                break
-            chunk += piece
-        return chunk
 
 
 class ResponsesClient:
