@@ -9,40 +9,43 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from copy import deepcopy
-from functools import lru_cache, wraps
+from functools import wraps
 from itertools import chain
 from operator import is_
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 _ONCE = "_greenroom_once"
 REMEMBERED = 256
-"""Functions remembered by each describing function; beyond it those asked for longest ago are described again."""
+"""Functions remembered by each describing function; beyond it all are described again."""
 
 
 def described_once(describe: Callable[..., Any]) -> Callable[..., Any]:
     """A function that describes a tool function, made to do so once a function and set of other arguments. What it
     gives is the caller's own. Doing it twice is fine.
 
-    Only for functions of a module's own, which live as long as it does; others would be kept alive by being remembered.
-    A function that was changed since is described anew. What its annotations name is taken to stay as it is.
+    Only for functions of a module's own and methods of its classes, which live as long as it does; others would be kept
+    alive by being remembered, as is no object that has the method. A function that was changed since is described anew.
+    What its annotations name is taken to stay as it is.
     """
     if hasattr(describe, _ONCE):
         return describe
-
-    @lru_cache(maxsize=REMEMBERED)
-    def remembered(function: FunctionType, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], Any]:
-        return _form(function), describe(function, *args, **kwargs)
+    remembered: dict[tuple[Any, ...], tuple[tuple[Any, ...], Any]] = {}
 
     @wraps(describe)
-    def described(function: Any, *args: Any, **kwargs: Any) -> Any:
+    def described(tool: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = type(tool) is MethodType
+        function = tool.__func__ if bound else tool
         if type(function) is not FunctionType or not _stays(function):
-            return describe(function, *args, **kwargs)
-        form, description = remembered(function, *args, **kwargs)
-        now = _form(function)
-        if len(form) != len(now) or not all(map(is_, form, now)):
-            return describe(function, *args, **kwargs)
-        return deepcopy(description)
+            return describe(tool, *args, **kwargs)
+        key = (function, bound, args, *kwargs.items())
+        known = remembered.get(key)
+        form = _form(function)
+        if known is None or len(known[0]) != len(form) or not all(map(is_, known[0], form)):
+            if len(remembered) >= REMEMBERED:
+                remembered.clear()
+            known = remembered[key] = form, describe(tool, *args, **kwargs)
+        return deepcopy(known[1])
 
     setattr(described, _ONCE, True)
     return described

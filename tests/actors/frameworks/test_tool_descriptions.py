@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from greenroom.actors.frameworks.tool_descriptions import described_once
+from greenroom.actors.frameworks.tool_descriptions import REMEMBERED, described_once
 
 
 def of_module(place: str, days: int = 3) -> str:
@@ -32,6 +32,15 @@ class Describer:
     def __call__(self, function: Callable[..., Any], long: bool = False) -> dict[str, Any]:
         self.asked += 1
         return {"name": function.__name__, "about": [function.__doc__, function.__defaults__], "long": long}
+
+    def method(self, place: str) -> str:
+        """Tell more of the weather."""
+        return f"{self.asked} {place}"
+
+    @classmethod
+    def of_class(cls) -> str:
+        """Tell of the weather as such."""
+        return cls.__name__
 
 
 @pytest.fixture
@@ -71,9 +80,9 @@ def test_a_changed_function_is_described_anew(
         changing.setattr(of_module, name, value, raising=False)
         before = describer.asked
         assert describe(of_module) == describer(of_module)
+        assert describe(of_module) == describe(of_module)
         assert describer.asked == before + 2
     assert describe(of_module)["about"] == ["Tell the weather.", (3,)]
-    assert describer.asked == before + 2
 
 
 def test_nothing_of_a_turns_own_is_remembered(describer: Describer) -> None:
@@ -86,7 +95,7 @@ def test_nothing_of_a_turns_own_is_remembered(describer: Describer) -> None:
     def wrapper(*args: Any) -> Any:
         return args
 
-    for function in (local, wrapper, describer.__call__):
+    for function in (local, wrapper, Describer.of_class):
         asked = describer.asked
         describe(function)
         describe(function)
@@ -102,3 +111,27 @@ def test_defaults_that_may_change_in_place_are_looked_at_each_time(describer: De
     describe(with_list)
     describe(with_list)
     assert describer.asked == 2
+
+
+def test_a_method_is_described_once_for_all_objects_and_keeps_none_alive(describer: Describer) -> None:
+    describe = described_once(describer)
+    owner = Describer()
+    assert describe(owner.method) == describer(owner.method)
+    assert describer.asked == 2
+    gone = weakref.ref(owner)
+    del owner
+    assert gone() is None
+    describe(Describer().method)
+    assert describer.asked == 2
+    describe(Describer.method)  # by itself it has a parameter more
+    assert describer.asked == 3
+
+
+def test_what_is_remembered_is_bounded(describer: Describer) -> None:
+    describe = described_once(describer)
+    for number in range(REMEMBERED + 1):
+        describe(of_module, number)
+    describe(of_module, REMEMBERED)
+    assert describer.asked == REMEMBERED + 1
+    describe(of_module, 0)
+    assert describer.asked == REMEMBERED + 2
