@@ -122,6 +122,8 @@ class _Connection:
         self._own: set[SessionKey] = set()
         """Sessions of responses that are not to be stored."""
         self._answering: asyncio.Task[None] | None = None
+        self._told = True
+        """Whether the client has been told all there is, and may ask for more while we tidy up."""
         self._looking: asyncio.TimerHandle | None = None
         self._chores: set[asyncio.Task[Any]] = set()
 
@@ -129,10 +131,13 @@ class _Connection:
         """Answer messages until the connection is closed."""
         self._look_later()
         async for message in self._socket:
-            if self._answering is not None and not self._answering.done():
+            if not self._told:
                 await self._complain(_in_flight())
-            else:
-                self._answering = asyncio.create_task(self._answer(message))
+                continue
+            if self._answering is not None:
+                await asyncio.wait([self._answering])
+            self._told = False
+            self._answering = asyncio.create_task(self._answer(message))
 
     async def leave(self) -> None:
         """The connection is over. What runs is followed no more, and what was not to be stored is forgotten."""
@@ -182,10 +187,12 @@ class _Connection:
             log = await self._begin(_fields(message))
             await self._follow(log)
         except GreenroomError as error:
+            self._told = True
             await self._complain(problem_of(error))
         except ConnectionError:
             return  # the client has gone, which `run` sees too
         except Exception as error:  # noqa: BLE001 - it is logged, and the client is told that it is not his fault
+            self._told = True
             error_id = unforeseen(error, self._host.sources, "a response over a WebSocket")
             await self._complain(failure(error_id))
 
@@ -203,7 +210,9 @@ class _Connection:
         try:
             while not frames.ended:
                 more.clear()
-                for frame in frames.take(SLICE):
+                some = frames.take(SLICE)
+                self._told = frames.ended
+                for frame in some:
                     if (event := event_json(frame)) is not None:
                         await self._socket.send_frame(event, WSMsgType.TEXT)
                 if not frames.ended and not frames.behind:

@@ -190,6 +190,31 @@ async def test_one_response_runs_at_a_time_and_another_is_refused() -> None:
     assert script.asked == ["wait", "now"]
 
 
+class SlowToForget(InMemoryStore):
+    """Waits for `gate` when a session is to be forgotten; `asked`: that one is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def forget(self, key: SessionKey) -> None:
+        self.asked.set()
+        await self.gate.wait()
+        await super().forget(key)
+
+
+async def test_who_was_told_all_may_ask_on_while_the_server_tidies_up() -> None:
+    store = SlowToForget()
+    async with responses_of(Memory(state=store).app) as client, connected(client) as socket:
+        await socket.ask("one", store=False)
+        await socket.ask("two", store=False)  # the session of the first is of no use any more
+        await store.asked.wait()
+        await socket.send("three")
+        await client.get("/models")  # by then the server has read it
+        store.gate.set()
+        assert output_text((await socket.rest())[-1]["response"]) == "three"
+
+
 async def test_connections_do_not_wait_for_each_other() -> None:
     script = Script()
     async with responses_of(script.app) as client, connected(client) as one, connected(client) as other:
