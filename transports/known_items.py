@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from greenroom.actors.log import TurnLog
-from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_errors import ResponseNotFound
 from greenroom.transports.responses_listing import input_items
 from greenroom.transports.responses_parts import Listed
+from greenroom.transports.responses_whole import output_items
 
 RESPONSES = 10_000
 """Responses whose items can be found: of more, the oldest are forgotten."""

@@ -11,8 +11,8 @@ all but the number and the text filled in once a part. The order in which items 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -38,10 +38,11 @@ from greenroom.actors.events import (
 from greenroom.actors.messages import Refusal, Text, ToolCall, ToolOutput, Turn
 from greenroom.transports import responses_templates as t
 from greenroom.transports.json_text import encode
-from greenroom.transports.responses_object import ResponseShape
+from greenroom.transports.responses_object import NONE, ResponseShape
 from greenroom.transports.responses_open import (
     COMPLETED,
     FAILED,
+    IN_PROGRESS,
     INCOMPLETE,
     MESSAGE,
     REASONING,
@@ -56,13 +57,7 @@ from greenroom.transports.responses_packed import seal_summary
 from greenroom.transports.responses_text import answer_text, output_text
 from greenroom.transports.sse import DONE
 
-
-class _Kind(msgspec.Struct):
-    type: str
-
-
 _encode = msgspec.json.Encoder().encode
-_kind = msgspec.json.Decoder(_Kind).decode
 _NOWHERE: list[bytes] = []
 _NONE: frozenset[str] = frozenset()
 _UNKNOWN_OUTCOMES = (Text(OUTCOME_UNKNOWN), Text(NOT_CALLED))
@@ -81,6 +76,7 @@ class ResponsesEncoder:
         "_order",
         "_part",
         "_shape",
+        "_speech",
         "_started",
         "_turn_id",
         "number",
@@ -89,14 +85,12 @@ class ResponsesEncoder:
     def __init__(self, turn: Turn) -> None:
         self._turn_id = turn.id
         self._shape = ResponseShape(turn)
-        options, display = turn.options, self._shape.echo.display
-        self._clients = frozenset(tool.name for tool in options.tools) if options else _NONE
-        self._order = Order(
-            self._clients,
-            hidden=display == "hidden",
-            merged=display == "mcp_call",
-            single=options is not None and options.answer is not None,
-        )
+        options = turn.options
+        self._clients = frozenset([tool.name for tool in options.tools]) if options is not None else _NONE
+        self._order = None if options is None or options.answer is None else self._make_order(single=True)
+        """Once there is anything to put in order."""
+        self._speech: tuple[ItemStarted, OpenText] | None = None
+        """The one message that is open, as long as nothing else was said meanwhile: most turns are no more."""
         self._done: list[bytes] = []
         """The items by index; empty while one is open."""
         self._called = _NONE
@@ -145,7 +139,7 @@ class ResponsesEncoder:
 
     def add(self, template: bytes, *holes: Any) -> None:
         """A frame: `holes` are those of the template after the number."""
-        self._frames.append(template % (b"%d" % self.number, *holes))
+        self._frames.append(template % (self.number, *holes))
         self.number += 1
 
     # -- the turn ------------------------------------------------------------------------------------------------------
@@ -157,21 +151,23 @@ class ResponsesEncoder:
 
     def response(self, ending: Terminal | None = None, output: Iterable[bytes] | None = None) -> bytes:
         """The response as JSON, of a turn that runs or with its `ending`. `output`: instead of the items done."""
-        items = json_list(self.done if output is None else [*output])
+        items = json_list(self.done if output is None else [*output]) if self._done else NONE
         if ending is not None:
             return self._shape.ended(ending, items)
-        return self._shape.line(b"in_progress" if self._begun else b"queued", items)
+        return self._shape.line(IN_PROGRESS if self._begun else b"queued", items)
 
     def close(self, ending: Terminal, frames: list[bytes]) -> None:
         """Append the frames that come before those of the turn's end itself: what is open is closed."""
         self._frames = frames
         if not self._started and not isinstance(ending, TurnCancelled):
             self._start(None)
-        self._show(self._order.end())
-        kept = {item.id: item for item in ending.output}
-        for unit in self._order.shown:
-            self._cut_off(unit, kept.get(unit.start.item), isinstance(ending, TurnCompleted))
-        self._order.shown.clear()
+        self._hand_over()
+        if self._order is not None:
+            self._show(self._order.end())
+            kept = {item.id: item for item in ending.output}
+            for unit in self._order.shown:
+                self._cut_off(unit, kept.get(unit.start.item), isinstance(ending, TurnCompleted))
+            self._order.shown.clear()
         if isinstance(ending, TurnFailed) and not self._done:
             self._fall_silent()
 
@@ -208,18 +204,53 @@ class ResponsesEncoder:
     # -- items ---------------------------------------------------------------------------------------------------------
 
     def _item_started(self, event: ItemStarted) -> None:
-        self._show(self._order.start(event))
+        self._hand_over()
+        order = self._order
+        if event.kind == "message" and (order is None or order.idle):
+            speech = OpenText(MESSAGE, event.item, len(self._done))
+            self._speech = (event, speech)
+            self._begin(speech)
+            return
+        if order is None:
+            order = self._order = self._make_order()
+        self._show(order.start(event))
 
     def _item_event(self, event: TextDelta | ArgumentsDelta | ToolProgress | PartDone) -> None:
-        self._show(self._order.tell(event, event.item))
+        speech = self._speech
+        if speech is not None and speech[0].item == event.item:
+            if type(event) is TextDelta:
+                self._grow(event, speech[1])
+            elif type(event) is PartDone:
+                self._format = None
+                self._write_part(speech[1], event.content)
+        elif self._order is not None:
+            self._show(self._order.tell(event, event.item))
 
     def _item_done(self, event: ItemDone) -> None:
-        self._show(self._order.done(event))
+        speech = self._speech
+        if speech is not None and speech[0].item == event.item:
+            self._speech = None
+            self._shut(speech[1])
+        elif self._order is not None:
+            self._show(self._order.done(event))
+
+    def _hand_over(self) -> None:
+        """More is said than one message: from now on what is open is shown in order."""
+        if self._speech is not None:
+            if self._order is None:
+                self._order = self._make_order()
+            self._order.adopt(*self._speech)
+            self._speech = None
+
+    def _make_order(self, *, single: bool = False) -> Order:
+        display = self._shape.echo.display
+        return Order(self._clients, hidden=display == "hidden", merged=display == "mcp_call", single=single)
 
     def _show(self, steps: Iterable[Step]) -> None:
         for event, unit in steps:
             if event is None:
-                self._shut(unit)
+                assert unit.wire is not None, f"{unit!r} is shown"
+                self._shut(unit.wire)
             else:
                 _WRITERS[type(event)](self, event, unit)
 
@@ -256,7 +287,10 @@ class ResponsesEncoder:
 
     def _text(self, event: TextDelta, unit: Unit) -> None:
         assert isinstance(unit.wire, OpenText), f"text for {unit!r}"
-        self._item, self._part, self._format = event.item, event.part, unit.wire.grow(self)
+        self._grow(event, unit.wire)
+
+    def _grow(self, event: TextDelta, item: OpenText) -> None:
+        self._item, self._part, self._format = event.item, event.part, item.grow(self)
         self._frames.append(self._format % (self.number, encode(event.text)))
         self.number += 1
 
@@ -273,7 +307,9 @@ class ResponsesEncoder:
         self._write_part(unit.wire, event.content)
 
     def _write_part(self, item: OpenItem, part: Part) -> None:
-        if isinstance(part, ToolCall):
+        if type(part) is Text and type(item) is OpenText:
+            item.text(self, encode(part.text))
+        elif isinstance(part, ToolCall):
             assert isinstance(item, OpenCall), "a call has an item of its own"
             item.done(self, part.arguments)
         elif isinstance(part, ToolOutput):
@@ -304,11 +340,9 @@ class ResponsesEncoder:
             self._write_part(item, part)
         if not completed:
             item.status = INCOMPLETE
-        self._shut(unit)
+        self._shut(item)
 
-    def _shut(self, unit: Unit) -> None:
-        item = unit.wire
-        assert item is not None, f"{unit!r} is shown"
+    def _shut(self, item: OpenItem) -> None:
         self._format = None
         self._done[item.index] = item.close(self)
 
@@ -347,46 +381,6 @@ def _outcome(item: Item) -> bytes:
     last = item.parts[-1] if item.parts else None
     unknown = isinstance(last, ToolOutput) and last.output and last.output[-1] in _UNKNOWN_OUTCOMES
     return INCOMPLETE if unknown else COMPLETED
-
-
-# -- one object instead of a stream --------------------------------------------------------------------------------
-
-
-class _Encoded(NamedTuple):
-    """What events have come to."""
-
-    encoder: ResponsesEncoder
-    ending: Terminal | None
-
-    def response(self, output: Iterable[bytes] | None = None) -> bytes:
-        return self.encoder.response(self.ending, output)
-
-
-def _encoded(turn: Turn, events: Sequence[Event]) -> _Encoded:
-    encoder = ResponsesEncoder(turn)
-    for event in events:
-        if isinstance(event, TurnCompleted | TurnFailed | TurnCancelled):
-            encoder.close(event, [])
-            return _Encoded(encoder, event)
-        encoder.skip(event)
-    return _Encoded(encoder, None)
-
-
-def response_object(turn: Turn, events: Sequence[Event]) -> bytes:
-    """The response as it stands after these events: queued, in progress or ended."""
-    return _encoded(turn, events).response()
-
-
-def with_tutorial_key(turn: Turn, events: Sequence[Event]) -> bytes:
-    """The same with a key `response` on top: the response with its last message alone, where the tutorial looks."""
-    encoded = _encoded(turn, events)
-    messages = [line for line in encoded.encoder.done if _kind(line).type == "message"]
-    return b'%b,"response":%b}' % (encoded.response()[:-1], encoded.response(messages[-1:]))
-
-
-def output_items(turn: Turn, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The items of the output that are done, as clients see them."""
-    return [msgspec.json.decode(line) for line in _encoded(turn, events).encoder.done]
 
 
 def event_json(frame: bytes) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from greenroom.actors.errors import InvalidRequest, MailboxFull, Overloaded
 from greenroom.actors.events import Terminal, TurnCompleted, TurnFailed
@@ -16,6 +16,10 @@ from greenroom.transports.responses_open import NULL
 
 _HOLE = b"\0"  # JSON has no such byte: text has it escaped
 _RAW: Any = Raw(_HOLE)
+_RAW_WORD: Any = Raw(b'"%b"' % _HOLE)
+KEPT_BYTES = 4096
+"""A template larger than this is not kept for the next turn."""
+NONE = b"[]"
 
 _ERROR_CODES = {
     InvalidRequest.code: "invalid_prompt",
@@ -23,22 +27,23 @@ _ERROR_CODES = {
     Overloaded.code: "rate_limit_exceeded",
 }
 """The API's words for what ended a turn; all else is a `server_error`."""
-_NO_USAGE = Usage()
 
 
 class ResponseShape:
     """A turn's response object, to be filled in."""
 
-    __slots__ = ("_template", "echo")
+    __slots__ = ("_created_at", "_id", "_template", "echo")
 
     def __init__(self, turn: Turn) -> None:
         self.echo = echo_of(turn.echo, turn.request.model or "agent")
-        self._template = encode(_response(turn, self.echo)).replace(b"%", b"%%").replace(_HOLE, b"%b")
+        self._template = _template(self.echo)
+        self._id = encode(turn.id)
+        self._created_at = b"%d" % turn.created_at
 
     def line(
         self,
         status: bytes,
-        output: bytes = b"[]",
+        output: bytes = NONE,
         *,
         completed_at: bytes = NULL,
         error: bytes = NULL,
@@ -46,11 +51,20 @@ class ResponseShape:
         usage: bytes = NULL,
     ) -> bytes:
         """The object as JSON."""
-        return self._template % (completed_at, b'"%b"' % status, error, incomplete, output, usage)
+        return self._template % (
+            self._id,
+            self._created_at,
+            completed_at,
+            status,
+            error,
+            incomplete,
+            output,
+            usage,
+        )
 
     def ended(self, event: Terminal, output: bytes) -> bytes:
         """The object of a turn that has ended."""
-        usage = encode(_usage(event.usage or _NO_USAGE))
+        usage = _NO_USAGE if event.usage is None else encode(_usage(event.usage))
         if isinstance(event, TurnFailed):
             return self.line(b"failed", output, error=encode(_error(event.error)), usage=usage)
         if not isinstance(event, TurnCompleted):
@@ -61,14 +75,33 @@ class ResponseShape:
         return self.line(b"completed", output, completed_at=b"%d" % event.at, usage=usage)
 
 
-def _response(turn: Turn, echo: ResponseEcho) -> wire.Response:
-    """The response with holes where responses of one turn differ."""
+class _Made(Struct):
+    """The template made last. Requests that ask for nothing special share their echo."""
+
+    echo: ResponseEcho | None = None
+    template: bytes = b""
+
+
+_made = _Made()
+
+
+def _template(echo: ResponseEcho) -> bytes:
+    """The response with holes where responses to requests that are alike differ."""
+    if echo is _made.echo:
+        return _made.template
+    template = encode(_response(echo)).replace(b"%", b"%%").replace(_HOLE, b"%b")
+    if len(template) <= KEPT_BYTES and not echo.items:
+        _made.echo, _made.template = echo, template
+    return template
+
+
+def _response(echo: ResponseEcho) -> wire.Response:
     conversation = None if echo.conversation is None else wire.Conversation(echo.conversation)
     return wire.Response(
-        id=turn.id,
-        created_at=int(turn.created_at),
+        id=_RAW,
+        created_at=_RAW,
         completed_at=_RAW,
-        status=_RAW,
+        status=_RAW_WORD,
         error=_RAW,
         incomplete_details=_RAW,
         output=_RAW,
@@ -108,3 +141,6 @@ def _usage(usage: Usage) -> wire.Usage:
         output_tokens_details=wire.OutputTokensDetails(usage.reasoning_tokens),
         total_tokens=usage.input_tokens + usage.output_tokens,
     )
+
+
+_NO_USAGE = encode(_usage(Usage()))

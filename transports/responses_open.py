@@ -46,10 +46,21 @@ class Form(NamedTuple):
     text_done: bytes
     part_done: bytes
     part: bytes
+    empty: bytes
 
 
-MESSAGE = Form("msg", t.PART_ADDED, t.TEXT_DELTA, t.TEXT_DONE, t.PART_DONE, t.OUTPUT_TEXT)
-REASONING = Form("rs", t.SUMMARY_ADDED, t.SUMMARY_DELTA, t.SUMMARY_TEXT_DONE, t.SUMMARY_DONE, t.SUMMARY_TEXT)
+MESSAGE = Form(
+    "msg", t.PART_ADDED, t.TEXT_DELTA, t.TEXT_DONE, t.PART_DONE, t.OUTPUT_TEXT, t.OUTPUT_TEXT % EMPTY
+)
+REASONING = Form(
+    "rs",
+    t.SUMMARY_ADDED,
+    t.SUMMARY_DELTA,
+    t.SUMMARY_TEXT_DONE,
+    t.SUMMARY_DONE,
+    t.SUMMARY_TEXT,
+    t.SUMMARY_TEXT % EMPTY,
+)
 
 
 class OpenText:
@@ -77,25 +88,25 @@ class OpenText:
         """Open the next part, unless it is; gives the template of its deltas' frames, of a number and text."""
         if not self.part_open:
             self.part_open = True
-            sink.add(self.form.part_added, *self._place(), self.form.part % EMPTY)
-        item, *place = self._place()
-        return self.form.delta % (b"%d", item.replace(b"%", b"%%"), *place, b"%b")
+            sink.add(self.form.part_added, self.id, self.index, len(self.parts), self.form.empty)
+        return self.form.delta % (self.id.replace(b"%", b"%%"), self.index, len(self.parts))
 
     def text(self, sink: Sink, text: bytes) -> None:
         """The part is complete; this is all of it."""
-        form, place = self.form, self._place()
+        form = self.form
         if not self.part_open:
-            sink.add(form.part_added, *place, form.part % EMPTY)
-            sink.add(form.delta, *place, text)
+            sink.add(self.grow(sink), text)
         part = form.part % text
-        sink.add(form.text_done, *place, text)
-        sink.add(form.part_done, *place, part)
+        item, index, number = self.id, self.index, len(self.parts)
+        sink.add(form.text_done, item, index, number, text)
+        sink.add(form.part_done, item, index, number, part)
         self.parts.append(part)
         self.part_open = False
 
     def refusal(self, sink: Sink, text: bytes) -> None:
         """A part of a message that declines."""
-        place, part = self._place(), t.REFUSAL % text
+        part = t.REFUSAL % text
+        place = (self.id, self.index, len(self.parts))
         sink.add(t.PART_ADDED, *place, t.REFUSAL % EMPTY)
         sink.add(t.REFUSAL_DELTA, *place, text)
         sink.add(t.REFUSAL_DONE, *place, text)
@@ -109,9 +120,6 @@ class OpenText:
         line = self._line(self.status)
         sink.add(t.ITEM_DONE, self.index, line)
         return line
-
-    def _place(self) -> tuple[bytes, int, int]:
-        return self.id, self.index, len(self.parts)
 
     def _line(self, status: bytes) -> bytes:
         if self.form is MESSAGE:

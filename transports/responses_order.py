@@ -80,6 +80,17 @@ class Order:
     def __repr__(self) -> str:
         return f"<Order {len(self.shown)} shown, {len(self._waiting)} waiting>"
 
+    def adopt(self, event: ItemStarted, wire: OpenItem) -> None:
+        """A text is shown already, the only unit so far."""
+        unit = self._units[event.item] = Unit(event)
+        unit.wire = wire
+        self.shown.append(unit)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the next text would be shown at once and alone."""
+        return not (self.shown or self._waiting or self._single)
+
     def start(self, event: ItemStarted) -> Sequence[Step]:
         """An item opens."""
         if event.kind == "tool_output":

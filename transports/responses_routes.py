@@ -13,10 +13,11 @@ from greenroom.transports.follow import Follower
 from greenroom.transports.frames import frames_out
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import Settings, decode_create
-from greenroom.transports.responses_encode import ResponsesEncoder, response_object, with_tutorial_key
+from greenroom.transports.responses_encode import ResponsesEncoder
 from greenroom.transports.responses_listing import input_items
 from greenroom.transports.responses_paging import asked_page, flag, page_of, whole_number
 from greenroom.transports.responses_turns import ResponsesTurns
+from greenroom.transports.responses_whole import response_object, with_tutorial_key
 from greenroom.transports.retries import Retries
 from greenroom.transports.transport import Host
 

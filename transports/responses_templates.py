@@ -2,7 +2,7 @@
 
 Filling a template costs a third of making a struct and encoding it, and `responses_wire` stays the one place that says
 which fields there are and in what order: a template is a struct's own encoding, with holes where the values were. All
-holes take bytes but those of indices, which take integers; so a template can be filled in part.
+holes take bytes but those of numbers and indices, which take integers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from greenroom.transports import responses_wire as wire
 
 _encode = Encoder().encode
 _INDEX: Any = Raw(b"%d")
+_LATER: Any = {"number": Raw(b"%%d"), "text": Raw(b"%%b")}  # holes once the others are filled
 _WORD: Any = Raw(b'"%b"')  # of the protocol's own: nothing in it needs escaping
 _JSON: Any = Raw(b"%b")
 
@@ -47,8 +48,8 @@ MCP_CALL = _encode(
 # -- frames --------------------------------------------------------------------------------------------------------
 
 
-def _frame(kind: type[Struct], type_: str, **holes: Any) -> bytes:
-    event = kind(type=type_, sequence_number=_JSON, **holes)
+def _frame(kind: type[Struct], type_: str, number: Any = _INDEX, **holes: Any) -> bytes:
+    event = kind(type=type_, sequence_number=number, **holes)
     return b"event: %b\ndata: %b\n\n" % (type_.encode(), _encode(event))
 
 
@@ -69,7 +70,14 @@ PART_ADDED, PART_DONE = (
     _of_item(wire.PartEvent, f"response.content_part.{word}", content_index=_INDEX, part=_JSON)
     for word in ("added", "done")
 )
-TEXT_DELTA = _of_item(wire.TextDelta, "response.output_text.delta", content_index=_INDEX, delta=_JSON)
+TEXT_DELTA = _of_item(
+    wire.TextDelta,
+    "response.output_text.delta",
+    content_index=_INDEX,
+    number=_LATER["number"],
+    delta=_LATER["text"],
+)
+"""Of item id, index, part: gives a template, of number and text."""
 TEXT_DONE = _of_item(wire.TextDone, "response.output_text.done", content_index=_INDEX, text=_JSON)
 REFUSAL_DELTA = _of_item(wire.RefusalDelta, "response.refusal.delta", content_index=_INDEX, delta=_JSON)
 REFUSAL_DONE = _of_item(wire.RefusalDone, "response.refusal.done", content_index=_INDEX, refusal=_JSON)
@@ -80,8 +88,13 @@ SUMMARY_ADDED, SUMMARY_DONE = (
     for word in ("added", "done")
 )
 SUMMARY_DELTA = _of_item(
-    wire.SummaryDelta, "response.reasoning_summary_text.delta", summary_index=_INDEX, delta=_JSON
+    wire.SummaryDelta,
+    "response.reasoning_summary_text.delta",
+    summary_index=_INDEX,
+    number=_LATER["number"],
+    delta=_LATER["text"],
 )
+"""As `TEXT_DELTA`."""
 SUMMARY_TEXT_DONE = _of_item(
     wire.SummaryDone, "response.reasoning_summary_text.done", summary_index=_INDEX, text=_JSON
 )

@@ -32,8 +32,8 @@ from greenroom.actors.messages import (
 from greenroom.services.store import TurnRecord
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.responses_echo import ResponseEcho
-from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_listing import input_items
+from greenroom.transports.responses_whole import output_items
 
 
 def session_items(records: Iterable[TurnRecord], settings: Settings) -> list[dict[str, Any]]:

@@ -23,13 +23,9 @@ from greenroom.actors.messages import (
     Video,
 )
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
-from greenroom.transports.responses_encode import (
-    ResponsesEncoder,
-    event_json,
-    response_object,
-    with_tutorial_key,
-)
+from greenroom.transports.responses_encode import ResponsesEncoder, event_json
 from greenroom.transports.responses_items import read_items
+from greenroom.transports.responses_whole import response_object, with_tutorial_key
 from greenroom.transports.sse import DONE
 from kits.responses_rules import check_response, check_stream, validate_types
 from kits.turns import BEGAN, ENDED, Telling, a_turn

@@ -26,10 +26,10 @@ from greenroom.actors.messages import (
     Video,
 )
 from greenroom.transports.responses_echo import ResponseEcho
-from greenroom.transports.responses_encode import output_items
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
 from greenroom.transports.responses_listing import input_items
 from greenroom.transports.responses_packed import UNPACKED_BYTES, seal
+from greenroom.transports.responses_whole import output_items
 from kits.turns import a_turn, told_turns
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a":1}'}

@@ -20,14 +20,9 @@ from greenroom.actors.events import (
 from greenroom.actors.messages import AnswerFormat, FunctionTool, ToolCall, ToolOutput, Turn, TurnOptions
 from greenroom.transports.json_text import whole
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
-from greenroom.transports.responses_encode import (
-    ResponsesEncoder,
-    event_json,
-    output_items,
-    response_object,
-    with_tutorial_key,
-)
+from greenroom.transports.responses_encode import ResponsesEncoder, event_json
 from greenroom.transports.responses_text import answer_text
+from greenroom.transports.responses_whole import output_items, response_object, with_tutorial_key
 from greenroom.transports.sse import DONE
 from kits.responses_rules import check_response, check_stream, validate_types
 from kits.turns import a_turn, told_turns
