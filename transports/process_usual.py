@@ -6,6 +6,7 @@ What `ProcessEncoder` would write event by event, from one look at the whole: it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec.json import Encoder
 
@@ -36,13 +37,23 @@ from greenroom.transports.sse import DONE
 
 BEFORE = (TurnAccepted, TurnStarted, ItemStarted)
 AFTER = (PartDone, ItemDone, TurnCompleted)
+_DELTAS = frozenset({TextDelta})
 
 _encode = Encoder().encode
 _MESSAGE = b'"message"'
 
 
-def usual_frames(turn: Turn, events: Sequence[Event]) -> list[bytes] | None:
-    """All frames of the turn; none when it was another kind of turn, or said what is not easily said in JSON."""
+class UsualTurn(NamedTuple):
+    """What there is to a turn that was like nearly all."""
+
+    opened: ItemStarted
+    deltas: Sequence[Event]
+    text: Text
+    ended: TurnCompleted
+
+
+def usual_turn(events: Sequence[Event]) -> UsualTurn | None:
+    """The turn; none when it was of another kind."""
     end = len(events) - len(AFTER)
     if end < len(BEFORE) or (*map(type, events[:3]), *map(type, events[end:])) != BEFORE + AFTER:
         return None
@@ -62,11 +73,19 @@ def usual_frames(turn: Turn, events: Sequence[Event]) -> list[bytes] | None:
         or item.metadata is not None
         or ended.usage is not None
         or len(ended.output) != 1
-        or any(type(delta) is not TextDelta for delta in deltas)
+        or not _DELTAS.issuperset(map(type, deltas))
     ):
         return None
+    return UsualTurn(opened, deltas, text, ended)
+
+
+def usual_frames(turn: Turn, events: Sequence[Event]) -> list[bytes] | None:
+    """All frames of the turn; none when it was another kind of turn, or said what is not easily said in JSON."""
+    usual = usual_turn(events)
+    if usual is None:
+        return None
     try:
-        return _frames(turn, opened, deltas, text, ended)
+        return _frames(turn, *usual)
     except (TypeError, ValueError):  # half a surrogate pair: it takes mending, which is not done here
         return None
 

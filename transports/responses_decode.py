@@ -4,8 +4,8 @@ is known.
 Rule 1: no I/O, no clock of its own: time and ids come from `Sources`.
 Rule 2: any bytes whatever give a request or a `GreenroomError` that names the field and says what would be right.
 Rule 3: what a request asks for is done or refused, never dropped. Hints to a model (temperature, effort) are handed on.
-Rule 4: what nearly all requests are made of is read by `responses_usual`; all else is read here, which knows all there
-is and what to say of it. Both read the same.
+Rule 4: what nearly all requests are made of is read by `responses_usual_request`; all else is read here, which knows
+all there is and what to say of it. Both read the same.
 
 `null` means absent, an empty id is no id, and fields that are not known are kept in `AgentRequest.extra`.
 """
@@ -32,7 +32,7 @@ from greenroom.transports.openai_fields import refuse_unhonoured
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
 from greenroom.transports.responses_fields import CHECKS
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
-from greenroom.transports.responses_usual import Usual, read_usual, usual_echo, usual_messages
+from greenroom.transports.responses_usual_request import Usual, read_usual, usual_echo, usual_messages
 from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
 
 SEALED_REASONING = "reasoning.encrypted_content"

@@ -12,7 +12,7 @@ all but the number and the text filled in once a part. The order in which items 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -55,6 +55,7 @@ from greenroom.transports.responses_open import (
 from greenroom.transports.responses_order import Order, Step, Unit
 from greenroom.transports.responses_packed import seal_summary
 from greenroom.transports.responses_text import answer_text, output_text
+from greenroom.transports.responses_usual_frames import usual_frames
 from greenroom.transports.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
@@ -112,6 +113,11 @@ class ResponsesEncoder:
 
     def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
         """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
+        whole = not self.number and type(events) is list and self._order is None
+        if whole and (usual := usual_frames(self._shape, cast("list[Event]", events))) is not None:
+            self.number = len(usual)
+            frames += usual
+            return
         self._frames = frames
         item, part, form, number = self._item, self._part, self._format, self.number
         for event in events:
