@@ -241,6 +241,7 @@ class SessionActor:
             error = caught
         if not run.running:  # it was ended over our head: another turn may be running by now
             work.roll_back()
+            error = None
             return
         run.phase = "committing"
         run.scope.closed = True
@@ -249,6 +250,7 @@ class SessionActor:
         if run.scope.tasks:
             await self._end_tasks(run)
         await self._finish(run, work, error)
+        error = None  # its traceback holds this frame, and the two would wait for the garbage collector
         self._next()
         if run.task is not None and run.watch is not None:  # as nearly always; it spares the loop a step
             run.task.remove_done_callback(run.watch)
@@ -307,6 +309,7 @@ class SessionActor:
             output = last_words(run)
             ending = self._stopped(run, output) if run.stopping else self._unhappy(run, error, output)
             await self._keep(run, ending)
+        error = None
         self._end(run, ending)
 
     async def _keep(self, run: TurnRun, ending: Terminal) -> None:

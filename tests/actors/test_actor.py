@@ -520,8 +520,14 @@ async def test_a_handler_whose_clean_up_hangs_fails_its_turn_all_the_same() -> N
         assert asyncio.get_running_loop().time() == 3.0
 
 
-async def test_a_turn_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
-    async with running_system(echo) as system:
+async def broken(msgs: Any) -> AsyncIterator[object]:
+    yield "half"
+    raise ValueError("it broke")
+
+
+@pytest.mark.parametrize("handler", [echo, broken])
+async def test_a_turn_that_is_over_leaves_nothing_to_the_garbage_collector(handler: Any) -> None:
+    async with running_system(handler) as system:
         await (await system.submit(turn("warm up"))).ended()
         gc.collect()
         gc.disable()
