@@ -1,8 +1,9 @@
 """What tools of AgentScope 2.x look like to a model, worked out once and not in every turn that makes a toolkit.
 
-AgentScope makes a pydantic model for each function (`FunctionTool`), and another for each look at the tool by which an
-agent chooses among groups of tools, if there are any or not (`ResetTools.input_schema`): together a third of the time
-until a short turn's first text. What is given is as AgentScope makes it, and the caller's own.
+AgentScope makes a pydantic model for each function (`FunctionTool`), another for each look at the tool by which an
+agent chooses among groups of tools, if there are any or not (`ResetTools.input_schema`), and describes for each agent
+the form of summaries (`ContextConfig`): together nearly half the time until a short turn's first text. What is given is
+as AgentScope makes it, and the caller's own.
 
 Private names: `agentscope.tool._adapters._extract_input_schema` and `._extract_func_description`. An AgentScope
 without them works out what it needs, as ever.
@@ -15,7 +16,9 @@ from copy import deepcopy
 from functools import lru_cache, wraps
 from typing import Any
 
+from agentscope.agent import ContextConfig
 from agentscope.tool import ResetTools, _adapters
+from pydantic import BaseModel
 
 from greenroom.actors.frameworks.tool_descriptions import REMEMBERED, described_once
 
@@ -23,7 +26,7 @@ _ONCE = "_greenroom_once"
 
 
 def install() -> None:
-    """Wrap the three. Doing it twice is fine."""
+    """Wrap the four. Doing it twice is fine."""
     schema = getattr(_adapters, "_extract_input_schema", None)
     if schema is not None:
         _adapters._extract_input_schema = described_once(schema)
@@ -35,6 +38,17 @@ def install() -> None:
         ResetTools.input_schema = property(
             once_for_groups(groups.fget), groups.fset, groups.fdel, groups.__doc__
         )
+    form = ContextConfig.model_fields.get("summary_schema")
+    make: Any = form.default_factory if form is not None else None
+    described: Any = BaseModel.model_json_schema
+    if form is not None and getattr(make, "__func__", None) is described.__func__:
+        form.default_factory = copied(make())
+        ContextConfig.model_rebuild(force=True)
+
+
+def copied(value: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """A factory of copies."""
+    return lambda: deepcopy(value)
 
 
 def once_for_groups(schema_of: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:

@@ -2,7 +2,10 @@
 
 A handler as AgentScope's tutorial has it builds an agent and its model for every turn. Two things in that take longer
 than all the rest of a turn, and hold the event loop up meanwhile (law 5): the first use of an `openai` client imports a
-second's worth of modules, and each `httpx` client reads all certificates the machine trusts (20 ms).
+second's worth of modules, and each `httpx` client reads all certificates the machine trusts (20 ms). A smaller one it
+does seven times a turn: to take apart the same addresses.
+
+Private names: `create_ssl_context` in httpx's `_transports.default`, and `urlparse` in its `_urls` and `_urlparse`.
 """
 
 from __future__ import annotations
@@ -12,35 +15,57 @@ import importlib
 import importlib.util
 import os
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from greenroom.actors.scope import current_turn
 
-_PREPARED = "_greenroom_shares_trust"
+_PREPARED = "_greenroom_shares"
+ADDRESSES: Final = 256
+LONGEST: Final = 256
+"""Characters of an address, or of a part of one, that is remembered."""
+_SECRET: Final = ("query", "fragment", "userinfo", "username", "password")
+
+_REQUESTS: Final = (
+    "greenroom.actors.frameworks.model_requests" if importlib.util.find_spec("openai") else None
+)
 
 
-def _import_early() -> Iterator[Any]:
-    """Import what clients import when they are first used; where httpx's transports get their trust from."""
-    if importlib.util.find_spec("openai") is not None:
-        importlib.import_module("greenroom.actors.frameworks.model_requests").prepare()
+def _import_early() -> Iterator[str]:
+    """Import what clients import when they are first used; which kinds of httpx there are."""
+    if _REQUESTS is not None:
+        importlib.import_module(_REQUESTS)
     for library in ("httpx", "httpx2"):  # openai 3 uses the second
         if importlib.util.find_spec(library) is not None:
             importlib.import_module(library.replace("httpx", "httpcore"))
-            yield importlib.import_module(f"{library}._transports.default")
+            importlib.import_module(library)
+            yield library
 
 
 # With this module, as it is loaded with a framework; later there may be a loop to hold up.
-_TRANSPORTS: Final = tuple(_import_early())
+_LIBRARIES: Final = tuple(_import_early())
 
 
 def prepare() -> None:
-    """Let the clients made in turns share what they trust. Doing it twice is fine."""
-    for transports in _TRANSPORTS:
+    """Let the clients made in turns share what they trust and know. Doing it twice is fine."""
+    if _REQUESTS is not None:
+        importlib.import_module(_REQUESTS).prepare()
+    for library in _LIBRARIES:
         # Later versions that look elsewhere build their own, as before.
-        create = getattr(transports, "create_ssl_context", None)
-        if create is not None and not hasattr(create, _PREPARED):
-            transports.create_ssl_context = share_trust(create)
+        _wrap(library, "create_ssl_context", share_trust, "_transports.default")
+        _wrap(library, "urlparse", share_addresses, "_urls", "_urlparse")
+
+
+def _wrap(library: str, name: str, wrapper: Callable[..., Any], *modules: str) -> None:
+    """Put a wrapper around a function of a library, once, in all modules that call it."""
+    wrapped = None
+    for part in modules:
+        module: Any = sys.modules.get(f"{library}.{part}")
+        function = getattr(module, name, None)
+        if function is not None and not hasattr(function, _PREPARED):
+            wrapped = wrapped or wrapper(function)
+            setattr(module, name, wrapped)
 
 
 def share_trust(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
@@ -64,3 +89,28 @@ def share_trust(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLC
 
     setattr(create_ssl_context, _PREPARED, True)
     return create_ssl_context
+
+
+def share_addresses(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """`urlparse` of httpx, whose outcome nobody can change, that takes an address apart once for all turns.
+
+    Not those that may hold what is secret or seldom comes again: a user's name or password, or a query.
+    """
+    remembered = functools.lru_cache(maxsize=ADDRESSES, typed=True)(parse)
+
+    @functools.wraps(parse)
+    def urlparse(url: str = "", **parts: Any) -> Any:
+        if current_turn.get() is None or any(map(parts.get, _SECRET)):
+            return parse(url, **parts)
+        if not all(map(_is_open, (url, *parts.values()))):
+            return parse(url, **parts)
+        return remembered(url, **parts)
+
+    setattr(urlparse, _PREPARED, True)
+    return urlparse
+
+
+def _is_open(part: Any) -> bool:
+    if type(part) is str:
+        return len(part) <= LONGEST and "@" not in part and "?" not in part
+    return part is None

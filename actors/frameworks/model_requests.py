@@ -34,12 +34,9 @@ def prepare() -> None:
     transform = getattr(chats, "async_maybe_transform", None)
     if transform is not None and not hasattr(transform, _PREPARED):
         chats.async_maybe_transform = plain_as_it_is(transform)
-        for form in get_args(CompletionCreateParams):
-            changes_nothing(form)  # found out now, and not when a turn first asks
-    platform = getattr(getattr(openai, "_base_client", None), "get_platform", None)
     client: Any = openai.AsyncOpenAI
-    if platform is not None and not hasattr(client.request, _PREPARED):
-        client.request = on_known_platform(client.request, platform())
+    if _PLATFORM is not None and not hasattr(client.request, _PREPARED):
+        client.request = on_known_platform(client.request, _PLATFORM)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
@@ -105,3 +102,10 @@ def on_known_platform(request: Callable[..., Awaitable[Any]], platform: Any) -> 
 
     setattr(request_from_here, _PREPARED, True)
     return request_from_here
+
+
+# With this module, as it is loaded with a framework; later there may be a loop to hold up.
+for _form in get_args(CompletionCreateParams):
+    changes_nothing(_form)
+_get_platform: Final = getattr(getattr(openai, "_base_client", None), "get_platform", None)
+_PLATFORM: Final = None if _get_platform is None else _get_platform()

@@ -10,6 +10,8 @@ from kits.agentscope_line import require_line
 
 require_line(2)
 
+from agentscope.agent import ContextConfig
+from agentscope.agent._config import SummarySchema
 from agentscope.tool import FunctionTool, ResetTools, ToolGroup, Toolkit, _adapters
 
 from greenroom.actors.frameworks.agentscope2_schemas import install, once_for_groups
@@ -101,3 +103,16 @@ async def test_a_toolkit_offers_the_same() -> None:
     first, second = [await toolkit.get_tool_schemas() for toolkit in toolkits]
     assert first == second
     assert first[0]["function"]["name"] == "weather"
+
+
+def test_the_form_of_summaries_is_each_agents_own_and_as_ever() -> None:
+    first, second = ContextConfig(), ContextConfig()
+    assert first.summary_schema == SummarySchema.model_json_schema()
+    first.summary_schema.clear()
+    assert second.summary_schema == ContextConfig().summary_schema == SummarySchema.model_json_schema()
+    assert second.model_fields_set == set()
+    form: Any = ContextConfig.model_fields["summary_schema"]
+    made = form.default_factory
+    assert not hasattr(made, "__func__"), "it is still worked out for each agent"
+    install()
+    assert form.default_factory is made
