@@ -10,7 +10,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from greenroom.actors.events import ArgumentsDelta, TextDelta, TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.events import TERMINAL, ArgumentsDelta, TextDelta
 from greenroom.actors.messages import Text, Turn
 from greenroom.services.response_store import ResponseRecord, at_once
 from greenroom.services.service import not_started
@@ -124,7 +124,7 @@ def estimated_size(record: ResponseRecord, enough: int, *, shared: object = None
     if turn.echo is not shared:
         size += _size_of(turn.echo, enough)
     ending = events[-1] if events else None
-    if record.text_size is not None and isinstance(ending, TurnCompleted | TurnFailed | TurnCancelled):
+    if record.text_size is not None and isinstance(ending, TERMINAL):
         # What items hold, their last event and the ending share.
         size += EVENT_BYTES * len(events) + record.text_size
         for item in ending.output:

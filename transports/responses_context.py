@@ -84,8 +84,9 @@ class ContextRoutes:
         """About how many tokens the model would read: see `token_estimate`."""
         create, fields = await self._asked(request)
         count = estimated_tokens(await self._context(create))
-        if create.options is not None and create.options.instructions:
-            count += text_tokens(create.options.instructions)
+        options = create.turn.options
+        if options is not None and options.instructions:
+            count += text_tokens(options.instructions)
         if (tools := fields.get("tools")) is not None:
             for at, tool in enumerate(items(tools, "tools", "tools")):
                 count += text_tokens(msgspec.json.encode(mapping(tool, f"tools[{at}]")).decode())

@@ -22,7 +22,6 @@ from greenroom.actors.ids import Sources
 from greenroom.actors.messages import (
     AgentRequest,
     Disconnect,
-    Overlap,
     SessionKey,
     Turn,
     TurnOptions,
@@ -72,26 +71,16 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class CreateRequest(Struct, frozen=True, kw_only=True):
-    """What a request asks for. `key`: its session, a new one unless `addressed`; what `previous_response_id` names
-    goes before it. `read`: its input, which `needs_context` to be whole when it refers to what was said before; none
-    when nothing in it could."""
+    """What a request asks for. `turn`: as it is when nothing was said before; its session is a new one unless
+    `addressed`; what `previous_response_id` names goes before it. `read`: its input, which `needs_context` to be whole
+    when it refers to what was said before; none when nothing in it could."""
 
-    id: str
-    created_at: float
-    key: SessionKey
+    turn: Turn
     addressed: bool
-    request: AgentRequest
-    options: TurnOptions | None
-    echo: ResponseEcho
-    read: ReadItems | None
-    principal: str | None
-    overlap: Overlap | None
-    disconnect: Disconnect
     stream: bool
-    background: bool
-    store: bool
-    previous_response_id: str | None
-    conversation: str | None
+    read: ReadItems | None = None
+    previous_response_id: str | None = None
+    conversation: str | None = None
 
     @property
     def needs_context(self) -> bool:
@@ -125,22 +114,27 @@ def read_create(
     key = SessionKey(owner(given.get("user_id"), principal, key_id), key_id)
     response_id = f"resp_{sources.uuid().replace('-', '')}"
     background = given.get("background", False)
+    store = given.get("store", True)
     asked = asked_disconnect(fields.get("disconnect"))
-    return CreateRequest(
+    turn = Turn(
         id=response_id,
-        created_at=sources.now(),
         key=key,
-        addressed=bool(session_id),
         request=_request(fields, given, read, key, response_id),
-        options=None if options == _NOTHING else options,
-        echo=_echo(given, read, settings),
-        read=read,
         principal=principal,
         overlap=asked_overlap(fields.get("overlap")),
         disconnect=_CONTINUE if background else asked or settings.disconnect,
-        stream=given.get("stream", False),
+        created_at=sources.now(),
+        options=None if options == _NOTHING else options,
+        kept=store or bool(session_id),
+        stored=store,
         background=background,
-        store=given.get("store", True),
+        echo=_echo(given, read, settings),
+    )
+    return CreateRequest(
+        turn=turn,
+        addressed=bool(session_id),
+        stream=given.get("stream", False),
+        read=read,
         previous_response_id=given.get("previous_response_id") or None,
         conversation=given.get("conversation") or None,
     )
@@ -157,29 +151,15 @@ def turn_of(
 
     Raises `InvalidRequest` for an item or a call that is not in the context.
     """
-    request, echo = create.request, create.echo
-    key = key or create.key
+    turn = create.turn
     if create.read is not None and create.read.open:
         read = filled(create.read, context or Context())
-        echo = structs.replace(echo, items=read.listed)
-        request = structs.replace(request, input=read.messages)
-    if key != create.key:
-        request = structs.replace(request, session_id=key.session_id, user_id=key.user_id)
-    return Turn(
-        id=create.id,
-        key=key,
-        request=request,
-        principal=create.principal,
-        overlap=create.overlap,
-        disconnect=create.disconnect,
-        created_at=create.created_at,
-        options=create.options,
-        after=after,
-        kept=create.store or create.addressed,
-        stored=create.store,
-        background=create.background,
-        echo=echo,
-    )
+        echo = structs.replace(turn.echo, items=read.listed)
+        turn = structs.replace(turn, request=structs.replace(turn.request, input=read.messages), echo=echo)
+    if key is not None and key != turn.key:
+        request = structs.replace(turn.request, session_id=key.session_id, user_id=key.user_id)
+        turn = structs.replace(turn, key=key, request=request)
+    return turn if after is None else structs.replace(turn, after=after)
 
 
 # -- what nearly all requests are ----------------------------------------------------------------------------------
@@ -197,11 +177,10 @@ def _usual_create(asked: Usual, sources: Sources, settings: Settings, principal:
     )
     if instructions is not None or previous:
         echo = structs.replace(echo, instructions=instructions, previous_response_id=previous or None)
-    return CreateRequest(
+    addressed = bool(asked.session_id)
+    turn = Turn(
         id=response_id,
-        created_at=sources.now(),
         key=key,
-        addressed=bool(asked.session_id),
         request=AgentRequest(
             input=messages,
             session_id=key_id,
@@ -211,25 +190,23 @@ def _usual_create(asked: Usual, sources: Sources, settings: Settings, principal:
             model=asked.model,
             extra=_usual_extra(asked),
         ),
-        options=TurnOptions(instructions=instructions) if instructions else None,
-        echo=echo,
-        read=None,
         principal=principal,
-        overlap=None,
         disconnect=_CONTINUE if background else settings.disconnect,
-        stream=stream,
+        created_at=sources.now(),
+        options=TurnOptions(instructions=instructions) if instructions else None,
+        kept=store or addressed,
+        stored=store,
         background=background,
-        store=store,
-        previous_response_id=previous or None,
-        conversation=None,
+        echo=echo,
     )
+    return CreateRequest(turn=turn, addressed=addressed, stream=stream, previous_response_id=previous or None)
 
 
 _USUAL_EXTRA = [name for name in Usual.__struct_fields__ if name not in _OWN_PLACE]
 
 
 def _usual_extra(asked: Usual) -> dict[str, Any]:
-    extra = {}
+    extra: dict[str, Any] = {}
     for name in _USUAL_EXTRA:
         if (value := getattr(asked, name)) is not None:
             extra[name] = value

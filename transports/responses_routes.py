@@ -69,7 +69,7 @@ class ResponsesRoutes:
                 if log.terminal is None:
                     self._host.client_left(log)
         log = self._retries.turn_of(request, principal, body) or await self._turns.begin(create)
-        if create.background:
+        if create.turn.background:
             return _json(response_object(log.turn, log.events()))
         with self._retries.answering(request, principal, body, log):
             try:

@@ -90,7 +90,7 @@ class ResponsesTurns:
         context.add(await self.said_before(create, previous))
         named = [open_.item for open_ in (create.read.open if create.read else ()) if open_.item]
         unknown = [item_id for item_id in named if item_id not in context.items]
-        for item in await self._known.items(unknown, create.principal) if unknown else ():
+        for item in await self._known.items(unknown, create.turn.principal) if unknown else ():
             context.items[item["id"]] = item
         return context
 
@@ -100,7 +100,7 @@ class ResponsesTurns:
         if asked is None or (near is not None and near.id == asked):
             return near if asked is not None else None
         try:
-            return await self.find(asked, create.principal)
+            return await self.find(asked, create.turn.principal)
         except ResponseNotFound as error:
             raise ContinuationNotFound(error.message, field="previous_response_id") from None
 
@@ -113,7 +113,7 @@ class ResponsesTurns:
             place = next((at for at, turn in enumerate(turns) if turn.turn_id == previous.id), len(turns))
             return [*session_items(turns[:place], self._settings), *said_in(previous)]
         if create.addressed:
-            return await self._conversations.items_if_any(create.key, create.principal)
+            return await self._conversations.items_if_any(create.turn.key, create.turn.principal)
         return []
 
     # -- finding one -----------------------------------------------------------------------------------------------

@@ -64,23 +64,22 @@ def read_usual(body: bytes) -> Usual | None:
         asked = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not asked.input and asked.input != "":
-        return None
-    if asked.background and asked.store is False:
-        return None
-    names = (asked.model, asked.previous_response_id, asked.session_id, asked.user_id)
-    for name in names:
-        if name and not _is_usual(name):
-            return None
+    return asked if _is_plain(asked) else None
+
+
+def _is_plain(asked: Usual) -> bool:
+    """Whether its fields go together, and its names need no closer look."""
+    if (not asked.input and asked.input != "") or (asked.background and asked.store is False):
+        return False
+    names = [asked.model]
+    if asked.previous_response_id or asked.session_id or asked.user_id:
+        names += (asked.previous_response_id, asked.session_id, asked.user_id)
     if type(asked.input) is list:
-        for message in asked.input:
-            if message.id and not _is_usual(message.id):
-                return None
-    return asked
-
-
-def _is_usual(name: str) -> bool:
-    return len(name) < USUAL_CHARS and name.isascii() and name.isprintable()
+        names += [message.id for message in asked.input]
+    for name in names:
+        if name and not (len(name) < USUAL_CHARS and name.isascii() and name.isprintable()):
+            return False
+    return True
 
 
 def usual_messages(said: str | list[UsualMessage], new_id: Callable[[], str]) -> tuple[Message, ...]:

@@ -64,15 +64,15 @@ def refused(
 
 def test_the_smallest_request() -> None:
     create = decode(b'{"input": "What is the capital of France?"}')
-    assert create.id == "resp_uuid3"
-    assert create.key == SessionKey("uuid-2", "uuid-2")
+    assert create.turn.id == "resp_uuid3"
+    assert create.turn.key == SessionKey("uuid-2", "uuid-2")
     assert not create.addressed
-    assert (create.stream, create.background, create.store) == (False, False, True)
-    assert create.options is None
+    assert (create.stream, create.turn.background, create.turn.stored) == (False, False, True)
+    assert create.turn.options is None
     turn = turn_of(create)
     (message,) = turn.request.input
     assert (message.role, message.content) == ("user", (Text("What is the capital of France?"),))
-    assert (turn.id, turn.key, turn.created_at) == (create.id, create.key, 1795328012.5)
+    assert (turn.id, turn.key, turn.created_at) == (create.turn.id, create.turn.key, 1795328012.5)
     assert (turn.kept, turn.stored, turn.background, turn.after) == (True, True, False, None)
     assert (turn.request.id, turn.request.session_id, turn.request.stream) == ("resp_uuid3", "uuid-2", False)
     assert turn.echo.model == "friday"
@@ -85,12 +85,12 @@ def test_null_is_absent_everywhere() -> None:
 
 def test_empty_ids_are_no_ids() -> None:
     create = asked(session_id="", user_id="", conversation="", previous_response_id="")
-    assert (create.key, create.addressed) == (SessionKey("uuid-2", "uuid-2"), False)
+    assert (create.turn.key, create.addressed) == (SessionKey("uuid-2", "uuid-2"), False)
     assert (create.conversation, create.previous_response_id) == (None, None)
 
 
 def test_fields_of_the_client_are_kept() -> None:
-    request = asked(shoe_size=43, metadata={"a": "b"}, user="u").request
+    request = asked(shoe_size=43, metadata={"a": "b"}, user="u").turn.request
     assert (request.shoe_size, request.metadata, request.user) == (43, {"a": "b"}, "u")
 
 
@@ -106,7 +106,7 @@ def test_options_of_the_turn() -> None:
         reasoning={"effort": "low", "summary": "auto"},
         text={"format": {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True}},
     )
-    assert create.options == TurnOptions(
+    assert create.turn.options == TurnOptions(
         instructions="Be brief.",
         tools=(FunctionTool(name="add", parameters={"type": "object"}),),
         tool_choice="required",
@@ -117,13 +117,13 @@ def test_options_of_the_turn() -> None:
         reasoning_effort="low",
         answer=AnswerFormat(kind="json_schema", name="city", schema=SCHEMA, strict=True),
     )
-    request = create.request
+    request = create.turn.request
     assert (request.temperature, request.top_p, request.max_tokens) == (0.0, 0.5, 16)
     assert request.instructions == "Be brief."
 
 
 def test_a_tool_that_must_be_called() -> None:
-    options = asked(tools=[TOOL], tool_choice={"type": "function", "name": "add"}).options
+    options = asked(tools=[TOOL], tool_choice={"type": "function", "name": "add"}).turn.options
     assert options is not None
     assert (options.tool_choice, options.forced_tool) == ("auto", "add")
 
@@ -144,7 +144,7 @@ def test_what_is_repeated() -> None:
         user="u",
         safety_identifier="s",
         prompt_cache_key="k" * 64,
-    ).echo
+    ).turn.echo
     assert (echo.model, echo.tool_choice, echo.reasoning) == (
         "m",
         "none",
@@ -160,8 +160,8 @@ def test_what_is_repeated() -> None:
 
 
 def test_reasoning_is_sealed_when_that_is_asked_for() -> None:
-    assert asked(include=["reasoning.encrypted_content"]).echo.sealed_reasoning
-    assert not asked(include=["message.output_text.logprobs"]).echo.sealed_reasoning
+    assert asked(include=["reasoning.encrypted_content"]).turn.echo.sealed_reasoning
+    assert not asked(include=["message.output_text.logprobs"]).turn.echo.sealed_reasoning
 
 
 # -- sessions ------------------------------------------------------------------------------------------------------
@@ -170,19 +170,19 @@ def test_reasoning_is_sealed_when_that_is_asked_for() -> None:
 @pytest.mark.parametrize("named", ["c1", {"id": "c1"}, {"id": "c1", "object": "conversation"}])
 def test_a_conversation_is_a_session(named: Any) -> None:
     create = asked(conversation=named)
-    assert create.key == SessionKey("c1", "c1")
+    assert create.turn.key == SessionKey("c1", "c1")
     assert create.addressed
-    assert (create.conversation, create.echo.conversation) == ("c1", "c1")
-    assert decode({"conversation": named}).request.input == ()
+    assert (create.conversation, create.turn.echo.conversation) == ("c1", "c1")
+    assert decode({"conversation": named}).turn.request.input == ()
 
 
 def test_a_session_is_addressed_as_on_process() -> None:
     create = asked(session_id="s1", user_id="u1")
-    assert (create.key, create.addressed, create.conversation) == (SessionKey("u1", "s1"), True, None)
+    assert (create.turn.key, create.addressed, create.conversation) == (SessionKey("u1", "s1"), True, None)
 
 
 def test_the_principal_owns_what_he_asks_for() -> None:
-    assert decode({"input": "hi", "session_id": "s1"}, principal="p").key == SessionKey("p", "s1")
+    assert decode({"input": "hi", "session_id": "s1"}, principal="p").turn.key == SessionKey("p", "s1")
     with pytest.raises(Forbidden):
         decode({"input": "hi", "user_id": "u"}, principal="p")
 
@@ -204,11 +204,13 @@ def test_what_is_not_stored_leaves_a_session_that_was_not_addressed_as_it_was() 
 
 def test_a_client_that_leaves() -> None:
     leaving = Settings(model="m", label="l", disconnect=Disconnect("cancel"))
-    assert decode({"input": "hi"}, leaving).disconnect == Disconnect("cancel")
-    assert decode({"input": "hi", "disconnect": "grace=5s"}, leaving).disconnect == Disconnect("grace", 5)
+    assert decode({"input": "hi"}, leaving).turn.disconnect == Disconnect("cancel")
+    assert decode({"input": "hi", "disconnect": "grace=5s"}, leaving).turn.disconnect == Disconnect(
+        "grace", 5
+    )
     in_background = decode({"input": "hi", "background": True, "stream": True}, leaving)
-    assert in_background.disconnect == Disconnect("continue")
-    assert (in_background.background, in_background.stream) == (True, True)
+    assert in_background.turn.disconnect == Disconnect("continue")
+    assert (in_background.turn.background, in_background.stream) == (True, True)
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -326,7 +328,7 @@ def test_a_schema_that_is_none_is_refused() -> None:
     ],
 )
 def test_what_an_application_does_not_do_is_refused(asked_for: dict[str, Any], field: str) -> None:
-    assert decode({"input": "hi", **asked_for}, ABLE).options is not None
+    assert decode({"input": "hi", **asked_for}, ABLE).turn.options is not None
     assert refused({"input": "hi", **asked_for}, PLAIN).field == field
 
 
@@ -340,7 +342,7 @@ def test_what_an_application_does_not_do_is_refused(asked_for: dict[str, Any], f
     ],
 )
 def test_what_every_application_takes(asked_for: dict[str, Any]) -> None:
-    assert decode({"input": "hi", **asked_for}, PLAIN).request.input
+    assert decode({"input": "hi", **asked_for}, PLAIN).turn.request.input
 
 
 # -- any bytes -----------------------------------------------------------------------------------------------------

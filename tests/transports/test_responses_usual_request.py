@@ -34,7 +34,8 @@ def sources() -> Sources:
 def said_by(create: CreateRequest) -> tuple[object, object]:
     """All a request says, whichever way it was read: its items are listed the same, whether that was done at once or
     is done when somebody asks."""
-    bare = structs.replace(create, read=None, echo=structs.replace(create.echo, items=()))
+    turn = structs.replace(create.turn, echo=structs.replace(create.turn.echo, items=()))
+    bare = structs.replace(create, read=None, turn=turn)
     return bare, msgspec.json.encode(input_items(turn_of(create)))
 
 
@@ -128,4 +129,4 @@ def test_requests_that_are_alike_share_what_their_responses_repeat() -> None:
         )
         for said in ("Hi", "Ho")
     )
-    assert one.echo is other.echo
+    assert one.turn.echo is other.turn.echo
