@@ -76,10 +76,11 @@ def _is_plain(asked: Usual) -> bool:
         names += (asked.previous_response_id, asked.session_id, asked.user_id)
     if type(asked.input) is list:
         names += [message.id for message in asked.input]
-    for name in names:
-        if name and not (len(name) < USUAL_CHARS and name.isascii() and name.isprintable()):
-            return False
-    return True
+    return all(map(_is_plain_name, filter(None, names)))
+
+
+def _is_plain_name(name: str) -> bool:
+    return len(name) < USUAL_CHARS and name.isascii() and name.isprintable()
 
 
 def usual_messages(said: str | list[UsualMessage], new_id: Callable[[], str]) -> tuple[Message, ...]:
