@@ -93,7 +93,7 @@ async def _after(models: TurnModels, run: Run, msg: Msg) -> Msg:
     """What the loop gets of a message that the agent's model has answered with."""
     calls: Sequence[Block] = msg.get_content_blocks("tool_use")
     if not run.inner:
-        models.reasoned([call["name"] for call in calls])
+        models.demand.answered([call["name"] for call in calls])
     theirs = [call for call in calls if not run.inner and call["name"] in models.client_tools]
     if models.spent:
         await _leave(run.agent, [call for call in calls if call not in theirs])

@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks.agentscope1_blocks import Block
 from greenroom.actors.frameworks.agentscope1_dialects import Dialect, Wish, dialect_of
 from greenroom.actors.frameworks.model_options import (
@@ -26,6 +25,7 @@ from greenroom.actors.frameworks.model_options import (
     tool_schema,
     words_of,
 )
+from greenroom.actors.frameworks.tool_demand import ToolDemand
 from greenroom.actors.messages import TurnOptions
 from greenroom.actors.scope import TurnScope, current_turn
 
@@ -36,14 +36,13 @@ HONOURED = frozenset(TurnOptions.__struct_fields__)
 class TurnModels:
     """The model calls of one turn: what its options make of them, and what came of them so far."""
 
-    __slots__ = ("_asked", "_demand", "_offered", "client_tools", "options", "scope")
+    __slots__ = ("client_tools", "demand", "options", "scope")
 
     def __init__(self, scope: TurnScope, options: TurnOptions) -> None:
         self.scope = scope
         self.options = options
         self.client_tools = frozenset(tool.name for tool in options.tools)
-        self._demand = options.forced_tool or ("required" if options.tool_choice == "required" else None)
-        self._asked = self._offered = False
+        self.demand = ToolDemand(scope, options)
 
     def __repr__(self) -> str:
         return f"<TurnModels of {self.scope.turn_id}: {self.scope.output_tokens} tokens>"
@@ -68,7 +67,7 @@ class TurnModels:
         if len(args) > len(names) or given.get("structured_model") is not None:
             # Arguments whose meaning is the model's own; an errand of the agent's, like a summary, where words stick.
             return args, kwargs
-        self._asked = True
+        self.demand.asked = True
         dialect = dialect_of(model)
         reasoning = is_reasoning(model)
         words = words_of(self.options)
@@ -89,7 +88,7 @@ class TurnModels:
         check_names(options, [schema["function"]["name"] for schema in own])
         tools = [*own, *(_schema(tool_schema(tool), dialect) for tool in options.tools)]
         check_choice(options, [schema["function"]["name"] for schema in tools])
-        self._offered = True
+        self.demand.offered = True
         choice = given.get("tool_choice")
         words = ""
         if options.tool_choice == "none":
@@ -98,8 +97,8 @@ class TurnModels:
                 tools = finish
             else:
                 choice = "none"
-        elif self._demand is not None:
-            choice = self._demand
+        elif self.demand.open is not None:
+            choice = self.demand.open
         if choice == "none" and "none" not in dialect.choices:
             tools = []
         elif choice is not None and not _knows(dialect, choice):
@@ -136,38 +135,6 @@ class TurnModels:
         usage = getattr(response, "usage", None)
         reported = getattr(usage, "output_tokens", None) or 0
         spend(self.scope, reported, 0 if reported else _length(getattr(response, "content", ())))
-
-    def reasoned(self, names: Iterable[str]) -> None:
-        """An agent's model has answered with calls of these tools, or none.
-
-        What must be called is asked for until it is; if the client has tools, `required` means one of them. Raises
-        `HandlerError` for an answer without the call.
-        """
-        demand, called = self._demand, list(names)
-        if demand is None:
-            return
-        if demand == "required":
-            met = any(name in self.client_tools for name in called) if self.client_tools else bool(called)
-        else:
-            met = demand in called
-        if met:
-            self._demand = None
-        elif not called and not self.spent:
-            what = "a tool" if demand == "required" else f"the tool {demand!r}"
-            raise HandlerError(
-                f"the request demands a call of {what} (tool_choice) and the model answered without one; ask again, or "
-                "give the agent a model that keeps to tool_choice"
-            )
-
-    def check_offered(self) -> None:
-        """The turn ends well. Raises `HandlerError` if models were called and none of them heard of the tools."""
-        options = self.options
-        wanted = bool(options.tools) or options.forced_tool is not None or options.tool_choice != "auto"
-        if wanted and self._asked and not self._offered:
-            raise HandlerError(
-                "the request brings tools or a tool_choice, and no agent of this application can call them in this "
-                "turn: it asks a model itself, or has an agent that is no ReActAgent; leave them out"
-            )
 
 
 _models: ContextVar[TurnModels | None] = ContextVar("greenroom_turn_models", default=None)

@@ -323,7 +323,7 @@ class AgentScope1Translator:
         if self._held is not None:
             self._held.release()
         if self._models is not None:
-            self._models.check_offered()
+            self._models.demand.check_offered("ReActAgent")
             if self._models.spent:
                 self._composer.cut_short("max_output_tokens")
         self._composer.close()

@@ -26,7 +26,6 @@ from agentscope.model import ChatModelBase, ChatResponse, OpenAIChatModel, OpenA
 from agentscope.tool import ToolChoice
 from pydantic import BaseModel, ValidationError
 
-from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks.agentscope2_tools import turn_of_agent, wrap
 from greenroom.actors.frameworks.model_options import (
     answer_words,
@@ -37,6 +36,7 @@ from greenroom.actors.frameworks.model_options import (
     text_format,
     tokens_left,
 )
+from greenroom.actors.frameworks.tool_demand import ToolDemand
 from greenroom.actors.messages import TurnOptions
 from greenroom.actors.scope import TurnScope, current_turn
 
@@ -53,15 +53,13 @@ def install() -> None:
 class TurnModels:
     """The model calls of one turn: what its options ask of them, and what came of that so far."""
 
-    __slots__ = ("asked", "client_tools", "demand", "offered", "options", "scope")
+    __slots__ = ("client_tools", "demand", "options", "scope")
 
     def __init__(self, scope: TurnScope, options: TurnOptions) -> None:
         self.scope = scope
         self.options = options
         self.client_tools = frozenset(tool.name for tool in options.tools)
-        self.demand = options.forced_tool or ("required" if options.tool_choice == "required" else None)
-        """The call that must yet be made."""
-        self.asked = self.offered = False
+        self.demand = ToolDemand(scope, options)
 
     def __repr__(self) -> str:
         return f"<TurnModels of {self.scope.turn_id}: {self.scope.output_tokens} tokens>"
@@ -71,7 +69,9 @@ class TurnModels:
         """Whether it matters which calls a model makes."""
         options = self.options
         return (
-            self.demand is not None or options.tool_choice == "none" or options.parallel_tool_calls is False
+            self.demand.open is not None
+            or options.tool_choice == "none"
+            or options.parallel_tool_calls is False
         )
 
     def choice(self, names: Collection[str]) -> ToolChoice | None:
@@ -82,39 +82,7 @@ class TurnModels:
         if self.options.tool_choice == "none":
             # An agent that cannot give its structured output would try for ever.
             return ToolChoice(mode="auto", tools=[FINISH]) if FINISH in names else ToolChoice(mode="none")
-        return ToolChoice(mode=self.demand) if self.demand is not None else None
-
-    def reasoned(self, called: Collection[str]) -> None:
-        """An agent's model has answered with calls of these tools, or none.
-
-        What must be called is asked for until it is; if the client has tools, `required` means one of them. Raises
-        `HandlerError` for an answer without the call.
-        """
-        demand = self.demand
-        if demand is None:
-            return
-        if demand == "required":
-            met = not self.client_tools.isdisjoint(called) if self.client_tools else bool(called)
-        else:
-            met = demand in called
-        if met:
-            self.demand = None
-        elif not called and not is_spent(self.scope):
-            what = "a tool" if demand == "required" else f"the tool {demand!r}"
-            raise HandlerError(
-                f"the request demands a call of {what} (tool_choice) and the model answered without one; ask again, or "
-                "give the agent a model that keeps to tool_choice"
-            )
-
-    def check_offered(self) -> None:
-        """The turn ends well. Raises `HandlerError` if models were asked and none of them heard of the tools."""
-        options = self.options
-        wanted = bool(options.tools) or options.forced_tool is not None or options.tool_choice != "auto"
-        if wanted and self.asked and not self.offered:
-            raise HandlerError(
-                "the request brings tools or a tool_choice, and no agent of this application can call them in this "
-                "turn: it asks a model itself, or has an agent that is no agentscope.agent.Agent; leave them out"
-            )
+        return ToolChoice(mode=self.demand.open) if self.demand.open is not None else None
 
 
 _models: ContextVar[TurnModels | None] = ContextVar("greenroom_turn_models", default=None)
@@ -147,7 +115,7 @@ def _call_model(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
         models = models_of_turn()
         if models is None or turn_of_agent() is None:
             return await original(self, messages=messages, tools=tools, tool_choice=tool_choice)
-        models.offered = True
+        models.demand.offered = True
         # The agent's own choice comes first: it is at its last iteration, or must give its structured output.
         choice = models.choice([tool["function"]["name"] for tool in tools])
         token = _own_call.set(messages[0].id if messages else None)
@@ -185,7 +153,7 @@ class _Calls:
         """A response, or a piece of one."""
         response.content = [block for block in response.content if self._may_stay(block)]
         if response.is_last:
-            self._models.reasoned(self._called.values())
+            self._models.demand.answered(self._called.values())
         return response
 
     def _may_stay(self, block: Any) -> bool:
@@ -208,7 +176,7 @@ def _call(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[An
         models = models_of_turn()
         if models is None:
             return await original(self, messages, *args, **kwargs)
-        models.asked = True
+        models.demand.asked = True
         scope, options = models.scope, models.options
         left = tokens_left(scope)
         if left == 0:

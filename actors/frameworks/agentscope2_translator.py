@@ -91,7 +91,7 @@ class AgentScope2Translator(Speech):
         self._end_all()
         self._tools.finish()
         if self._models is not None:
-            self._models.check_offered()
+            self._models.demand.check_offered("agentscope.agent.Agent")
             if is_spent(self._models.scope):
                 self._tools.give_up()  # what the models called last is not run
                 self._composer.cut_short("max_output_tokens")
