@@ -66,7 +66,8 @@ class Continuations:
                 self._roster.working(actor)
                 self._roster.resting(actor, asyncio.get_running_loop().time())
             record = await self._store.load(key)
-            if actor.newest is None and self._roster.get(key) is actor:  # who might have been let go meanwhile
+            # It may have been let go meanwhile, and another taken its place.
+            if actor.newest is None and self._roster.get(key) is actor:
                 actor.last_kept = record.turns[-1].turn_id if record is not None and record.turns else ""
 
     async def _fork(self, turn: Turn, after: str) -> Turn:

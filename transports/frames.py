@@ -30,7 +30,9 @@ RUN_EVENTS = 64
 
 _ID_LINE_BYTES = len("id: 18446744073709551615\n")
 _LEAST_BYTES = 128  # no numbered frame is shorter
-_MOST_FRAMES = 16  # no delta makes more, also the first of a part, which some protocols open with frames of their own
+_MOST_FRAMES = (
+    16  # no delta makes more, also the first of a part, which some protocols open with frames of their own
+)
 _NO_END = 1 << 62
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 

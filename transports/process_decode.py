@@ -75,13 +75,14 @@ def decode_request(
         request.id = f"response_{sources.uuid()}"
     request.user_id = owner(request.user_id, principal, request.session_id)
     extra = request.extra
+    asked = asked_disconnect(extra.get("disconnect")) if extra else None
     return Turn(
         id=request.id,
         key=SessionKey(request.user_id, request.session_id),
         request=request,
         principal=principal,
         overlap=asked_overlap(extra.get("overlap")) if extra else None,
-        disconnect=(extra and asked_disconnect(extra.get("disconnect"))) or disconnect or _CONTINUE,
+        disconnect=asked or disconnect or _CONTINUE,
         created_at=sources.now(),
     )
 

@@ -6,7 +6,7 @@ handler, no framework and no store. Its conformance kit is `tests/kits/transport
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -66,7 +66,7 @@ class Host(Sessions, Protocol):
         """Who calls (`None`: anybody, as no authentication is configured). Raises `Unauthenticated`."""
         ...
 
-    async def submit(self, turn: Turn) -> TurnLog:
+    def submit(self, turn: Turn) -> Coroutine[Any, Any, TurnLog]:
         """Accept a turn and give its log, whose own `turn` may name another session: one that `Turn.after` led to.
 
         Raises a `GreenroomError` that says why not: nothing of it is kept.
