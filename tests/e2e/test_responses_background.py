@@ -75,12 +75,12 @@ async def test_a_background_stream_is_resumed_after_the_connection_dropped(
 
 
 async def test_two_clients_follow_one_response(stage: Stage, client: Any) -> None:
-    stage.play([["half ", Gate("two"), "whole"]])
+    stage.play([["half ", Gate("two followers"), "whole"]])
     first = await client.responses.create(model="m", input="go", background=True, stream=True)
     seen = await until_text(first)
     second = await client.responses.retrieve(seen[0]["response"]["id"], stream=True)
     assert await until_text(second) == seen
-    stage.model.open("two")
+    stage.model.open("two followers")
     assert [event.to_dict() async for event in first] == [event.to_dict() async for event in second]
 
 

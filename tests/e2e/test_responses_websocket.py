@@ -66,13 +66,13 @@ async def test_bad_input_is_an_error_and_the_connection_stays(stage: Stage, conn
 
 
 async def test_one_response_at_a_time(stage: Stage, connection: Any) -> None:
-    stage.play([["half ", Gate("busy"), "whole"]])
+    stage.play([["half ", Gate("busy socket"), "whole"]])
     await connection.send({"type": "response.create", "model": "m", "input": "one"})
-    await stage.model.wait_at("busy")
+    await stage.model.wait_at("busy socket")
     await connection.send({"type": "response.create", "model": "m", "input": "two"})
     seen = await ending(connection)
     assert seen[-1]["type"] == "error"
-    stage.model.open("busy")
+    stage.model.open("busy socket")
     rest = await ending(connection)
     check_stream([*seen[:-1], *rest])
     assert rest[-1]["response"]["output"][0]["content"][0]["text"] == "half whole"
