@@ -3,6 +3,7 @@
 `GET /statistics` tells what is in memory.
 """
 
+import gc
 import os
 import re
 
@@ -59,6 +60,7 @@ def held(service):
 
 @app.endpoint("/statistics", methods=["GET"])
 async def statistics():
+    gc.collect()  # what waits for the collector is not kept
     return {
         **msgspec.to_builtins(app.statistics()),
         "states": held(app.state_service),
