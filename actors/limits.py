@@ -13,9 +13,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     turns: int = 20_000
     """Turns running or waiting in the whole process."""
     active_sessions: int = 10_000
-    """Sessions held in memory; over it the idle one used longest ago is passivated."""
+    """Sessions at work or with a warm agent; over it the idle one used longest ago is passivated. An idle one without
+    an agent is passivated at once."""
     idle_seconds: float = 300.0
-    """A session idle for so long is passivated."""
+    """A session with a warm agent that is idle for so long is passivated."""
     turn_seconds: float | None = None
     """A turn that runs longer fails with `turn_timeout`; none: no bound."""
     turn_bytes: int = 64 * 1024 * 1024

@@ -1,7 +1,7 @@
-"""The memory of an idle session: `python -m benchmarks.sessions COUNT [ACTIVE]` prints the bytes one takes.
+"""The memory of an idle session: `python -m benchmarks.sessions COUNT` prints the bytes one takes.
 
-So many sessions each have one turn, a question and an answer, in this process. `ACTIVE`: how many may be active at a
-time (`Limits.active_sessions`), the rest are passivated; without it as many as by default.
+So many sessions each have one turn, a question and an answer, in this process. They keep no agent warm, so what is left
+of one is what the store has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from benchmarks.plans import DELTA
 from greenroom.actors.frameworks.plain import PlainAdapter
 from greenroom.actors.handler import QueryHandler
 from greenroom.actors.ids import Sources
-from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
 from greenroom.actors.system import ActorSystem
 from greenroom.services.memory_store import InMemoryStore
@@ -44,9 +43,9 @@ def _turn(sources: Sources) -> Turn:
     return Turn(id=f"response_{sources.uuid()}", key=key, request=request, created_at=sources.now())
 
 
-async def bytes_each(count: int, limits: Limits) -> float:
+async def bytes_each(count: int) -> float:
     handler = QueryHandler(answer, PlainAdapter(), None)
-    system = ActorSystem(handler, InMemoryStore(max_sessions=count + WARM_UP), limits=limits)
+    system = ActorSystem(handler, InMemoryStore(max_sessions=count + WARM_UP))
     await system.start()
     await talk(system, WARM_UP)
     before = memory()
@@ -59,5 +58,4 @@ async def bytes_each(count: int, limits: Limits) -> float:
 
 
 if __name__ == "__main__":
-    sessions, *active = map(int, sys.argv[1:])
-    print(asyncio.run(bytes_each(sessions, Limits(active_sessions=active[0]) if active else Limits())))
+    print(asyncio.run(bytes_each(int(sys.argv[1]))))
