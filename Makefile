@@ -72,13 +72,13 @@ clean-all: clean ## remove the environments too
 	rm -rf .venv .venv-as1 .venv-tools
 
 $(READY): pyproject.toml scripts/environment.py
-	@$(PYTHON) scripts/environment.py .venv -e '.[agentscope,local,test]'
+	@$(PYTHON) scripts/environment.py .venv -e '.[agentscope,local,sandbox,test]'
 	@touch $@
 
 $(READY1): pyproject.toml scripts/environment.py
-	@$(PYTHON) scripts/environment.py .venv-as1 -e '.[agentscope1,local,test]'
+	@$(PYTHON) scripts/environment.py .venv-as1 -e '.[agentscope1,local,sandbox,test]'
 	@touch $@
 
 $(TOOLS): pyproject.toml scripts/environment.py
-	@$(PYTHON) scripts/environment.py .venv-tools -e '.[test]' --group dev
+	@$(PYTHON) scripts/environment.py .venv-tools -e '.[sandbox,test]' --group dev
 	@touch $@

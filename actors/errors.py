@@ -148,3 +148,53 @@ class TurnOver(GreenroomError):
     """Code of a turn that has ended tried to change its session; the change was refused."""
 
     code = "turn_over"
+
+
+class SandboxError(GreenroomError):
+    """Base of what goes wrong around a sandbox; what a tool itself answers is a `ToolResult`, also when it failed."""
+
+    code = "sandbox_error"
+
+
+class SandboxUnavailable(SandboxError):
+    """No sandbox can be made here, or not safely; the message names what to install or to set."""
+
+    code = "sandbox_unavailable"
+    status = 503
+
+
+class SandboxBusy(SandboxError):
+    """As many sandboxes run as may, and none became free in time."""
+
+    code = "sandbox_busy"
+    status = 503
+    retry_after = 5.0
+
+
+class SandboxLost(SandboxError):
+    """The sandbox ended under way. What it held (pages, logins, files) is gone; the next call gets a new one."""
+
+    code = "sandbox_lost"
+    status = 503
+
+
+class SandboxTimeout(SandboxError):
+    """A tool did not answer in time and was stopped."""
+
+    code = "sandbox_timeout"
+    status = 504
+
+
+class LeaseHeld(SandboxError):
+    """The session's sandbox belongs to another process that lives."""
+
+    code = "lease_held"
+    status = 409
+    retry_after = 5.0
+
+
+class LeaseOver(SandboxError):
+    """A sandbox was used after it was released, or after what gave it was stopped."""
+
+    code = "lease_over"
+    status = 409

@@ -6,6 +6,7 @@ through it; the turn's end applies all areas, or none. Outside a turn it writes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -26,11 +27,12 @@ S = TypeVar("S", bound=Staging)
 class Work:
     """The changes of one turn."""
 
-    __slots__ = ("_closed", "_stagings", "turn_id")
+    __slots__ = ("_closed", "_endings", "_stagings", "turn_id")
 
     def __init__(self, turn_id: str) -> None:
         self.turn_id = turn_id
         self._stagings: dict[object, Staging] = {}
+        self._endings: list[Callable[[], object]] | None = None  # most turns want none
         self._closed = False
 
     def __repr__(self) -> str:
@@ -57,17 +59,33 @@ class Work:
         """The services that take part."""
         return tuple(self._stagings)
 
+    def when_over(self, call: Callable[[], object]) -> None:
+        """Call this when the turn has ended, however it did; at once when it has. `call` must not fail."""
+        if self._closed:
+            call()
+        elif self._endings is None:
+            self._endings = [call]
+        else:
+            self._endings.append(call)
+
     def commit(self) -> None:
         """Apply all that was staged, and close."""
         self._closed = True
         for area in self._stagings.values():
             area.apply(self.turn_id)
         self._stagings.clear()
+        self._tell()
 
     def roll_back(self) -> None:
         """Forget all that was staged, and close."""
         self._closed = True
         self._stagings.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        endings, self._endings = self._endings, None
+        for call in endings or ():
+            call()
 
 
 current_work: ContextVar[Work | None] = ContextVar("greenroom_work", default=None)

@@ -29,6 +29,19 @@ def source_files(root: Path = ROOT) -> list[Path]:
     return sorted(path.relative_to(root) for path in found)
 
 
+def data_files(root: Path) -> list[str]:
+    """What is installed besides modules, as pyproject.toml lists it."""
+    folders = {
+        package: root / "/".join(package.split(".")[1:] or [package]) for package in SETUPTOOLS["packages"]
+    }
+    return [
+        "/".join([*package.split("."), path.name])
+        for package, patterns in SETUPTOOLS["package-data"].items()
+        for pattern in patterns
+        for path in folders[package].glob(pattern)
+    ]
+
+
 def installed_name(path: Path) -> str:
     """Where a module lies once installed: `greenroom/actors/log.py` for `actors/log.py`."""
     return path.as_posix() if path.parts[0] == "greenroom" else f"greenroom/{path.as_posix()}"
@@ -91,7 +104,7 @@ def test_the_wheel_holds_every_module_once_and_nothing_else(built: Path) -> None
         names = wheel.namelist()
 
     code = [name for name in names if ".dist-info/" not in name]
-    assert sorted(code) == sorted([*map(installed_name, source_files(built)), "greenroom/py.typed"])
+    assert sorted(code) == sorted([*map(installed_name, source_files(built)), *data_files(built)])
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

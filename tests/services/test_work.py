@@ -1,6 +1,7 @@
 """The unit of work with the real services in it: a turn's changes are made together, or not at all."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -77,3 +78,16 @@ async def test_it_says_what_it_holds() -> None:
         assert repr(work) == "<Work of turn-1: 0 services, closed>"
     assert current_work.get() is None
     assert repr(Work("t")) == "<Work of t: 0 services>"
+
+
+@pytest.mark.parametrize("end", [Work.commit, Work.roll_back])
+def test_it_tells_when_it_is_over(end: Callable[[Work], None]) -> None:
+    work, told = Work("t"), list[str]()
+    work.when_over(lambda: told.append("first"))
+    work.when_over(lambda: told.append("second"))
+    assert told == []
+    end(work)
+    assert told == ["first", "second"]
+    work.when_over(lambda: told.append("late"))
+    end(work)
+    assert told == ["first", "second", "late"]

@@ -1,0 +1,1 @@
+"""What runs inside a box: the tool server, and what its image is built from."""
