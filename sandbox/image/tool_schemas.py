@@ -59,7 +59,7 @@ _PAGES: Final[Mapping[str, Schema]] = {
     "browser_navigate_back": _tool("Go back to the previous page of the current tab's history."),
     "browser_navigate_forward": _tool("Go forward to the next page of the current tab's history."),
     "browser_snapshot": _tool(
-        "See the current page: its address, its title, and a tree of its elements (roles, names, texts) as YAML, in which "
+        "See the current page: its address, its title, and a tree of its elements (roles, names, texts) as YAML, where "
         "each element has a `[ref=...]` that the other tools take. Better than a screenshot for acting on a page. The "
         "answers of navigate, click, type and the like contain a new snapshot already.",
         optional={
@@ -126,8 +126,8 @@ _ACTIONS: Final[Mapping[str, Schema]] = {
         },
     ),
     "browser_select_option": _tool(
-        "Choose in a drop-down list (a `combobox` or `listbox` with `option`s made by a select element). What was chosen "
-        "before is replaced. Lists made of other elements are clicked instead.",
+        "Choose in a drop-down list (a `combobox` or `listbox` with `option`s made by a select element). What was "
+        "chosen before is replaced. Lists made of other elements are clicked instead.",
         {
             **_TARGET,
             "values": _texts(
@@ -151,23 +151,23 @@ _ACTIONS: Final[Mapping[str, Schema]] = {
         "Press a key, or a combination, where the keyboard's focus is.",
         {
             "key": _text(
-                "A character such as `a`, or a key's name: `Enter`, `Tab`, `Escape`, `ArrowDown`, `PageDown`, `Backspace`. "
-                "Combinations: `Control+a`, `Shift+Tab`."
+                "A character such as `a`, or a key's name: `Enter`, `Tab`, `Escape`, `ArrowDown`, `PageDown`, "
+                "`Backspace`. Combinations: `Control+a`, `Shift+Tab`."
             )
         },
     ),
     "browser_handle_dialog": _tool(
-        "Answer a dialog of the page (alert, confirm, prompt, or the question whether to leave it). Until then the page "
-        "stands still. Results say when one is open.",
+        "Answer a dialog of the page (alert, confirm, prompt, or the question whether to leave it). Until then the "
+        "page stands still. Results say when one is open.",
         {"accept": {"type": "boolean", "description": "true: OK. false: Cancel."}},
         {"promptText": _text("What to enter, where the dialog asks for a text.")},
     ),
     "browser_file_upload": _tool(
-        "Give files to the file chooser of the page. Click the page's upload button or file field first; the result says "
-        "that a file chooser is open.",
+        "Give files to the file chooser of the page. Click the page's upload button or file field first; the result "
+        "says that a file chooser is open.",
         {
             "paths": _texts(
-                "The files, in the workspace: `/workspace/report.pdf`, or `report.pdf`. An empty list cancels the chooser."
+                "The files, in the workspace: `/workspace/report.pdf`, or `report.pdf`. An empty list cancels it."
             )
         },
     ),
@@ -212,14 +212,14 @@ BROWSER_TOOLS: Final[Mapping[str, Schema]] = {**_PAGES, **_ACTIONS, **_OBSERVATI
 
 BASE_TOOLS: Final[Mapping[str, Schema]] = {
     "run_ipython_cell": _tool(
-        "Run Python code (an IPython cell) in the sandbox. Variables and imports stay for the next cell. What it prints, "
-        "the value of its last line, and errors are the result. It runs in the workspace folder.",
+        "Run Python code (an IPython cell) in the sandbox. Variables and imports stay for the next cell. What it "
+        "prints, the value of its last line, and errors are the result. It runs in the workspace folder.",
         {"code": _text("The code. `!command` and `%magic` work as in IPython.")},
     ),
     "run_shell_command": _tool(
-        "Run a command in bash in the sandbox, in the workspace folder, and get its output, its errors and its exit code. "
-        "Each command has a shell of its own: directories and variables do not stay. What it leaves in the background is "
-        "ended.",
+        "Run a command in bash in the sandbox, in the workspace folder, and get its output, errors and exit code. "
+        "Each command has a shell of its own: directories and variables do not stay. What it leaves in the background "
+        "is ended.",
         {"command": _text("The command line, for example `ls -l | head`.")},
     ),
 }
