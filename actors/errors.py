@@ -185,6 +185,20 @@ class SandboxTimeout(SandboxError):
     status = 504
 
 
+class SandboxFileError(SandboxError):
+    """A file of the workspace could not be read or changed: the path leads out of it, it is full, or in the way."""
+
+    code = "sandbox_file_error"
+    status = 409
+
+
+class SandboxFileNotFound(SandboxFileError):
+    """There is no such file in the workspace."""
+
+    code = "sandbox_file_not_found"
+    status = 404
+
+
 class LeaseHeld(SandboxError):
     """The session's sandbox belongs to another process that lives."""
 
