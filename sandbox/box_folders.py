@@ -1,0 +1,92 @@
+"""The boxes' own directories on this host.
+
+One for each box, in the runtime folder, made before it and removed after it. Beside them it is written whose they are:
+a directory that was left behind is removed only when its owner is known to be dead.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+
+from greenroom.actors.errors import SandboxUnavailable
+from greenroom.sandbox.backend import API_SOCKET, EGRESS_SOCKET
+from greenroom.sandbox.places import private_folder, run_folder
+
+LONGEST_SOCKET: Final = 107
+"""Bytes that a socket's path may have."""
+
+
+class BoxFolders:
+    """The directories below `folder`; none: the user's runtime folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or run_folder()
+
+    def __repr__(self) -> str:
+        return f"<BoxFolders in {self.folder}>"
+
+    async def make(self, lease: str, owner: str) -> Path:
+        """A box's directory, empty and private. Raises `SandboxUnavailable` when it cannot be made."""
+        try:
+            return await to_thread.run_sync(self._make, lease, owner)
+        except OSError as error:
+            raise SandboxUnavailable(
+                f"a sandbox's directory cannot be made in {self.folder} ({error}); see to the folder's rights, or name "
+                "another one with GREENROOM_RUN"
+            ) from error
+
+    async def remove(self, lease: str) -> None:
+        """Remove it with all that is in it. One that is gone is fine. Raises `OSError` when it cannot be."""
+        await to_thread.run_sync(self._remove, lease)
+
+    async def all(self) -> Mapping[str, str]:
+        """The owner of each, by lease."""
+        return await to_thread.run_sync(self._all)
+
+    # --------------------------------------------------------------------------------------------- in worker threads
+
+    def _make(self, lease: str, owner: str) -> Path:
+        private_folder(self.folder)
+        directory, note = self._directory(lease), self._note(lease)
+        longest = len(bytes(directory)) + 1 + max(len(API_SOCKET), len(EGRESS_SOCKET))
+        if longest > LONGEST_SOCKET:
+            raise SandboxUnavailable(
+                f"a sandbox's socket in {directory} would have a path of {longest} bytes, and {LONGEST_SOCKET} are "
+                "possible; name a folder with a shorter path with GREENROOM_RUN"
+            )
+        private_folder(directory.parent)
+        private_folder(note.parent)
+        note.write_text(owner, encoding="ascii")
+        directory.mkdir(mode=0o700)
+        return directory
+
+    def _remove(self, lease: str) -> None:
+        # Made by others than its user in part: rmtree goes by file descriptors, and follows no link.
+        directory = self._directory(lease)
+        if directory.exists():
+            shutil.rmtree(directory)
+        self._note(lease).unlink(missing_ok=True)
+
+    def _all(self) -> Mapping[str, str]:
+        notes = self._note("").parent
+        if not notes.is_dir():
+            return {}
+        return {note.name: _read(note) for note in notes.iterdir()}
+
+    def _directory(self, lease: str) -> Path:
+        return self.folder / "boxes" / lease
+
+    def _note(self, lease: str) -> Path:
+        return self.folder / "owners" / lease
+
+
+def _read(note: Path) -> str:
+    try:
+        return note.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""  # gone meanwhile

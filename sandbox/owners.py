@@ -1,0 +1,150 @@
+"""Which processes own boxes, and which of them are dead.
+
+An owner is a keeper's life in one process. While it lives it holds a lock on its file, which the kernel lets go of
+however the process ends; pids would not do, they are used again. An owner without a file is none of this folder's: it
+is unknown, another machine's or another user's, and what it has is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from anyio import to_thread
+from msgspec import Struct
+
+from greenroom.actors.errors import SandboxUnavailable
+from greenroom.sandbox.places import private_folder, state_folder
+
+Standing: TypeAlias = Literal["ours", "alive", "dead", "unknown"]
+
+_NEW: Final = ".new"
+"""Ends the name of a file that is not locked yet. What is left of one is nobody's."""
+
+
+class OwnerFile(Struct, frozen=True):
+    """What an owner says of itself, for those who look: only the lock counts."""
+
+    backend: str
+    pid: int
+
+
+class Owners:
+    """The owners whose files are in one folder; none: `owners` in the user's state folder. `id` is this one's."""
+
+    def __init__(
+        self, folder: Path | None = None, *, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    ) -> None:
+        self.folder = folder or state_folder() / "owners"
+        self.id = new_id()
+        self._lock: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Owners in {self.folder}, we are {self.id[:8]}>"
+
+    async def enter(self, backend: str) -> None:
+        """Be alive from now on. Doing it twice is fine. Raises `SandboxUnavailable` when the folder is of no use."""
+        try:
+            await to_thread.run_sync(self._enter, backend)
+        except OSError as error:
+            raise SandboxUnavailable(
+                f"this process cannot make itself known in {self.folder} ({error}), so its sandboxes could not be "
+                "tidied up after it; see to the folder's rights, or name another one with GREENROOM_STATE"
+            ) from error
+
+    async def leave(self, *, all_gone: bool) -> None:
+        """Be dead from now on. `all_gone`: nothing of ours is left; else the file stays, and others tidy up."""
+        await to_thread.run_sync(self._leave, all_gone)
+
+    async def standing(self) -> Mapping[str, Standing]:
+        """How each owner with a file stands. Those that are not in it are unknown."""
+        return await to_thread.run_sync(self._standing)
+
+    async def forget(self, owner: str, backend: str) -> None:
+        """Remove the file of a dead owner of whom nothing is left. One that had another backend's boxes stays."""
+        await to_thread.run_sync(self._forget, owner, backend)
+
+    # --------------------------------------------------------------------------------------------- in worker threads
+
+    def _enter(self, backend: str) -> None:
+        if self._lock is not None:
+            return
+        private_folder(self.folder.parent)
+        private_folder(self.folder)
+        new = self.folder / (self.id + _NEW)
+        lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(lock, msgspec.json.encode(OwnerFile(backend, os.getpid())))
+            new.rename(self.folder / self.id)  # locked before anybody sees it
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+        _ENTERED.add(self)
+
+    def _leave(self, all_gone: bool) -> None:
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        _ENTERED.discard(self)
+        if all_gone:
+            (self.folder / self.id).unlink(missing_ok=True)
+        os.close(lock)
+
+    def _standing(self) -> Mapping[str, Standing]:
+        found: dict[str, Standing] = {}
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name == self.id:
+                found[self.id] = "ours"
+            elif not path.name.endswith(_NEW):
+                found[path.name] = "dead" if _unlocked(path) else "alive"
+        return found
+
+    def _forget(self, owner: str, backend: str) -> None:
+        path = self.folder / owner
+        try:
+            said = msgspec.json.decode(path.read_bytes(), type=OwnerFile)
+        except (FileNotFoundError, msgspec.DecodeError):
+            said = OwnerFile(backend, 0)  # died before it wrote that, so before it had boxes
+        if said.backend == backend and _unlocked(path):
+            path.unlink(missing_ok=True)
+
+    def _close_in_child(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _unlocked(path: Path) -> bool:
+    """Whether nobody holds the lock. Shared, so that two who look at once do not take each other for the owner."""
+    try:
+        looking = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False  # it left just now, or was forgotten: nothing of it is left
+    try:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(looking)
+
+
+_ENTERED: Final[weakref.WeakSet[Owners]] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    # A forked child shares the lock: it would keep us alive after our death.
+    for owners in list(_ENTERED):
+        owners._close_in_child()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
