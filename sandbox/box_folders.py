@@ -26,6 +26,8 @@ class BoxFolders:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or run_folder()
+        self._directories = self.folder / "boxes"
+        self._notes = self.folder / "owners"
 
     def __repr__(self) -> str:
         return f"<BoxFolders in {self.folder}>"
@@ -52,7 +54,7 @@ class BoxFolders:
 
     def _make(self, lease: str, owner: str) -> Path:
         private_folder(self.folder)
-        directory, note = self._directory(lease), self._note(lease)
+        directory, note = self._directories / lease, self._notes / lease
         longest = len(bytes(directory)) + 1 + max(len(API_SOCKET), len(EGRESS_SOCKET))
         if longest > LONGEST_SOCKET:
             raise SandboxUnavailable(
@@ -67,22 +69,15 @@ class BoxFolders:
 
     def _remove(self, lease: str) -> None:
         # Made by others than its user in part: rmtree goes by file descriptors, and follows no link.
-        directory = self._directory(lease)
+        directory = self._directories / lease
         if directory.exists():
             shutil.rmtree(directory)
-        self._note(lease).unlink(missing_ok=True)
+        (self._notes / lease).unlink(missing_ok=True)
 
     def _all(self) -> Mapping[str, str]:
-        notes = self._note("").parent
-        if not notes.is_dir():
+        if not self._notes.is_dir():
             return {}
-        return {note.name: _read(note) for note in notes.iterdir()}
-
-    def _directory(self, lease: str) -> Path:
-        return self.folder / "boxes" / lease
-
-    def _note(self, lease: str) -> Path:
-        return self.folder / "owners" / lease
+        return {note.name: _read(note) for note in self._notes.iterdir()}
 
 
 def _read(note: Path) -> str:
