@@ -1,0 +1,270 @@
+"""The backend of container engines: Docker, and Podman's socket, which speaks the same API.
+
+Our image's boxes have no network at all: their tool server listens at a socket in the box's directory, and the egress
+filter at another. Where an engine cannot share sockets (Docker Desktop), a published port takes the place of the first
+one (`link="port"`); such boxes have the engine's network, and the filter does not stand before it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from greenroom.actors.errors import SandboxLost, SandboxUnavailable
+from greenroom.sandbox.backend import API_SOCKET, BOX_SECONDS, BoxAddress, BoxSpec, FoundBox
+from greenroom.sandbox.docker_config import (
+    LEASE_LABEL,
+    OWNER_LABEL,
+    ContainerPlan,
+    container_config,
+    container_name,
+    published_port,
+    seccomp_option,
+)
+from greenroom.sandbox.docker_engine import Engine, EngineError, engine_url
+from greenroom.sandbox.docker_folder import close_folder, is_listening, open_folder
+from greenroom.sandbox.image_build import image_digest
+from greenroom.sandbox.image_context import image_folder, inputs_digest, tail
+from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings
+
+logger = logging.getLogger(__name__)
+
+Link = Literal["socket", "port"]
+
+POLL_SECONDS: Final = 0.01
+LOOKS: Final = 50
+"""At a box's folder, before the engine is asked whether the box, which does not listen yet, still runs."""
+
+REMOVE_SECONDS: Final = 60.0
+CREATE_SECONDS: Final = 60.0
+
+GONE: Final = frozenset({"die", "died", "destroy", "remove"})
+"""Events of containers, in Docker's words and Podman's, after which a box is no more."""
+
+
+class DockerBackend:
+    """Boxes that are containers. `link`: how they are reached. `network`: the engine's, for `link="port"`."""
+
+    name = "docker"
+
+    def __init__(
+        self, settings: SandboxSettings, *, link: Link | None = None, network: str = "bridge"
+    ) -> None:
+        self._settings = settings
+        self._official = settings.image != OUR_IMAGE and not settings.image.startswith("greenroom/")
+        self._link: Link = link or ("port" if self._official else "socket")
+        self._network = network
+        self._engine: Engine | None = None
+        self._plan: ContainerPlan | None = None
+
+    def __repr__(self) -> str:
+        return f"<DockerBackend with {self._settings.image} at {self._engine or 'no engine yet'}>"
+
+    # ------------------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Find the engine, and look whether it has the image. Doing it twice is fine.
+
+        Raises `SandboxUnavailable`, which says what is missing and what to do.
+        """
+        if self._plan is not None:
+            return
+        engine = Engine(await engine_url(self._settings.docker_host))
+        try:
+            facts = await engine.open()
+            self._refuse_what_cannot_be(engine)
+            image = await self._image(engine, podman=facts.podman)
+            seccomp = await to_thread.run_sync(
+                lambda: seccomp_option(image_folder() / "seccomp.json", podman=facts.podman)
+            )
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await engine.close()
+            raise
+        self._engine = engine
+        self._plan = ContainerPlan(
+            image=image,
+            seccomp=seccomp,
+            official=self._official,
+            port=self._link == "port",
+            network=self._network,
+            trust=await self._trust(),
+        )
+        if self._link == "port":
+            logger.warning(
+                "boxes of %s have the engine's network: the egress rules do not hold for them%s",
+                image,
+                ", and they run as root" if self._official else "",
+            )
+
+    async def stop(self) -> None:
+        """Let go of the engine; its boxes stay. Doing it twice is fine."""
+        engine, self._engine, self._plan = self._engine, None, None
+        if engine is not None:
+            await engine.close()
+
+    # ----------------------------------------------------------------------------------------------------- boxes
+
+    async def create(self, spec: BoxSpec) -> BoxAddress:
+        """Start a container, and wait until its tool server listens. Raises `SandboxUnavailable`."""
+        engine, plan = self._started()
+        try:
+            if not plan.official:
+                await to_thread.run_sync(open_folder, spec.directory, spec.token)
+            # Not to be cancelled half way: the engine would go on making what nobody waits for.
+            with anyio.CancelScope(shield=True), anyio.fail_after(CREATE_SECONDS):
+                params = {"name": container_name(spec.lease)}
+                body = container_config(spec, plan)
+                await engine.json("POST", "containers/create", body, params=params)
+            await anyio.lowlevel.checkpoint()
+            await engine.json("POST", f"containers/{container_name(spec.lease)}/start")
+            return await self._address(engine, plan, spec)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self.remove(spec.lease)
+            if isinstance(error, EngineError):
+                raise SandboxUnavailable(
+                    f"the engine at {engine.url} started no sandbox: {error}; "
+                    "`greenroom sandbox doctor` looks at what boxes need"
+                ) from error
+            raise
+
+    async def remove(self, lease: str) -> None:
+        """Kill the container and remove it. One that is gone, or that somebody else removes just now, is fine."""
+        engine, _ = self._started()
+        path = f"containers/{container_name(lease)}"
+        with anyio.fail_after(REMOVE_SECONDS):
+            while True:
+                try:
+                    await engine.json("DELETE", path, params={"force": "true", "v": "true"})
+                except EngineError as error:
+                    if error.status == 404:
+                        return
+                    if error.status not in {409, 500}:
+                        raise SandboxUnavailable(
+                            f"the engine at {engine.url} does not remove a sandbox: {error}"
+                        ) from error
+                    await anyio.sleep(POLL_SECONDS)  # it is being removed, or was about to start: look again
+
+    async def boxes(self) -> Sequence[FoundBox]:
+        """All containers of this engine that carry a lease, whoever made them."""
+        engine, _ = self._started()
+        params = {"all": "true", "filters": _filters(label=[LEASE_LABEL])}
+        listed = await engine.json("GET", "containers/json", params=params)
+        return [
+            FoundBox(
+                one["Labels"][LEASE_LABEL],
+                one["Labels"].get(OWNER_LABEL, ""),
+                str(one.get("State", "")).lower() in {"running", "paused", "restarting"},
+            )
+            for one in listed
+        ]
+
+    async def endings(self) -> AsyncIterator[str]:
+        """The leases of containers that end or are removed, from now on, one as often as the engine tells of it."""
+        engine, _ = self._started()
+        params = {"filters": _filters(type=["container"], label=[LEASE_LABEL]), "stream": "true"}
+        async for event in engine.stream("events", method="GET", params=params):
+            lease = ((event.get("Actor") or {}).get("Attributes") or {}).get(LEASE_LABEL)
+            if lease and event.get("Action", event.get("status")) in GONE:
+                yield str(lease)
+
+    async def pause(self, lease: str) -> None:
+        """Freeze its processes. Raises `SandboxLost` when it is gone."""
+        await self._change(lease, "pause")
+
+    async def resume(self, lease: str) -> None:
+        """Let its processes run on. Raises `SandboxLost` when it is gone."""
+        await self._change(lease, "unpause")
+
+    # ------------------------------------------------------------------------------------------------------ parts
+
+    def _started(self) -> tuple[Engine, ContainerPlan]:
+        if self._engine is None or self._plan is None:
+            raise SandboxUnavailable("the docker backend is not started; call start() first")
+        return self._engine, self._plan
+
+    def _refuse_what_cannot_be(self, engine: Engine) -> None:
+        scheme = urlsplit(engine.url).scheme
+        if scheme != "unix":
+            raise SandboxUnavailable(
+                f"the engine at {engine.url} is on another machine, with which no socket can be shared: run Greenroom "
+                "there, or run a box there and name its URL as the backend"
+            )
+
+    async def _image(self, engine: Engine, *, podman: bool) -> str:
+        """The image's name, as this engine knows it."""
+        named = self._settings.image
+        name = f"localhost/{named}" if podman and named == OUR_IMAGE else named
+        found = await engine.image(name)
+        if found is None:
+            how = f"pull it (docker pull {named})" if self._official else "build it: greenroom sandbox build"
+            raise SandboxUnavailable(f"the engine at {engine.url} has no image {name}; {how}")
+        if not self._official and image_digest(found) != await to_thread.run_sync(inputs_digest):
+            raise SandboxUnavailable(
+                f"the image {name} was built for another version of Greenroom, whose tool server may differ; "
+                "build it again: greenroom sandbox build"
+            )
+        return name
+
+    async def _trust(self) -> str:
+        if self._settings.trusted_certificates is None:
+            return ""
+        from greenroom.sandbox.trust import spki_hashes
+
+        return ",".join(await to_thread.run_sync(spki_hashes, self._settings.trusted_certificates))
+
+    async def _address(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> BoxAddress:
+        if plan.port:
+            shown = await engine.json("GET", f"containers/{container_name(spec.lease)}/json")
+            port = published_port(shown)
+            if port is None:
+                raise await self._ended(engine, spec.lease, shown)
+            return BoxAddress(token=spec.token, url=f"http://127.0.0.1:{port}/fastapi")
+        await self._listening(engine, spec)
+        await to_thread.run_sync(close_folder, spec.directory)
+        return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+
+    async def _listening(self, engine: Engine, spec: BoxSpec) -> None:
+        """Wait for the socket, which another process makes: that can only be looked for."""
+        path = f"containers/{container_name(spec.lease)}/json"
+        with anyio.move_on_after(BOX_SECONDS):
+            for look in itertools.count(1):
+                if await to_thread.run_sync(is_listening, spec.directory):
+                    return
+                if look % LOOKS == 0 and not (shown := await engine.json("GET", path))["State"]["Running"]:
+                    raise await self._ended(engine, spec.lease, shown)
+                await anyio.sleep(POLL_SECONDS)
+        raise SandboxUnavailable(
+            f"a sandbox's tool server did not start within {BOX_SECONDS:g} s; is the host overloaded?"
+        )
+
+    async def _ended(self, engine: Engine, lease: str, shown: Mapping[str, Any]) -> SandboxUnavailable:
+        said = await engine.text(
+            f"containers/{container_name(lease)}/logs", {"stdout": "1", "stderr": "1", "tail": "20"}
+        )
+        state = shown["State"]
+        why = "it ran out of memory" if state.get("OOMKilled") else f"exit code {state.get('ExitCode')}"
+        return SandboxUnavailable(f"a sandbox ended while it started ({why}). Its last words:\n{tail(said)}")
+
+    async def _change(self, lease: str, action: str) -> None:
+        engine, _ = self._started()
+        try:
+            await engine.json("POST", f"containers/{container_name(lease)}/{action}")
+        except EngineError as error:
+            if error.status in {404, 409, 500}:
+                raise SandboxLost(f"the sandbox is gone, it cannot be {action}d: {error}") from error
+            raise SandboxUnavailable(
+                f"the engine at {engine.url} refuses to {action} a sandbox: {error}"
+            ) from error
+
+
+def _filters(**wanted: Sequence[str]) -> str:
+    return msgspec.json.encode(wanted).decode()

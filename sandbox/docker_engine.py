@@ -1,0 +1,256 @@
+"""One engine that speaks Docker's API, Docker or Podman: where it is, what it can do, and what is asked of it.
+
+aiodocker opens the connection and knows the API's version; the requests are made here, because boxes need some that it
+does not have (builds with a network, imports), and one way of telling errors apart.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from greenroom.actors.errors import SandboxUnavailable
+
+if TYPE_CHECKING:
+    from aiodocker import Docker
+    from aiohttp import ClientResponse
+
+ANSWER_SECONDS: Final = 60.0
+"""How long an engine may take for one request. Under load, starting a container has taken 10 s."""
+
+FRAME_BYTES: Final = 8
+
+HOW_TO_GET_ONE: Final = (
+    "install Docker (on Debian or Ubuntu: apt-get install docker.io) or Podman (apt-get install podman, then "
+    "`systemctl --user start podman.socket`), or name the engine's socket in DOCKER_HOST; without an engine the local "
+    "backend isolates boxes with bubblewrap"
+)
+
+
+class EngineError(Exception):
+    """The engine refused. `status`: HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineFacts(Struct, frozen=True, kw_only=True):
+    """What an engine says of itself. `machine`: as wheels call it."""
+
+    name: str
+    version: str
+    machine: str
+    podman: bool
+    rootless: bool
+
+
+class Engine:
+    """A connection to one engine. `url`: `unix:///…` or `tcp://…`. Made and used on one event loop."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._docker: Docker | None = None
+        self._facts: EngineFacts | None = None
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.url}>"
+
+    async def open(self) -> EngineFacts:
+        """Connect, and ask what it is. Doing it twice is fine. Raises `SandboxUnavailable` when it does not answer."""
+        if self._facts is not None:
+            return self._facts
+        from aiodocker import Docker
+
+        docker = Docker(self.url)
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                version = await docker.version()
+                self._docker = docker
+                info = await self.json("GET", "info")
+        except BaseException as error:
+            self._docker = None
+            with anyio.CancelScope(shield=True):
+                await docker.close()
+            if isinstance(error, (*_connection_errors(), EngineError)):
+                raise SandboxUnavailable(
+                    f"the engine at {self.url} does not answer: {error}; is it running, and may this user talk to it? "
+                    f"Otherwise {HOW_TO_GET_ONE}"
+                ) from error
+            raise
+        self._facts = _facts(version, info)
+        return self._facts
+
+    async def close(self) -> None:
+        """Let go of the connection. Doing it twice is fine."""
+        docker, self._docker, self._facts = self._docker, None, None
+        if docker is not None:
+            await docker.close()
+
+    async def json(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One request; the answer, None when there is none to read. Raises `EngineError`, `SandboxUnavailable`."""
+        with anyio.fail_after(ANSWER_SECONDS):
+            async with self._request(method, path, params=params, json=body) as response:
+                raw = await response.read()
+        return msgspec.json.decode(raw) if raw.strip() else None
+
+    async def text(self, path: str, params: Mapping[str, str]) -> str:
+        """What a container has written, of `…/logs`. Raises `EngineError`."""
+        with anyio.fail_after(ANSWER_SECONDS):
+            async with self._request("GET", path, params=params) as response:
+                return _unframed(await response.read())
+
+    async def stream(
+        self,
+        path: str,
+        *,
+        method: str = "POST",
+        params: Mapping[str, str] | None = None,
+        body: Path | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A request whose answer is a line of JSON for each step; `body`: a file that is sent.
+
+        Raises `EngineError`, also for a line that tells of one.
+        """
+        opened = None if body is None else await anyio.to_thread.run_sync(body.open, "rb")
+        headers = {"Content-Type": "application/x-tar"}
+        try:
+            async with self._request(method, path, params=params, data=opened, headers=headers) as response:
+                async for line in _lines(response):
+                    yield line
+        finally:
+            if opened is not None:
+                opened.close()
+
+    async def has_image(self, name: str) -> bool:
+        """Whether the engine has this image."""
+        return await self.image(name) is not None
+
+    async def image(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of an image; None when it has none of this name."""
+        try:
+            found: dict[str, Any] = await self.json("GET", f"images/{name}/json")
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[ClientResponse]:
+        if self._docker is None:
+            raise SandboxUnavailable("the backend is not started; call start() first")
+        from aiohttp import ClientTimeout
+
+        docker = self._docker
+        url = f"{docker.docker_host}/{docker.api_version}/{path}"
+        try:
+            async with docker.session.request(method, url, timeout=ClientTimeout(), **options) as response:
+                if response.status >= 400:
+                    raise EngineError(response.status, _message(await response.read()))
+                yield response
+        except _connection_errors() as error:
+            raise SandboxUnavailable(f"the engine at {self.url} is gone: {error}; start it again") from error
+
+
+async def _lines(response: ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    async for raw in response.content:
+        if not raw.strip():
+            continue
+        line: dict[str, Any] = msgspec.json.decode(raw)
+        if "error" in line:
+            raise EngineError(0, str(line["error"]))
+        yield line
+
+
+def _unframed(raw: bytes) -> str:
+    """A log's text: engines put eight bytes before each piece, the last four of which are its length."""
+    pieces = []
+    while len(raw) >= FRAME_BYTES and raw[0] in {0, 1, 2}:
+        end = FRAME_BYTES + int.from_bytes(raw[4:FRAME_BYTES], "big")
+        pieces.append(raw[FRAME_BYTES:end])
+        raw = raw[end:]
+    return b"".join([*pieces, raw]).decode(errors="replace")
+
+
+def _message(raw: bytes) -> str:
+    try:
+        answer = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return raw.decode(errors="replace").strip()
+    said = answer.get("message") or answer.get("cause") if isinstance(answer, dict) else answer
+    return str(said)
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    from aiodocker import DockerError
+    from aiohttp import ClientConnectionError, ClientPayloadError
+
+    return (DockerError, ClientConnectionError, ClientPayloadError, TimeoutError, OSError)
+
+
+def _facts(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineFacts:
+    components = [str(part.get("Name", "")) for part in version.get("Components") or ()]
+    podman = any("podman" in name.lower() for name in components)
+    arch = str(version.get("Arch", ""))
+    machines = {"amd64": "x86_64", "arm64": "aarch64"}
+    return EngineFacts(
+        name="Podman" if podman else "Docker",
+        version=str(version.get("Version", "")),
+        machine=machines.get(arch, arch),
+        podman=podman,
+        rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
+    )
+
+
+def usual_sockets(environ: Mapping[str, str] = os.environ) -> Sequence[Path]:
+    """Where Docker and Podman listen when nothing else is said, in the order they are tried."""
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    return (
+        Path("/run/docker.sock"),
+        Path("/var/run/docker.sock"),
+        Path("~/.docker/run/docker.sock").expanduser(),
+        runtime / "docker.sock",
+        runtime / "podman/podman.sock",
+        Path("/run/podman/podman.sock"),
+    )
+
+
+async def engine_url(chosen: str | None, environ: Mapping[str, str] = os.environ) -> str:
+    """The engine to use: the chosen one, `DOCKER_HOST`, or the first usual place that has a socket for this user.
+
+    Raises `SandboxUnavailable` when there is none.
+    """
+    named = chosen or environ.get("DOCKER_HOST")
+    if named:
+        return named
+    places = usual_sockets(environ)
+    usable = await anyio.to_thread.run_sync(lambda: [path for path in places if _is_usable(path)])
+    if usable:
+        return f"unix://{usable[0]}"
+    raise SandboxUnavailable(
+        f"no container engine is found (looked at {', '.join(map(str, places))}): {HOW_TO_GET_ONE}"
+    )
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(found.st_mode) and os.access(path, os.R_OK | os.W_OK)
