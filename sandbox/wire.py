@@ -8,7 +8,6 @@ Rule 3: what a tool answers is a `ToolResult`, its failures too; errors are for 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -34,7 +33,7 @@ FORM_BOUNDARY: Final = "greenroom-"
 """Begins the line that parts a form; the carrier's random word follows."""
 
 
-_ABOUT_TOKEN: Final = re.compile("token|authorization", re.IGNORECASE)
+_ABOUT_TOKEN: Final = {"Missing or invalid authorization header", "Invalid secret token"}
 _PATH_PART: Final = 'name="paths"'
 _FILE_PART: Final = 'name="files"; filename="file"\r\nContent-Type: application/octet-stream'
 
@@ -228,7 +227,7 @@ def _refuse(status: int, body: bytes, *, files: bool = False) -> None:
     if 200 <= status < 300:
         return
     reason = _reason(body)
-    if status == 403 and _ABOUT_TOKEN.search(reason):
+    if status == 403 and reason in _ABOUT_TOKEN:
         raise SandboxUnavailable(
             f"the sandbox refused our token ({reason}); for a box of your own set GREENROOM_SANDBOX_TOKEN to its "
             "SECRET_TOKEN"
@@ -264,7 +263,7 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 def _is_part(part: Any) -> bool:
     match part:
         case {"type": "text", "text": str()}:
-            return isinstance(part.get("description", ""), str)
+            return isinstance(part.get("description") or "", str)
         case {"type": "image", "data": str(), "mimeType": str()}:
             return True
         case {"type": str(kind)}:

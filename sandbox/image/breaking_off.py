@@ -1,0 +1,62 @@
+"""Work that must be tidied up when nobody waits for it any more: a command's processes, a kernel's cell.
+
+A caller that goes away cancels the task that serves it. What that task had started must not be dropped where it is:
+it is told to break off, and waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Halt:
+    """When work must break off: at a moment of the loop's clock, or when its caller has gone."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.abandoned = asyncio.Event()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, 0 when it is over."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    async def before(self, awaitable: Awaitable[Any]) -> bool:
+        """Wait for this. False: it was time to break off first, and the awaitable was cancelled.
+
+        Raises what the awaitable raises.
+        """
+        waited = asyncio.ensure_future(awaitable)
+        gone = asyncio.ensure_future(self.abandoned.wait())
+        try:
+            await asyncio.wait({waited, gone}, timeout=self.left, return_when=asyncio.FIRST_COMPLETED)
+            if waited.done():
+                await waited
+                return True
+            return False
+        finally:
+            waited.cancel()
+            gone.cancel()
+
+
+async def carried_out(work: Callable[[Halt], Coroutine[Any, Any, T]], seconds: float) -> T:
+    """Run work that watches a `Halt` to its end, in a task of its own. When the caller is cancelled the work is told to
+    break off, and the cancellation goes on when it has."""
+    halt = Halt(seconds)
+    task = asyncio.ensure_future(work(halt))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        halt.abandoned.set()
+        while not task.done():
+            try:
+                await asyncio.shield(asyncio.wait({task}))
+            except asyncio.CancelledError:
+                continue  # said once is enough: the work is breaking off, in a bounded time
+        if not task.cancelled():
+            task.exception()  # nobody is there to be told
+        raise
