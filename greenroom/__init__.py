@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependency,
         NotServing,
         Overloaded,
+        SandboxError,
         SessionBusy,
         TurnNotFound,
         Unauthenticated,
@@ -61,11 +62,15 @@ if TYPE_CHECKING:
     )
     from greenroom.actors.session import Session
     from greenroom.app import AgentApp
+    from greenroom.sandbox.base_sandbox import BaseSandbox
+    from greenroom.sandbox.browser_sandbox import BrowserSandbox
+    from greenroom.sandbox.settings import EgressRules, SandboxSettings
     from greenroom.services.agent_state import InMemoryStateService
     from greenroom.services.conversation_store import InMemoryConversations
     from greenroom.services.local_model import LocalModel
     from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.memory_store import InMemoryStore
+    from greenroom.services.sandbox_service import SandboxService
     from greenroom.services.session_history import InMemorySessionHistoryService
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
@@ -83,6 +88,7 @@ _HOME = {
         "MissingDependency",
         "NotServing",
         "Overloaded",
+        "SandboxError",
         "SessionBusy",
         "TurnNotFound",
         "Unauthenticated",
@@ -125,11 +131,15 @@ _HOME = {
     ),
     "greenroom.actors.session": ("Session",),
     "greenroom.app": ("AgentApp",),
+    "greenroom.sandbox.base_sandbox": ("BaseSandbox",),
+    "greenroom.sandbox.browser_sandbox": ("BrowserSandbox",),
+    "greenroom.sandbox.settings": ("EgressRules", "SandboxSettings"),
     "greenroom.services.agent_state": ("InMemoryStateService",),
     "greenroom.services.local_model": ("LocalModel",),
     "greenroom.services.conversation_store": ("InMemoryConversations",),
     "greenroom.services.memory_responses": ("InMemoryResponseStore",),
     "greenroom.services.memory_store": ("InMemoryStore",),
+    "greenroom.services.sandbox_service": ("SandboxService",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
     "greenroom.transports.transport": ("Host", "Transport"),
@@ -145,11 +155,14 @@ __all__ = [
     "AiohttpServer",
     "ArgumentsDelta",
     "Audio",
+    "BaseSandbox",
+    "BrowserSandbox",
     "ConfigurationError",
     "Content",
     "ContinuationNotFound",
     "Data",
     "Disconnect",
+    "EgressRules",
     "File",
     "FrameworkAdapter",
     "FunctionTool",
@@ -174,6 +187,9 @@ __all__ = [
     "Overloaded",
     "PartDone",
     "Refusal",
+    "SandboxError",
+    "SandboxService",
+    "SandboxSettings",
     "Session",
     "SessionBusy",
     "SessionKey",

@@ -29,7 +29,7 @@ _STATE = _from("greenroom.services.agent_state", "InMemoryStateService", "StateS
 _HISTORY = _from(
     "greenroom.services.session_history", "InMemorySessionHistoryService", "SessionHistoryService"
 )
-_SANDBOX_SERVICE = _from("greenroom.sandbox", "SandboxService", "SandboxServiceFactory")
+_SANDBOX_SERVICE = _from("greenroom.services.sandbox_service", "SandboxService")
 _SCHEMAS = _from("greenroom", "AgentRequest") | _from(
     "greenroom.compat_schemas",
     "AgentResponse",
@@ -98,7 +98,10 @@ _CALL = "greenroom.actors.messages.ToolCall(call_id, name, arguments, server_lab
 _CALL_OUTPUT = (
     "greenroom.actors.messages.ToolOutput(call_id, name, output, server_label) is what a tool gave back"
 )
-_SANDBOX = "it comes with the sandbox, which this version does not have yet"
+_SANDBOX = (
+    "boxes are made as greenroom.sandbox.SandboxSettings says: BrowserSandbox(settings=…), SandboxService(settings=…), "
+    "or the environment's GREENROOM_SANDBOX…"
+)
 _PROTOCOLS = "other protocols than /process come in a later version"
 
 ADVICE: Final[Mapping[str, str]] = {
@@ -120,6 +123,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "RedisSessionHistoryService": _DURABLE,
     "RedisStateService": _DURABLE,
     "Runner": "AgentApp runs by itself: `app.run()`, or `async with app: async for event in app.process(…)`",
+    "SandboxServiceFactory": "make the service: SandboxService()",
     "SequenceNumberGenerator": "events are numbered by Greenroom",
     "SessionHistoryServiceFactory": "make the service you mean: InMemorySessionHistoryService()",
     "StateServiceFactory": "make the service you mean: InMemoryStateService()",
@@ -133,7 +137,7 @@ AREAS: Final[Mapping[str, str]] = {
     "adapters.agentscope.long_term_memory": _MEMORY,
     "adapters.agentscope.message": "the handler gets `msgs` as AgentScope's messages, and yields such messages",
     "adapters.agentscope.stream": "the handler yields AgentScope's own messages",
-    "adapters.agentscope.tool": "use `toolkit.register_tool_function`; the tools of sandboxes come with the sandbox",
+    "adapters.agentscope.tool": "use `toolkit.register_tool_function(box.browser_navigate)`; it needs no adapter",
     "adapters.autogen": _TEXT,
     "adapters.agno": _TEXT,
     "adapters.langgraph": _TEXT,

@@ -1,44 +1,23 @@
-"""The sandbox's names, until the sandbox is here.
+"""Kinds of sandboxes that AgentScope Runtime has and Greenroom has not.
 
 An application may import them and go as far as it does without one; making one says what is missing and what to do.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from greenroom.actors.errors import MissingDependency
 
 
-def refuse(name: str) -> NoReturn:
-    """Raise `MissingDependency`: `name` cannot be had yet."""
-    raise MissingDependency(
-        f"{name} comes with the sandbox, which this version of Greenroom does not have yet; "
-        "leave out the tools that need it (all else of the application runs), or wait for the version that has it"
-    )
-
-
 class MissingSandbox:
-    """What is not here yet. Making one raises `MissingDependency`."""
+    """A kind that is not here. Making one raises `MissingDependency`."""
 
     def __init__(self, *_args: Any, **_options: Any) -> None:
-        refuse(type(self).__name__)
-
-
-class BaseSandbox(MissingSandbox):
-    """A container that runs Python and shell commands."""
-
-
-class BaseSandboxAsync(MissingSandbox):
-    """The same for asynchronous code."""
-
-
-class BrowserSandbox(MissingSandbox):
-    """A container with a browser."""
-
-
-class BrowserSandboxAsync(MissingSandbox):
-    """The same for asynchronous code."""
+        raise MissingDependency(
+            f"{type(self).__name__}: Greenroom has browser sandboxes and base sandboxes (Python and a shell), both "
+            "with files (`box.fs`); use BrowserSandbox or BaseSandbox, or leave out the tools that need it"
+        )
 
 
 class FilesystemSandbox(MissingSandbox):
@@ -63,16 +42,3 @@ class MobileSandbox(MissingSandbox):
 
 class MobileSandboxAsync(MissingSandbox):
     """The same for asynchronous code."""
-
-
-class SandboxService(MissingSandbox):
-    """Gives each session its sandboxes."""
-
-
-class SandboxServiceFactory(MissingSandbox):
-    """Makes a `SandboxService` by name."""
-
-    @classmethod
-    async def create(cls, *_args: Any, **_options: Any) -> SandboxService:
-        """Raises `MissingDependency`."""
-        refuse(cls.__name__)
