@@ -1,0 +1,121 @@
+"""What a model sees of a page, and finding again what it saw there."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from playwright.async_api import Error
+from playwright.async_api import TimeoutError as PageTimeout
+
+from greenroom.sandbox.image.answers import ToolError, one_line
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator
+
+    from greenroom.sandbox.image.pages import Pages
+    from greenroom.sandbox.image.tab import Tab
+
+SNAPSHOT_BYTES: Final = 60_000
+"""Some 15,000 to 20,000 tokens."""
+SNAPSHOT_SECONDS: Final = 15.0
+OVERVIEW_DEPTH: Final = 6
+FIND_SECONDS: Final = 5.0
+_TRIES: Final = 3
+_REF: Final = re.compile(r"\[?(?:ref=)?((?:f\d+)?e\d+)\]?")
+
+
+async def page_state(pages: Pages, *, ref: str | None = None, depth: int | None = None) -> str:
+    """The current page for a model: address, title, tree of elements. What a dialog hides is left out."""
+    tab = pages.current
+    root = await find(tab, ref, "the part") if ref else None
+    if tab.dialog is not None:
+        return f"{await tab_list(pages)}{_head(tab, '')}"
+    tree = await _tree(tab, root, depth)
+    title = await tab.title()
+    return f"{await tab_list(pages)}{_head(tab, title)}\n- Page Snapshot:\n```yaml\n{cut(tree)}\n```"
+
+
+async def tab_list(pages: Pages, *, always: bool = False) -> str:
+    """The tabs, if there are several."""
+    if len(pages.tabs) < 2 and not always:
+        return ""
+    lines = []
+    for number, tab in enumerate(pages.tabs, 1):
+        mark = "(current) " if tab is pages.current_or_none() else ""
+        lines.append(f"- {number}: {mark}[{await _title(tab)}] ({one_line(tab.page.url)})\n")
+    return (
+        f"### Open tabs\n{''.join(lines)}### Current tab\n"
+        if not always
+        else f"### Open tabs\n{''.join(lines)}"
+    )
+
+
+async def find(tab: Tab, ref: str, element: str) -> Locator:
+    """The element of that ref. Raises `ToolError` at once when it is no longer there."""
+    matched = _REF.fullmatch(ref.strip())
+    if matched is None:
+        raise ToolError(f"{one_line(ref)!r} is no ref. Take it from the snapshot: for [ref=e12] it is e12.")
+    locator = tab.page.get_by_ref(matched[1])
+    try:
+        found = await locator.count()
+    except Error as error:
+        if tab.page.is_closed() or "crash" in error.message.lower():
+            raise
+        found = 0  # its frame is gone
+    if not found:
+        raise ToolError(
+            f"{named(element, matched[1])} is not on the page (any more): refs are good only until the page changes. "
+            "Call browser_snapshot and use the ref it has now."
+        )
+    return locator
+
+
+def named(element: str, ref: str) -> str:
+    """How an answer calls an element."""
+    return f"{one_line(element)} ({ref})" if element else ref
+
+
+def cut(tree: str) -> str:
+    """As much of it as a model is given, with what to do about the rest."""
+    data = tree.encode()
+    if len(data) <= SNAPSHOT_BYTES:
+        return tree
+    kept = data[:SNAPSHOT_BYTES].decode(errors="ignore")
+    end = kept.rfind("\n")
+    if end > len(kept) // 2:  # else one line is most of it
+        kept = kept[:end]
+    return (
+        f"{kept}\n# Cut: the first {SNAPSHOT_BYTES // 1000} of {len(data) // 1000} kB are shown. For a part, call "
+        "browser_snapshot with the ref of an element that contains it; for an overview, with a depth, such as "
+        f"{OVERVIEW_DEPTH}."
+    )
+
+
+def _head(tab: Tab, title: str) -> str:
+    return f"- Page URL: {one_line(tab.page.url, 2000)}\n- Page Title: {title}"
+
+
+async def _title(tab: Tab) -> str:
+    try:
+        return await tab.title()
+    except Error:
+        return ""  # it is just being closed or replaced
+
+
+async def _tree(tab: Tab, root: Locator | None, depth: int | None) -> str:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            source = root or tab.page
+            return await source.aria_snapshot(mode="ai", depth=depth, timeout=SNAPSHOT_SECONDS * 1000)
+        except PageTimeout:
+            raise ToolError(
+                f"The page was too busy, or is too large, to be seen within {SNAPSHOT_SECONDS:.0f} s. Call "
+                f"browser_snapshot with a depth, such as {OVERVIEW_DEPTH}, or again a little later."
+            ) from None
+        except Error:
+            # Another page took its place in the meantime.
+            if attempt == _TRIES or tab.page.is_closed():
+                raise
+            await tab.page.wait_for_load_state("domcontentloaded", timeout=SNAPSHOT_SECONDS * 1000)
+    raise AssertionError("unreachable")
