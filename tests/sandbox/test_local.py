@@ -1,0 +1,28 @@
+"""The local backend: bubblewrap's boxes pass the kit of backends."""
+
+import os
+import shutil
+import signal
+
+import anyio
+import pytest
+
+from greenroom.sandbox.backend import Backend
+from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.local_records import Records
+from greenroom.sandbox.settings import SandboxSettings
+from kits.backend_kit import BackendKit
+
+if shutil.which("bwrap") is None:
+    pytest.skip("needs bubblewrap: apt-get install bubblewrap", allow_module_level=True)
+
+
+class TestLocalBackend(BackendKit):
+    def backend(self) -> Backend:
+        return LocalBackend(SandboxSettings())
+
+    async def kill(self, backend: Backend, lease: str) -> None:
+        record = await anyio.to_thread.run_sync(Records().read, lease)
+        assert record is not None
+        assert record.first is not None
+        os.kill(record.first.pid, signal.SIGKILL)
