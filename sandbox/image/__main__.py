@@ -25,7 +25,7 @@ def main() -> None:
 
     import asyncio
 
-    from greenroom.sandbox.image.server import serve
+    from greenroom.sandbox.image.serving import serve
 
     asyncio.run(serve(options, listening))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from greenroom.sandbox.image.cells import Cells
 from greenroom.sandbox.image.options import BoxOptions
 from greenroom.sandbox.image.output import Answer, told
-from greenroom.sandbox.image.processes import belonging, end
+from greenroom.sandbox.image.processes import belonging, bury, dead_orphans, end
 from greenroom.sandbox.image.relay import Relay
 from greenroom.sandbox.image.shell import Shell
 from greenroom.sandbox.image.workspace import Workspace
@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 OWN_VARIABLES: Final = ("GREENROOM_BOX", "SECRET_TOKEN")
 """What begins like these is the tool server's, not for the programs it runs."""
+
+
+NOTICED_SECONDS: Final = 1.0
+"""After so long a dead child is nobody's who would wait for it."""
 
 
 class BrowserFailed(Exception):
@@ -40,6 +44,8 @@ class Box:
         self._relay = None if egress is None else Relay(egress, options.relay_port)
         self.browser: BrowserTools | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._burying: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._burying.set_result(None)
 
     async def start(self) -> None:
         """Be ready for calls; the browser goes on starting, and calls for it wait."""
@@ -74,6 +80,7 @@ class Box:
         if self.browser is not None:
             await self.browser.stop()
         await self._end_programs()
+        self._burying.cancel()
         if self._relay is not None:
             await self._relay.stop()
         self.workspace.close()
@@ -88,7 +95,7 @@ class Box:
 
     async def _end_programs(self) -> None:
         await self.cells.stop()
-        if not await asyncio.to_thread(end, partial(belonging, mark="")):
+        if not await asyncio.to_thread(end, partial(belonging, mark="", since=0)):
             logger.warning("some processes could not be killed")
         self.shell.stop()
 
@@ -132,9 +139,20 @@ class Box:
         text = arguments.get(name)
         if not isinstance(text, str) or not text.strip():
             raise TypeError(f"{tool} needs `{name}`, a text")
-        if tool == "run_ipython_cell":
-            return await self.cells.run(text, seconds)
-        return await self.shell.run(text, seconds)
+        try:
+            if tool == "run_ipython_cell":
+                return await self.cells.run(text, seconds)
+            return await self.shell.run(text, seconds)
+        finally:
+            if self._burying.done():
+                self._burying = asyncio.create_task(_bury_orphans())
+
+
+async def _bury_orphans() -> None:
+    dead = await asyncio.to_thread(dead_orphans)
+    if dead:
+        await asyncio.sleep(NOTICED_SECONDS)
+        bury(dead & await asyncio.to_thread(dead_orphans))
 
 
 BASE: Final = {"run_ipython_cell": "code", "run_shell_command": "command"}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from greenroom.sandbox.image.breaking_off import Halt, carried_out
 from greenroom.sandbox.image.cell_output import CellOutput
 from greenroom.sandbox.image.output import Answer, told
-from greenroom.sandbox.image.processes import MARK, Process, belonging, end, ticks_now
+from greenroom.sandbox.image.processes import MARK, Process, Processes, belonging, end, ticks_now
 
 if TYPE_CHECKING:
     from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -109,6 +109,7 @@ class Cells:
         reading.cancel()
         await asyncio.wait({reading})
         await self.stop()
+        await kernel.end_children(since)
         return (
             f"[stopped after {seconds:g} s: the cell had not ended and did not heed its interruption, so Python was "
             "ended: all variables are gone; the next cell starts anew]"
@@ -153,7 +154,7 @@ class _Kernel:
         """End it and what its cells have started."""
         if self._client is not None:
             self._client.stop_channels()
-        await asyncio.to_thread(end, partial(belonging, mark=self._mark))
+        await asyncio.to_thread(end, partial(belonging, mark=self._mark, since=ticks_now()))
         if self._manager is not None and self._manager.has_kernel:
             await self._manager.shutdown_kernel(now=True)
         if self._sockets is not None:
@@ -207,10 +208,10 @@ class _Kernel:
         """Kill what was started since, the kernel left out."""
         await asyncio.to_thread(end, partial(self._children, since=since))
 
-    def _children(self, processes: Mapping[int, Process], since: int) -> list[Process]:
+    def _children(self, processes: Processes, since: int) -> list[Process]:
         kernel = getattr(getattr(self._manager, "provisioner", None), "pid", None)
         return [
             process
-            for process in belonging(processes, self._mark)
+            for process in belonging(processes, self._mark, since)
             if process.pid != kernel and process.started >= since
         ]

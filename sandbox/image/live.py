@@ -28,7 +28,6 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import WSMsgType
 from playwright.async_api import Error
 
 from greenroom.sandbox.image.answers import ToolError
@@ -157,6 +156,8 @@ class Viewer:
             await self._websocket.send_str(text)
 
     async def _listen(self) -> None:
+        from aiohttp import WSMsgType  # here, so that the browser starts before the server is imported
+
         async for message in self._websocket:
             if message.type is not WSMsgType.TEXT:
                 continue

@@ -1,5 +1,9 @@
-"""Which processes belong to a call, and their end. They are known by a mark in their environment, which children
-inherit, by their session, and by their parents: each alone can be shaken off, by accident too (`env -i`, `setsid`)."""
+"""Which processes belong to a call, and their end.
+
+They are known by a mark in their environment, which children inherit, by their session, and by their parents. Each can
+be shaken off, by accident too (`env -i`, `setsid`, a parent that ends), so all are looked at. Who shakes off all three
+becomes a child of this server, which adopts orphans, and is known by that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +23,8 @@ END_SECONDS: Final = 5.0
 
 LOOK_AGAIN_SECONDS: Final = 0.01
 
+DEAD: Final = {b"Z", b"X"}
+
 
 @dataclass(frozen=True)
 class Process:
@@ -27,14 +34,28 @@ class Process:
     parent: int
     session: int
     started: int
-    marks: bytes
+    state: bytes
+    environ: bytes
+
+    def carries(self, mark: str) -> bool:
+        """Whether it has the mark; an empty one stands for any."""
+        sought = f"{MARK}={mark}".encode() + (b"\0" if mark else b"")
+        return self.environ.startswith(sought) or b"\0" + sought in self.environ
 
 
-def running() -> dict[int, Process]:
-    """All processes that can be seen, but those that have ended and only wait to be counted. Reads files: call it in a
-    thread."""
-    found = (_process(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdecimal())
-    return {process.pid: process for process in found if process is not None}
+Processes = Mapping[int, Process]
+
+
+def running() -> Processes:
+    """All processes that can be seen, but the dead. Reads files: call it in a thread."""
+    return {process.pid: process for process in _all() if process.state not in DEAD}
+
+
+def _all() -> Iterable[Process]:
+    for path in Path("/proc").iterdir():
+        process = _process(int(path.name)) if path.name.isdecimal() else None
+        if process is not None:
+            yield process
 
 
 def _process(pid: int) -> Process | None:
@@ -43,11 +64,9 @@ def _process(pid: int) -> Process | None:
         environ = _environ(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in brackets, may hold anything; the fields after it are numbers. The first is the state.
+    # The name, in brackets, may hold anything; the fields after it are single words. The first is the state.
     fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in {b"Z", b"X"}:
-        return None
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), environ)
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0], environ)
 
 
 def _environ(pid: int) -> bytes:
@@ -62,16 +81,13 @@ def ticks_now() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
-def belonging(processes: Mapping[int, Process], mark: str, leader: int | None = None) -> set[Process]:
-    """Those that carry the mark, those of the leader's session, and all their descendants.
-
-    An empty mark: those that carry any.
-    """
-    sought = f"{MARK}={mark}".encode() + (b"\0" if mark else b"")
+def belonging(processes: Processes, mark: str, since: int, leader: int | None = None) -> set[Process]:
+    """Those that carry the mark (an empty one: any), those of the leader's session, orphans since that have hidden, and
+    all their descendants. Orphans of another call of the same time cannot be told apart, and are found too."""
     found = {
         process
         for process in processes.values()
-        if process.marks.startswith(sought) or b"\0" + sought in process.marks or process.session == leader
+        if process.session == leader or process.carries(mark) or _hiding(process, since)
     }
     pids = {process.pid for process in found}
     pids |= {leader} if leader is not None else set()
@@ -84,7 +100,22 @@ def belonging(processes: Mapping[int, Process], mark: str, leader: int | None = 
     return found
 
 
-def end(which: Callable[[Mapping[int, Process]], Iterable[Process]]) -> bool:
+def _hiding(process: Process, since: int) -> bool:
+    """Whether it was adopted and has no mark. The server's own children are of its session, or have a mark; before they
+    begin their own program they have its environment."""
+    return (
+        _adopted(process)
+        and process.started >= since
+        and not process.carries("")
+        and process.environ != _environ(os.getpid())
+    )
+
+
+def _adopted(process: Process) -> bool:
+    return process.parent == os.getpid() and process.session != os.getsid(0)
+
+
+def end(which: Callable[[Processes], Iterable[Process]]) -> bool:
     """Kill these until there are none, looking again for what they started meanwhile. Blocks: call it in a thread.
 
     False: some are still there after `END_SECONDS`.
@@ -103,15 +134,24 @@ def end(which: Callable[[Mapping[int, Process]], Iterable[Process]]) -> bool:
 
 
 def _kill(process: Process) -> None:
-    try:
+    with suppress(ProcessLookupError):
         handle = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        now = _process(process.pid)
-        if now is not None and now.started == process.started:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(handle)
+        try:
+            now = _process(process.pid)
+            if now is not None and now.started == process.started:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+
+def dead_orphans() -> set[Process]:
+    """Dead children of this process. Those that it started itself are among them for a moment only, until who waits for
+    them has noticed. Reads files: call it in a thread."""
+    return {process for process in _all() if process.state in DEAD and _adopted(process)}
+
+
+def bury(dead: Iterable[Process]) -> None:
+    """Take notice of the adopted that have died, or they count as processes for ever."""
+    for process in dead:
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import logging
-import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiohttp import web
 
 from greenroom.sandbox.image.box import BASE, Box, BrowserFailed
-from greenroom.sandbox.image.options import BoxOptions
 from greenroom.sandbox.image.refusals import Refused, asking_for, json_of, seconds_of
 from greenroom.sandbox.image.tool_schemas import BASE_TOOLS, BROWSER_TOOLS
 from greenroom.sandbox.image.workspace_routes import WorkspaceRoutes
@@ -27,33 +23,19 @@ BODY_BYTES: Final = 16 * 1024 * 1024
 STOP_SECONDS: Final = 5.0
 """How long calls under way may take to break off at the end."""
 
-PR_SET_DUMPABLE: Final = 4
 
-
-async def serve(options: BoxOptions, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    _close_to_others()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    box = Box(options)
+@asynccontextmanager
+async def served(box: Box, listening: socket.socket) -> AsyncIterator[None]:
+    """Answer what comes to the socket. At the end calls under way are cancelled, and break off."""
     runner = web.AppRunner(
         application(box), handler_cancellation=True, access_log=None, shutdown_timeout=STOP_SECONDS
     )
     try:
-        await box.start()
         await runner.setup()
         await web.SockSite(runner, listening).start()
-        await stopped.wait()
+        yield
     finally:
         await runner.cleanup()
-        await box.stop()
-
-
-def _close_to_others() -> None:
-    """What runs in the box is of the same user: keep it from looking into this process, where the token is."""
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def application(box: Box) -> web.Application:

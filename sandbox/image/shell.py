@@ -18,7 +18,7 @@ from typing import Final
 
 from greenroom.sandbox.image.breaking_off import Halt, carried_out
 from greenroom.sandbox.image.output import Answer, Kept, answered, text_part, told
-from greenroom.sandbox.image.processes import MARK, belonging, end
+from greenroom.sandbox.image.processes import MARK, belonging, end, ticks_now
 
 READ_BYTES: Final = 65536
 """A pipe holds no more: what a command wrote before it ended is in one reading."""
@@ -45,7 +45,7 @@ class Shell:
             pipe.close()
 
     async def _run(self, command: str, seconds: float, halt: Halt) -> Answer:
-        mark = secrets.token_hex(16)
+        mark, since = secrets.token_hex(16), ticks_now()
         out, err = _Pipe(self._pipes), _Pipe(self._pipes)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -69,7 +69,8 @@ class Shell:
             out.started()
             err.started()
         ended = await halt.before(process.wait())
-        gone = ended or await asyncio.to_thread(end, partial(belonging, mark=mark, leader=process.pid))
+        its = partial(belonging, mark=mark, since=since, leader=process.pid)
+        gone = ended or await asyncio.to_thread(end, its)
         if not ended and gone:
             await process.wait()
         return _result(process.returncode, out, err, "" if ended else _stopped(seconds, gone))

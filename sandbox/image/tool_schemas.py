@@ -198,7 +198,7 @@ _OBSERVATIONS: Final[Mapping[str, Schema]] = {
         {"index": _whole("The tab's number in browser_tab_list; the first is 1.")},
     ),
     "browser_tab_close": _tool(
-        "Close a tab.",
+        "Close a tab. If it was the current one, the one before it becomes that.",
         optional={
             "index": _whole(
                 "The tab's number in browser_tab_list; the first is 1. Without one, the current tab."
@@ -218,8 +218,8 @@ BASE_TOOLS: Final[Mapping[str, Schema]] = {
     ),
     "run_shell_command": _tool(
         "Run a command in bash in the sandbox, in the workspace folder, and get its output, errors and exit code. "
-        "Each command has a shell of its own: directories and variables do not stay. What it leaves in the background "
-        "is ended.",
+        "Each command has a shell of its own: directories and variables do not stay. To keep a server running, "
+        "start it in the background (`command > log 2>&1 &`); a command that takes too long is ended with all it started.",
         {"command": _text("The command line, for example `ls -l | head`.")},
     ),
 }
