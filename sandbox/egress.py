@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from greenroom.sandbox.egress_bodies import Body, begins_like_the_web
-from greenroom.sandbox.egress_dial import CHUNK, Resolver, Streams, SystemResolver, dial
+from greenroom.sandbox.egress_dial import CHUNK, Lookups, Resolver, Streams, SystemResolver, dial
 from greenroom.sandbox.egress_refusal import Refusal, forbidden
 from greenroom.sandbox.egress_relay import relay_exchange, relay_tunnel, send
 from greenroom.sandbox.egress_request import HEAD_END, PlainRequest, TunnelRequest, find_head_end, read_head
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 BACKLOG: Final = 64
 LOOKUPS_AT_A_TIME: Final = 4
-"""Of one box: slow names of one do not keep others from looking up theirs."""
+"""Of one box."""
 LAST_WORD_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 """After the system had no file descriptors left."""
@@ -102,7 +102,7 @@ class EgressFilter:
                 serving.cancel()
                 await asyncio.wait([serving])
                 listening.close()
-                listener.log_repeated()
+                listener.close()
                 await anyio.to_thread.run_sync(_remove, path)
 
 
@@ -112,9 +112,8 @@ class EgressListener:
     def __init__(self, who: str, policy: Policy, resolver: Resolver, limits: EgressLimits) -> None:
         self._who = who
         self._policy = policy
-        self._resolver = resolver
         self._limits = limits
-        self._lookups = anyio.Semaphore(LOOKUPS_AT_A_TIME)
+        self._lookups = Lookups(resolver, LOOKUPS_AT_A_TIME)
         self._open = 0
         self._accepted = 0
         self._refusals: Counter[str] = Counter()
@@ -206,19 +205,18 @@ class EgressListener:
         route = self._policy.before_lookup(target)
         if route is not None:
             return route
-        async with self._lookups:
-            try:
-                found = await self._resolver.addresses(target.host.text)
-            except (OSError, UnicodeError) as error:
-                raise Refusal(
-                    HTTPStatus.BAD_GATEWAY, f"the name of {target} was not found", detail=str(error)
-                ) from None
+        try:
+            found = await self._lookups.addresses(target.host.text)
+        except (OSError, UnicodeError) as error:
+            raise Refusal(
+                HTTPStatus.BAD_GATEWAY, f"the name of {target} was not found", detail=str(error)
+            ) from None
         return self._policy.after_lookup(target, found)
 
     async def _open_tunnel(self, request: TunnelRequest, box: Streams, server: Streams, first: bytes) -> None:
         """Let a tunnel begin that begins as the web's connections do: with the browser's side, in TLS or HTTP."""
         await send(box[1], ESTABLISHED)
-        with anyio.move_on_after(self._limits.head_seconds):
+        with anyio.move_on_after(self._limits.head_seconds) as scope:
             while (good := begins_like_the_web(first)) is None:
                 data = await box[0].read(CHUNK)
                 if not data:
@@ -228,8 +226,7 @@ class EgressListener:
                 self._log(forbidden(f"what was sent to {request.target} is neither TLS nor HTTP"))
                 return
             await send(server[1], first)
-            first = b""
-        if not first:
+        if not scope.cancelled_caught:
             await relay_tunnel(box, server, self._limits.idle_seconds)
 
     async def _exchange(self, request: PlainRequest, box: Streams, server: Streams, early: bytes) -> None:
@@ -248,8 +245,9 @@ class EgressListener:
             )  # a server that is down is no attempt at anything
             _log.log(logging.INFO if wanted else logging.WARNING, "egress of %s refused: %s", self._who, text)
 
-    def log_repeated(self) -> None:
-        """Log how often refusals were repeated."""
+    def close(self) -> None:
+        """Forget lookups under way, and log how often refusals were repeated."""
+        self._lookups.close()
         repeated = [f"{count} times: {text}" for text, count in self._refusals.items() if count > 1]
         if repeated:
             _log.warning("egress of %s, refused in all: %s", self._who, "; ".join(repeated))

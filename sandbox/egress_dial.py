@@ -46,6 +46,39 @@ class SystemResolver:
         return list(dict.fromkeys(found))
 
 
+class Lookups:
+    """One box's lookups, so many at a time: slow names of one box do not keep others from looking up theirs. One that
+    nobody waits for any more counts until it is over, since it holds a thread as long."""
+
+    def __init__(self, resolver: Resolver, most: int) -> None:
+        self._resolver = resolver
+        self._free = anyio.Semaphore(most)
+        self._running: set[asyncio.Task[Sequence[str]]] = set()
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """The addresses of `host`. Raises `OSError` when there are none."""
+        await self._free.acquire()
+        task = asyncio.create_task(self._ask(host), name=f"lookup of {host}")
+        self._running.add(task)
+        task.add_done_callback(self._over)
+        await asyncio.wait([task])
+        return task.result()
+
+    def close(self) -> None:
+        """Forget those that run."""
+        for task in self._running:
+            task.cancel()
+
+    async def _ask(self, host: str) -> Sequence[str]:
+        return await self._resolver.addresses(host)
+
+    def _over(self, task: asyncio.Task[Sequence[str]]) -> None:
+        self._running.discard(task)
+        self._free.release()
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone
+
+
 def _look_up(host: str) -> list[str]:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return [str(sockaddr[0]) for _, _, _, _, sockaddr in found]
