@@ -58,8 +58,7 @@ class DockerBackend:
         self, settings: SandboxSettings, *, link: Link | None = None, network: str = "bridge"
     ) -> None:
         self._settings = settings
-        self._official = settings.image != OUR_IMAGE and not settings.image.startswith("greenroom/")
-        self._link: Link = link or ("port" if self._official else "socket")
+        self._link = link
         self._network = network
         self._engine: Engine | None = None
         self._plan: ContainerPlan | None = None
@@ -79,29 +78,18 @@ class DockerBackend:
         engine = Engine(await engine_url(self._settings.docker_host))
         try:
             facts = await engine.open()
-            self._refuse_what_cannot_be(engine)
-            image = await self._image(engine, podman=facts.podman)
-            seccomp = await to_thread.run_sync(
-                lambda: seccomp_option(image_folder() / "seccomp.json", podman=facts.podman)
-            )
+            _refuse_what_cannot_be(engine)
+            plan = await self._plan_for(engine, podman=facts.podman)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await engine.close()
             raise
-        self._engine = engine
-        self._plan = ContainerPlan(
-            image=image,
-            seccomp=seccomp,
-            official=self._official,
-            port=self._link == "port",
-            network=self._network,
-            trust=await self._trust(),
-        )
-        if self._link == "port":
+        self._engine, self._plan = engine, plan
+        if plan.port:
             logger.warning(
                 "boxes of %s have the engine's network: the egress rules do not hold for them%s",
-                image,
-                ", and they run as root" if self._official else "",
+                plan.image,
+                ", and they run as root" if plan.official else "",
             )
 
     async def stop(self) -> None:
@@ -191,28 +179,37 @@ class DockerBackend:
             raise SandboxUnavailable("the docker backend is not started; call start() first")
         return self._engine, self._plan
 
-    def _refuse_what_cannot_be(self, engine: Engine) -> None:
-        scheme = urlsplit(engine.url).scheme
-        if scheme != "unix":
-            raise SandboxUnavailable(
-                f"the engine at {engine.url} is on another machine, with which no socket can be shared: run Greenroom "
-                "there, or run a box there and name its URL as the backend"
-            )
+    async def _plan_for(self, engine: Engine, *, podman: bool) -> ContainerPlan:
+        name, digest = await self._image(engine, podman=podman)
+        profile = image_folder() / "seccomp.json"
+        return ContainerPlan(
+            image=name,
+            seccomp=await to_thread.run_sync(lambda: seccomp_option(profile, podman=podman)),
+            official=not digest,
+            port=(self._link or ("socket" if digest else "port")) == "port",
+            network=self._network,
+            trust=await self._trust(),
+        )
 
-    async def _image(self, engine: Engine, *, podman: bool) -> str:
-        """The image's name, as this engine knows it."""
+    async def _image(self, engine: Engine, *, podman: bool) -> tuple[str, str]:
+        """The image's name, as this engine knows it, and what it was built from: nothing, when it is not ours."""
         named = self._settings.image
-        name = f"localhost/{named}" if podman and named == OUR_IMAGE else named
-        found = await engine.image(name)
-        if found is None:
-            how = f"pull it (docker pull {named})" if self._official else "build it: greenroom sandbox build"
-            raise SandboxUnavailable(f"the engine at {engine.url} has no image {name}; {how}")
-        if not self._official and image_digest(found) != await to_thread.run_sync(inputs_digest):
+        for name in (named, f"localhost/{named}") if podman else (named,):
+            found = await engine.image(name)
+            if found is not None:
+                break
+        else:
+            how = (
+                "build it: greenroom sandbox build" if named == OUR_IMAGE else f"pull it: docker pull {named}"
+            )
+            raise SandboxUnavailable(f"the engine at {engine.url} has no image {named}; {how}")
+        digest = image_digest(found)
+        if named == OUR_IMAGE and digest != await to_thread.run_sync(inputs_digest):
             raise SandboxUnavailable(
-                f"the image {name} was built for another version of Greenroom, whose tool server may differ; "
+                f"the image {named} was built for another version of Greenroom, whose tool server may differ; "
                 "build it again: greenroom sandbox build"
             )
-        return name
+        return name, digest
 
     async def _trust(self) -> str:
         if self._settings.trusted_certificates is None:
@@ -264,6 +261,14 @@ class DockerBackend:
             raise SandboxUnavailable(
                 f"the engine at {engine.url} refuses to {action} a sandbox: {error}"
             ) from error
+
+
+def _refuse_what_cannot_be(engine: Engine) -> None:
+    if urlsplit(engine.url).scheme != "unix":
+        raise SandboxUnavailable(
+            f"the engine at {engine.url} is on another machine, with which no socket can be shared: run Greenroom "
+            "there, or run a box there and name its URL as the backend"
+        )
 
 
 def _filters(**wanted: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ ANSWER_SECONDS: Final = 60.0
 """How long an engine may take for one request. Under load, starting a container has taken 10 s."""
 
 FRAME_BYTES: Final = 8
+PIECE_BYTES: Final = 1024 * 1024
 
 HOW_TO_GET_ONE: Final = (
     "install Docker (on Debian or Ubuntu: apt-get install docker.io) or Podman (apt-get install podman, then "
@@ -114,6 +115,12 @@ class Engine:
         with anyio.fail_after(ANSWER_SECONDS):
             async with self._request("GET", path, params=params) as response:
                 return _unframed(await response.read())
+
+    async def save(self, path: str, target: Path) -> None:
+        """Write what is answered to a file: an image, say. Raises `EngineError`."""
+        async with self._request("GET", path) as response, await anyio.open_file(target, "wb") as file:
+            async for piece in response.content.iter_chunked(PIECE_BYTES):
+                await file.write(piece)
 
     async def stream(
         self,

@@ -9,9 +9,10 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from kits.agentscope_line import LINES, installed_line, why_not
+from kits.engine import docker_engine, podman_engine
 from kits.virtual_time import pytest_asyncio_loop_factories
 
-__all__ = ["pytest_asyncio_loop_factories"]
+__all__ = ["docker_engine", "podman_engine", "pytest_asyncio_loop_factories"]
 
 STRICT = os.environ.get("GREENROOM_CI") == "1"
 
