@@ -70,6 +70,13 @@ async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
+def never_blocks(function: object) -> bool:
+    """Whether a function that looks synchronous is marked as one that gives back what is to be awaited, or a stream,
+    when a loop runs where it is called. It is called on the loop, which the stream is then read on. The mark is the
+    attribute `never_blocks` (the tools of sandboxes have it)."""
+    return getattr(function, "never_blocks", False) is True
+
+
 def as_stream(result: object) -> AsyncIterator[object]:
     """What a handler returned, as something to iterate: a stream as it is, a single thing once, `None` as nothing."""
     if isinstance(result, AsyncIterator):

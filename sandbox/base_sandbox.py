@@ -290,8 +290,9 @@ class BaseSandbox:
     @never_blocks
     def run_shell_command(self, command: str) -> ToolAnswer:
         """Run a command in bash in the sandbox, in the workspace folder, and get its output, errors and exit
-        code. Each command has a shell of its own: directories and variables do not stay. What it leaves in
-        the background is ended.
+        code. Each command has a shell of its own: directories and variables do not stay. To keep a server
+        running, start it in the background (`command > log 2>&1 &`); one that takes too long is ended with
+        all it started.
 
         Args:
             command (str): The command line, for example `ls -l | head`.

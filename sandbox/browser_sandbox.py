@@ -246,7 +246,7 @@ class BrowserSandbox(BaseSandbox):
 
     @never_blocks
     def browser_tab_close(self, index: int | None = None) -> ToolAnswer:
-        """Close a tab.
+        """Close a tab. If it was the current one, the one before it becomes that.
 
         Args:
             index (int, optional): The tab's number in browser_tab_list; the first is 1. Without one, the

@@ -13,7 +13,12 @@ from agentscope.pipeline import stream_printing_messages
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.errors import HandlerError
-from greenroom.actors.frameworks import agentscope1_tools, agentscope1_turns, model_clients
+from greenroom.actors.frameworks import (
+    agentscope1_pictures,
+    agentscope1_tools,
+    agentscope1_turns,
+    model_clients,
+)
 from greenroom.actors.frameworks.agentscope1_blocks import to_msgs
 from greenroom.actors.frameworks.agentscope1_options import HONOURED, begin_turn
 from greenroom.actors.frameworks.agentscope1_translator import AgentScope1Translator
@@ -33,6 +38,7 @@ class AgentScope1Adapter:
     def __init__(self) -> None:
         agentscope1_tools.install()
         agentscope1_turns.install()
+        agentscope1_pictures.install()
         model_clients.prepare()
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from agentscope.tool import Toolkit, ToolResponse, _toolkit
 
 from greenroom.actors.frameworks.tool_descriptions import described_once
-from greenroom.actors.offload import in_thread, iterate_in_thread
+from greenroom.actors.offload import in_thread, iterate_in_thread, never_blocks
 from greenroom.actors.scope import current_turn
 
 _INSTALLED = "_greenroom_off_loop"
@@ -50,10 +50,14 @@ def install() -> None:
 def off_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """A synchronous function as an asynchronous one that runs it in a thread while a turn runs.
 
-    An asynchronous function is given back as it is. What the synchronous one returns may be a generator, which is
-    iterated in threads too, or something to await.
+    An asynchronous function is given back as it is, and so is one that never blocks. What the synchronous one returns
+    may be a generator, which is iterated in threads too, or something to await.
     """
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or never_blocks(function)
+    ):
         return function
 
     @wraps(function)

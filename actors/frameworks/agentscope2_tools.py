@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from agentscope.agent import Agent
 from agentscope.tool import FunctionTool, Toolkit
 
-from greenroom.actors.offload import in_thread, iterate_in_thread
+from greenroom.actors.offload import in_thread, iterate_in_thread, never_blocks
 from greenroom.actors.scope import TurnScope, current_turn
 
 _MARK = "_greenroom_wrapped"
@@ -81,7 +81,7 @@ async def _off_the_loop(function: Callable[..., Any], **kwargs: Any) -> Any:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    return any(
+    return never_blocks(function) or any(
         inspect.iscoroutinefunction(form) or inspect.isasyncgenfunction(form)
         for form in (function, getattr(function, "__call__", None))  # noqa: B004 - the method, not whether there is one
     )
