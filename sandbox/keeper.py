@@ -1,26 +1,47 @@
 """The keeper of a process's boxes: who uses which, from its lease to its end.
 
 Law 8 is kept here: a lease is written before its box exists and erased after it is gone; no box outlives its lease for
-long, none is taken away during a turn or a call, no key ever has two.
+long, none is taken away during a turn or a call, no key ever has two. `boxes` is the life of one box, `reconcile` what
+happens when something dies, `warm` what is made ahead; here is what keys have.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context
+from typing import Any, Final
 
+import anyio
 from msgspec import Struct
 
-from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.leases import LeaseKey, Leases
+from greenroom.actors.errors import LeaseOver, SandboxLost
+from greenroom.sandbox.backend import Backend, BoxAddress
+from greenroom.sandbox.box_folders import BoxFolders
+from greenroom.sandbox.boxes import Boxes, Parts, WayOut
+from greenroom.sandbox.client import BoxClient
+from greenroom.sandbox.egress import EgressFilter
+from greenroom.sandbox.leases import Lease, LeaseKey, Leases
+from greenroom.sandbox.owners import Owners
+from greenroom.sandbox.reconcile import Reconciler
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
+from greenroom.sandbox.sqlite_leases import SqliteLeases
+from greenroom.sandbox.tenancy import ACTS, Tenancy, handed_back, lost
+from greenroom.sandbox.tenants import Tenants
+from greenroom.sandbox.warm import WarmPool
 
-if TYPE_CHECKING:
-    from greenroom.sandbox.client import BoxClient
+logger = logging.getLogger("greenroom.sandbox")
+
+START_SECONDS: Final = 20.0
+"""How long a start waits for the removal of what dead processes left; it goes on afterwards."""
+
+STOP_SECONDS: Final = 30.0
+"""How long a stop tries to remove boxes; what is left then, the next process removes."""
 
 
 class KeeperStatistics(Struct, frozen=True):
@@ -35,7 +56,11 @@ class KeeperStatistics(Struct, frozen=True):
 
 
 class Keeper:
-    """Gives each key its box, at the first use of it. Started once, stopped once."""
+    """Gives each key its box, at the first use of it. Started once, stopped once.
+
+    `leases`, `owners`, `folders`, `way_out`: where leases, owners and boxes' directories are, and the filter that is
+    boxes' way out; by default those of this user and of the settings. `connect` gives the client of a box.
+    """
 
     def __init__(
         self,
@@ -43,21 +68,100 @@ class Keeper:
         settings: SandboxSettings,
         *,
         leases: Leases | None = None,
+        owners: Owners | None = None,
+        folders: BoxFolders | None = None,
+        way_out: WayOut | None = None,
+        connect: Callable[[BoxAddress], BoxClient] = BoxClient,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        raise NotImplementedError
+        self._parts = Parts(
+            backend=backend,
+            settings=settings,
+            leases=leases or SqliteLeases(),
+            owners=owners or Owners(new_id=new_id),
+            folders=folders or BoxFolders(),
+            way_out=way_out or EgressFilter(settings.egress),
+            connect=connect,
+            clock=clock,
+            new_id=new_id,
+        )
+        self._boxes = Boxes(self._parts)
+        self._pool = WarmPool(self._parts, self._boxes)
+        self._reconciler = Reconciler(self._parts, self._boxes)
+        self._tenants = Tenants(self._parts, self._boxes, self._pool, self._reconciler)
+        self._turning = asyncio.Lock()  # starting or stopping
+        self._open = False
+        self._background: asyncio.Task[None] | None = None
+        self._calls = 0
+        self._quiet = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Keeper of {self._parts.backend.name} boxes, {self._boxes}>"
+
+    # ------------------------------------------------------------------------------------------------ start and stop
 
     async def start(self) -> None:
         """Start the backend and tidy up what dead processes left. Doing it twice is fine.
 
         Raises `SandboxUnavailable`, which says what is missing and what to do.
         """
-        raise NotImplementedError
+        async with self._turning:
+            if self._background is not None:
+                return
+            parts = self._parts
+            await parts.backend.start()
+            try:
+                await parts.leases.start()
+                await parts.owners.enter(parts.backend.name)
+                await self._reconciler.once()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._let_go(all_gone=True)
+                raise
+            self._background = asyncio.get_running_loop().create_task(
+                self._work(), name="greenroom keeper", context=Context()
+            )
+            with anyio.move_on_after(START_SECONDS):
+                await self._reconciler.settled()
+            self._open = True
 
     async def stop(self) -> None:
         """Wait for the calls under way, refuse new ones, remove all boxes of this keeper. Doing it twice is fine."""
-        raise NotImplementedError
+        self._open = False
+        for tenancy in self._tenants.all():
+            tenancy.handed_back.set()  # who waits for a person learns that it is over
+        while self._calls:
+            self._quiet = anyio.Event()
+            await self._quiet.wait()
+        async with self._turning:
+            background, self._background = self._background, None
+            if background is None:
+                return
+            self._open = False
+            with anyio.CancelScope(shield=True):
+                background.cancel()
+                await asyncio.wait({background})
+                all_gone = await self._boxes.end_all("the process that had it stops", STOP_SECONDS)
+                await self._let_go(all_gone=all_gone)
+
+    async def _let_go(self, *, all_gone: bool) -> None:
+        await self._reconciler.stop()
+        await self._parts.leases.stop()
+        await self._parts.owners.leave(all_gone=all_gone)
+        await self._parts.backend.stop()
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as group:
+            for work in (
+                self._reconciler.repeat,
+                self._reconciler.listen,
+                self._pool.fill,
+                self._tenants.sweep_now_and_then,
+            ):
+                group.start_soon(work)
+
+    # --------------------------------------------------------------------------------------------------------- using
 
     async def call(
         self, key: LeaseKey, tool: str, arguments: Mapping[str, Any], seconds: float | None = None
@@ -69,26 +173,43 @@ class Keeper:
         next call gets a new one), `SandboxTimeout`, `SandboxBusy`, `SandboxUnavailable`, `LeaseHeld` (another process
         has the key's box), `LeaseOver` (the keeper is not started, or stopped).
         """
-        raise NotImplementedError
+        seconds = self._parts.settings.call_seconds if seconds is None else seconds
+        with self._calling(), self._tenants.visit(key) as tenancy:
+            if tool.startswith("browser_"):
+                return await self._browse(tenancy, tool, arguments, seconds)
+            box = await self._tenants.box(tenancy)
+            with _losing(key), box.using() as client:
+                return await client.call(tool, arguments, seconds)
 
-    def client(self, key: LeaseKey) -> AbstractAsyncContextManager[BoxClient]:
-        """The client of the key's box, for its files and the live view: `async with keeper.client(key) as client:`.
-        The box stays while it is used. Makes the box, and raises, as `call` does."""
-        raise NotImplementedError
+    @asynccontextmanager
+    async def client(self, key: LeaseKey, *, looking: bool = False) -> AsyncIterator[BoxClient]:
+        """The client of the key's box, for its files: `async with keeper.client(key) as client:`. The box stays while
+        it is used. Makes the box, and raises, as `call` does.
 
-    def hold(self, key: LeaseKey) -> AbstractContextManager[None]:
+        `looking`: for the live view. The agent's news of a lost box are left for the agent, and neither `release` nor
+        `stop` wait for who only looks: the block is cancelled then, and raises `SandboxLost`.
+        """
+        self._check_open()
+        with self._tenants.visit(key) as tenancy:
+            box = await self._tenants.box(tenancy, telling=not looking)
+            with _losing(key), box.using(looking=looking) as client:
+                yield client
+
+    @contextmanager
+    def hold(self, key: LeaseKey) -> Iterator[None]:
         """While it is entered the key's box, if it has or gets one, is not taken away for being idle: a turn."""
-        raise NotImplementedError
+        tenancy = self._tenants.of(key)
+        tenancy.holds += 1
+        try:
+            yield
+        finally:
+            tenancy.holds -= 1
+            self._tenants.left(tenancy)
 
-    async def take_over(self, key: LeaseKey) -> None:
-        """A person takes the browser: calls of `browser_…` tools wait from now on, and their time does not run. Returns
-        when none is under way any more. Doing it twice is fine."""
-        raise NotImplementedError
-
-    def hand_back(self, key: LeaseKey) -> None:
-        """The person is done. Tools that act on what the agent saw before are not carried out until it has looked
-        again: the first of them is answered with what the page is now. Doing it twice is fine."""
-        raise NotImplementedError
+    def lease_of(self, key: LeaseKey) -> Lease | None:
+        """The lease of the box that the key has at this moment."""
+        boxes = [box for box in self._boxes.of(key) if box.there and not box.ending]
+        return boxes[0].lease if boxes else None
 
     async def release(self, key: LeaseKey, *, lost: str = "") -> None:
         """End the key's box when the calls under way are done, and wait until it is gone. None is fine.
@@ -96,8 +217,81 @@ class Keeper:
         `lost`: why, for an agent that comes back later and must not go on in an empty browser unawares: the next call
         raises `SandboxLost` with it.
         """
-        raise NotImplementedError
+        await self._tenants.release(key, lost)
 
     def statistics(self) -> KeeperStatistics:
         """What it has at this moment."""
-        raise NotImplementedError
+        boxes, waiting = self._boxes.all(), self._boxes.waiting
+        there = [box for box in boxes if box.there and not box.ending]
+        ending = sum(box.ending for box in boxes)
+        return KeeperStatistics(
+            ready=sum(box.lease.key is not None for box in there),
+            making=len(boxes) - len(there) - ending - waiting,
+            warm=sum(box.lease.key is None for box in there),
+            ending=ending,
+            waiting=waiting,
+        )
+
+    # ------------------------------------------------------------------------------------------------------- a person
+
+    async def take_over(self, key: LeaseKey) -> None:
+        """A person takes the browser: calls of `browser_…` tools wait from now on, and their time does not run. Returns
+        when none is under way any more. Doing it twice is fine."""
+        self._check_open()
+        tenancy = self._tenants.of(key)
+        new = tenancy.take_over()
+        try:
+            await tenancy.browsing_over()
+        except asyncio.CancelledError:
+            if new:
+                self.hand_back(key)
+            raise
+
+    def hand_back(self, key: LeaseKey) -> None:
+        """The person is done. Tools that act on what the agent saw before are not carried out until it has looked
+        again: the first of them is answered with what the page is now. Doing it twice is fine."""
+        tenancy = self._tenants.of(key)
+        tenancy.hand_back()
+        self._tenants.left(tenancy)
+
+    async def _browse(
+        self, tenancy: Tenancy, tool: str, arguments: Mapping[str, Any], seconds: float
+    ) -> ToolResult:
+        box = await self._tenants.box(tenancy)
+        while tenancy.person:
+            await tenancy.handed_back.wait()
+            self._check_open()
+            box = await self._tenants.box(tenancy)
+        with tenancy.browsing(), _losing(tenancy.key), box.using() as client:
+            if tenancy.must_look and tool in ACTS:
+                answer = handed_back(tool, await client.call("browser_snapshot", {}, seconds))
+            else:
+                answer = await client.call(tool, arguments, seconds)
+            tenancy.must_look = False
+            return answer
+
+    # ---------------------------------------------------------------------------------------------------- book-keeping
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise LeaseOver("sandboxes are used before they are started, or after they were stopped")
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        self._check_open()
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._quiet.set()
+
+
+@contextmanager
+def _losing(key: LeaseKey) -> Iterator[None]:
+    """A box that ends under way is told of in words that help a model."""
+    try:
+        yield
+    except SandboxLost as error:
+        raise lost(key, error.message.rstrip(".")) from error

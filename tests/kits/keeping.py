@@ -1,0 +1,163 @@
+"""Keepers of fake boxes: several share a world, as processes share a machine."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from greenroom.sandbox.backend import BoxSpec
+from greenroom.sandbox.box_folders import BoxFolders
+from greenroom.sandbox.keeper import Keeper
+from greenroom.sandbox.leases import Lease, LeaseKey
+from greenroom.sandbox.owners import Owners, Standing
+from greenroom.sandbox.settings import SandboxSettings
+from kits.fake_backend import FakeBackend, FakeEngine
+from kits.memory_leases import MemoryLeases
+
+KEY = LeaseKey("u", "s", "browser")
+OTHER = LeaseKey("u", "t", "browser")
+
+
+class MemoryOwners(Owners):
+    """Owners without files. `table` is what processes share."""
+
+    def __init__(self, table: dict[str, Standing], name: str) -> None:
+        super().__init__(Path("/nowhere"), new_id=lambda: name)
+        self.table = table
+
+    async def enter(self, backend: str) -> None:
+        self.table[self.id] = "alive"
+
+    async def leave(self, *, all_gone: bool) -> None:
+        if all_gone:
+            self.table.pop(self.id, None)
+        elif self.id in self.table:
+            self.table[self.id] = "dead"
+
+    async def standing(self) -> Mapping[str, Standing]:
+        return {name: "ours" if name == self.id else standing for name, standing in self.table.items()}
+
+    async def forget(self, owner: str, backend: str) -> None:
+        self.table.pop(owner, None)
+
+
+class MemoryFolders(BoxFolders):
+    """Directories that are only noted."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"))
+        self.there: dict[str, str] = {}
+
+    async def make(self, lease: str, owner: str) -> Path:
+        self.there[lease] = owner
+        return self.folder / lease
+
+    async def remove(self, lease: str) -> None:
+        self.there.pop(lease, None)
+
+    async def all(self) -> Mapping[str, str]:
+        return dict(self.there)
+
+
+class OpenWay:
+    """A way out that leads nowhere; `open` are the boxes that have one."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+
+    @asynccontextmanager
+    async def listen(self, path: Path, who: str) -> AsyncIterator[None]:
+        self.open.add(who)
+        try:
+            yield
+        finally:
+            self.open.discard(who)
+
+
+class World:
+    """A machine in memory: an engine, leases, owners, directories. Law 8 is checked whenever a box is made or gone."""
+
+    def __init__(self, **engine: Any) -> None:
+        self.engine = FakeEngine(in_memory=True, **engine)
+        self.engine.watch = self.check
+        self.leases = MemoryLeases()
+        self.owners: dict[str, Standing] = {}
+        self.folders = MemoryFolders()
+        self.way_out = OpenWay()
+        self._names = itertools.count()
+        self._ids = itertools.count(1)
+
+    def keeper(self, **settings: Any) -> Keeper:
+        """A process's keeper; several are several processes'."""
+        return Keeper(
+            FakeBackend(self.engine),
+            SandboxSettings(**settings),
+            leases=self.leases,
+            owners=MemoryOwners(self.owners, f"owner-{next(self._names)}"),
+            folders=self.folders,
+            way_out=self.way_out,
+            connect=self.engine.connect,
+            new_id=lambda: f"{next(self._ids):032x}",
+        )
+
+    @asynccontextmanager
+    async def keeping(self, **settings: Any) -> AsyncIterator[Keeper]:
+        """A started keeper. After it nothing is left of its boxes."""
+        keeper = self.keeper(**settings)
+        await keeper.start()
+        try:
+            yield keeper
+        finally:
+            await keeper.stop()
+
+    async def orphan(
+        self, owner: str, standing: Standing | None, key: LeaseKey | None, *, backend: str = "fake"
+    ) -> str:
+        """A box of another process's, with all that is written down of it; its lease's id. `standing` none: there is no
+        file of the owner's."""
+        lease_id = f"{next(self._ids):032x}"
+        if standing is not None:
+            self.owners[owner] = standing
+        await self.leases.add(
+            Lease(
+                id=lease_id,
+                key=key,
+                owner=owner,
+                backend=backend,
+                state="ready",
+                created=float(int(lease_id, 16)),
+            )
+        )
+        directory = await self.folders.make(lease_id, owner)
+        if backend == "fake":
+            await FakeBackend(self.engine).create(
+                BoxSpec(lease=lease_id, owner=owner, kind="browser", token=lease_id, directory=directory)
+            )
+        return lease_id
+
+    def check(self) -> None:
+        """No box without a lease, and no key with two boxes."""
+        leased = {lease.id: lease.key for lease in self.leases.now.values()}
+        living = [box.spec.lease for box in self.engine.living()]
+        assert set(living) <= leased.keys(), "a box without a lease"
+        keys = [leased[lease] for lease in living if leased[lease] is not None]
+        assert len(keys) == len(set(keys)), "two boxes for one key"
+
+    def nothing_left(self) -> None:
+        """Fails when anything is."""
+        assert not self.engine.boxes
+        assert not self.leases.now
+        assert not self.folders.there
+        assert not self.way_out.open
+        assert not self.owners
+
+
+@asynccontextmanager
+async def short_folder() -> AsyncIterator[Path]:
+    """A folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="gr-") as folder:
+        yield Path(folder)
