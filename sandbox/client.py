@@ -7,6 +7,7 @@ host's in its place.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import stat
@@ -183,7 +184,8 @@ class BoxClient:
                 self.address.url + request.path,
                 params=request.query,
                 headers=request.headers,
-                data=request.body,
+                # As a stream: a long text at once would hold up the loop.
+                data=None if request.body is None else io.BytesIO(request.body),
                 allow_redirects=False,
             ) as response:
                 return response.status, await _bounded(response)

@@ -72,8 +72,8 @@ def _process(pid: int) -> Process | None:
 def _environ(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError:
-        return b""  # another user's: none of ours
+    except (PermissionError, ProcessLookupError):
+        return b""  # another user's, so none of ours; or dead
 
 
 def ticks_now() -> int:
@@ -128,7 +128,8 @@ def end(which: Callable[[Processes], Iterable[Process]]) -> bool:
             return True
         if time.monotonic() > deadline:
             return False
-        for process in left:
+        # Parents first: a script whose command is killed under it would go on with its next one.
+        for process in sorted(left, key=lambda process: (process.started, process.pid)):
             _kill(process)
         time.sleep(LOOK_AGAIN_SECONDS)
 

@@ -219,7 +219,7 @@ BASE_TOOLS: Final[Mapping[str, Schema]] = {
     "run_shell_command": _tool(
         "Run a command in bash in the sandbox, in the workspace folder, and get its output, errors and exit code. "
         "Each command has a shell of its own: directories and variables do not stay. To keep a server running, "
-        "start it in the background (`command > log 2>&1 &`); a command that takes too long is ended with all it started.",
+        "start it in the background (`command > log 2>&1 &`); one that takes too long is ended with all it started.",
         {"command": _text("The command line, for example `ls -l | head`.")},
     ),
 }
