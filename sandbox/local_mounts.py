@@ -62,6 +62,8 @@ class Place(Struct, frozen=True):
     image: Path
     browser: Path | None
     trust: str = ""
+    seccomp: bytes = b""
+    """What keeps processes from system calls; empty: nothing does."""
 
 
 class World(Struct, frozen=True):
@@ -95,11 +97,12 @@ def world(place: Place, spec: BoxSpec, user: int | None) -> World:
         *_directory(spec),
         *_bound(place.image, PACKAGE / "greenroom/sandbox/image"),
         *_files(files),
+        *(("--seccomp", f"{{{len(files)}}}") if place.seccomp else ()),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
         *_variables(place, spec),
         *("--chdir", str(WORKSPACE)),
     ]
-    return World(tuple(arguments), tuple(files.values()))
+    return World(tuple(arguments), (*files.values(), place.seccomp))
 
 
 def environment(place: Place, spec: BoxSpec) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Final
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.browsers import find_browser
 from greenroom.sandbox.local_mounts import Place
+from greenroom.sandbox.local_seccomp import seccomp_program
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.trust import spki_hashes
 
@@ -60,6 +61,7 @@ def find_place(settings: SandboxSettings) -> Place:
         image=image_package(),
         browser=browser.program,
         trust=",".join(trust),
+        seccomp=seccomp_program(image_package() / "seccomp.json"),
     )
 
 
