@@ -25,6 +25,7 @@ from greenroom.sandbox.docker_config import (
     ContainerPlan,
     container_config,
     container_name,
+    most_processes,
     published_port,
     seccomp_option,
 )
@@ -189,6 +190,7 @@ class DockerBackend:
             port=(self._link or ("socket" if digest else "port")) == "port",
             network=self._network,
             trust=await self._trust(),
+            processes=most_processes() if podman else None,
         )
 
     async def _image(self, engine: Engine, *, podman: bool) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ SHARED_MEMORY: Final = 64 * MIB
 FILES: Final = 16_384
 """Open files of a process. Engines refuse more than 20,000 where the host's own limit is that low."""
 
+PROCESSES: Final = 31_000
+"""Of one user on a host, where engines count so. What bounds one box is the limit of its pids."""
+
 NAME_PREFIX: Final = "greenroom-"
 
 
@@ -39,6 +43,7 @@ class ContainerPlan(Struct, frozen=True, kw_only=True):
 
     `official`: the image is the official one, which needs root, a writable root and a network. `seccomp`: the profile,
     as this engine takes it. `port`: boxes are reached at a published port. `network`: the engine's network for that.
+    `processes`: how many a user may have, which Podman otherwise sets to more than some hosts let it.
     """
 
     image: str
@@ -47,6 +52,7 @@ class ContainerPlan(Struct, frozen=True, kw_only=True):
     port: bool = False
     network: str = "bridge"
     trust: str = ""
+    processes: int | None = None
 
 
 def container_name(lease: str) -> str:
@@ -87,7 +93,7 @@ def host_config(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
     """Our image's isolation."""
     limits = spec.limits
     return {
-        **_limits(spec),
+        **_limits(spec, plan),
         **_network(plan),
         "Binds": [f"{spec.directory}:{BOX_FOLDER}:rw"],
         "ReadonlyRootfs": True,
@@ -106,20 +112,20 @@ def host_config(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
 
 def official_host_config(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
     """What the official image runs in: as little of a host as it allows."""
-    return {**_limits(spec), **_network(plan), "ShmSize": 2 * spec.limits.temporary}
+    return {**_limits(spec, plan), **_network(plan), "ShmSize": 2 * spec.limits.temporary}
 
 
-def _limits(spec: BoxSpec) -> dict[str, Any]:
+def _limits(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
     limits = spec.limits
+    bounds = {"nofile": FILES, "core": 0}
+    if plan.processes is not None:
+        bounds["nproc"] = plan.processes
     return {
         "Memory": limits.memory,
         "MemorySwap": limits.memory,  # memory and swap together, so: no swap
         "PidsLimit": limits.pids,
         "NanoCpus": int(limits.cpus * 1e9),
-        "Ulimits": [
-            {"Name": "nofile", "Soft": FILES, "Hard": FILES},
-            {"Name": "core", "Soft": 0, "Hard": 0},
-        ],
+        "Ulimits": [{"Name": name, "Soft": most, "Hard": most} for name, most in bounds.items()],
         "OomScoreAdj": 500,  # where the host itself runs short, boxes go before what serves them
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
         "RestartPolicy": {"Name": "no"},
@@ -153,3 +159,9 @@ def seccomp_option(profile: Path, *, podman: bool) -> str:
     if podman:
         return str(profile)
     return json.dumps(json.loads(profile.read_text(encoding="utf-8")), separators=(",", ":"))
+
+
+def most_processes() -> int:
+    """`PROCESSES`, or what this host lets a user have."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return PROCESSES if hard == resource.RLIM_INFINITY else min(PROCESSES, hard)
