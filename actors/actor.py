@@ -30,7 +30,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, Overlap, SessionKey, Turn
 from greenroom.actors.scope import TurnScope, current_turn
-from greenroom.actors.session import NO_OPTIONS, Session
+from greenroom.actors.session import NO_OPTIONS, Sandboxes, Session
 from greenroom.actors.turn import TurnRun, error_info
 from greenroom.services.work import Work, current_work
 
@@ -49,6 +49,7 @@ class Surroundings(Keeper, Protocol):
     debug: bool
     loop: asyncio.AbstractEventLoop
     worker_threads: CapacityLimiter
+    sandboxes: Sandboxes | None
 
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
@@ -66,7 +67,7 @@ class SessionActor:
 
     def __init__(self, key: SessionKey, system: Surroundings) -> None:
         self.key = key
-        self.session = Session(key, system.store)
+        self.session = Session(key, system.store, system.sandboxes)
         self.idle_since = 0.0
         self.last_kept: str | None = None
         """The newest turn that ended and is kept; "" when there is none, none when that is not known."""

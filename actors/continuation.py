@@ -18,14 +18,16 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.errors import ContinuationNotFound
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.roster import Roster
+from greenroom.actors.session import Sandboxes
 from greenroom.services.service import Forkable
 from greenroom.services.store import SessionStore
 
 
 class Continuations:
-    """Places turns. `services`: those that took part in turns, and so have to follow a fork."""
+    """Places turns. `services`: those that took part in turns, and so have to follow a fork. `sandboxes`: forget
+    sessions too; a fork has none of its source's."""
 
-    __slots__ = ("_new_id", "_roster", "_services", "_store")
+    __slots__ = ("_new_id", "_roster", "_sandboxes", "_services", "_store")
 
     def __init__(
         self,
@@ -33,11 +35,13 @@ class Continuations:
         store: SessionStore,
         services: Iterable[object],
         new_id: Callable[[], str],
+        sandboxes: Sandboxes | None = None,
     ) -> None:
         self._roster = roster
         self._store = store
         self._services = services
         self._new_id = new_id
+        self._sandboxes = sandboxes
 
     async def place(self, turn: Turn) -> Turn:
         """The turn as its session gets it. Deliver it before anything is awaited.
@@ -95,6 +99,8 @@ class Continuations:
         """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them."""
         forgetting: list[Callable[[SessionKey], Awaitable[None]]] = [self._store.forget]
         forgetting += [service.forget for service in list(self._services) if isinstance(service, Forkable)]
+        if self._sandboxes is not None:
+            forgetting.append(self._sandboxes.forget)
         async with AsyncExitStack() as all_of_them:
             for forget in forgetting:
                 all_of_them.push_async_callback(forget, key)

@@ -13,11 +13,18 @@ from greenroom.actors.messages import SessionKey
 class Roster:
     """Active session actors, busy and idle. Idle ones are in the order in which they became so."""
 
-    __slots__ = ("_actors", "_bound", "_idle", "_new", "passivated")
+    __slots__ = ("_actors", "_bound", "_gone", "_idle", "_new", "passivated")
 
-    def __init__(self, bound: int, new: Callable[[SessionKey], SessionActor]) -> None:
+    def __init__(
+        self,
+        bound: int,
+        new: Callable[[SessionKey], SessionActor],
+        gone: Callable[[SessionKey], None] | None = None,
+    ) -> None:
         self._bound = bound
         self._new = new
+        self._gone = gone
+        """Hears of each session that is let go."""
         self._actors: dict[SessionKey, SessionActor] = {}
         self._idle: OrderedDict[SessionActor, None] = OrderedDict()
         self.passivated = 0
@@ -53,6 +60,8 @@ class Roster:
         """Let go of an actor that has just become idle."""
         del self._actors[actor.key]
         self.passivated += 1
+        if self._gone is not None:
+            self._gone(actor.key)
 
     def passivate_idle(self, before: float) -> None:
         """Let go of actors idle since before that time. Their state was saved when their last turn was committed."""
@@ -78,5 +87,4 @@ class Roster:
 
     def _passivate(self, actor: SessionActor) -> None:
         del self._idle[actor]
-        del self._actors[actor.key]
-        self.passivated += 1
+        self.let_go(actor)

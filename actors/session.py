@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from greenroom.actors.errors import MissingDependency
+from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.frameworks.adapter import AgentDriver
 from greenroom.actors.messages import SessionKey, TurnOptions
 from greenroom.services.store import SessionStore, TurnRecord
 
+if TYPE_CHECKING:
+    from greenroom.sandbox.browser_sandbox import BrowserSandbox
+
 NO_OPTIONS = TurnOptions()
+
+
+class Sandboxes(Protocol):
+    """What sessions have of sandboxes: `SandboxService` is one."""
+
+    on_passivate: Literal["keep", "release"]
+    """What `passivated` does; `keep` is nothing."""
+
+    def for_session(self, key: SessionKey) -> BrowserSandbox:
+        """The session's own, whose box is made when it is first used."""
+        ...
+
+    async def passivated(self, key: SessionKey) -> None:
+        """The session is no longer active: keep its boxes for its next turn, or let them go."""
+        ...
+
+    async def forget(self, key: SessionKey) -> None:
+        """The session is deleted, and its boxes are too."""
+        ...
 
 
 class Session:
@@ -20,15 +42,16 @@ class Session:
     It is valid in the turn it is given to, and for an agent that is kept warm as long as that agent lives.
     """
 
-    __slots__ = ("_store", "driver", "key", "options", "principal", "turn_id")
+    __slots__ = ("_sandboxes", "_store", "driver", "key", "options", "principal", "turn_id")
 
-    def __init__(self, key: SessionKey, store: SessionStore) -> None:
+    def __init__(self, key: SessionKey, store: SessionStore, sandboxes: Sandboxes | None = None) -> None:
         self.key = key
         self.principal: str | None = None
         self.turn_id: str | None = None
         self.options = NO_OPTIONS
         self.driver: AgentDriver | None = None
         self._store = store
+        self._sandboxes = sandboxes
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id!r} of user {self.user_id!r}>"
@@ -54,9 +77,13 @@ class Session:
         return record.state if record is not None else None
 
     @property
-    def browser(self) -> Any:
-        """The browser leased to this session."""
-        raise MissingDependency(
-            "session.browser comes with the sandbox, which this version of Greenroom does not have yet; "
-            "give the agent other tools, or follow CHANGELOG.md for the version that has it"
-        )
+    def browser(self) -> BrowserSandbox:
+        """The browser leased to this session; it starts when one of its tools is first used.
+
+        Raises `ConfigurationError` when the application has no sandboxes.
+        """
+        if self._sandboxes is None:
+            raise ConfigurationError(
+                'session.browser: this application has no sandboxes; give it some with AgentApp(sandboxes="auto")'
+            )
+        return self._sandboxes.for_session(self.key)

@@ -26,6 +26,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
+from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnRun
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
@@ -64,6 +65,7 @@ class ActorSystem:
         overlap: Overlap = "queue",
         debug: bool = False,
         responses: ResponseStore | None = None,
+        sandboxes: Sandboxes | None = None,
     ) -> None:
         self.handler = handler
         self.store = store
@@ -72,17 +74,22 @@ class ActorSystem:
         self.overlap: Overlap = overlap
         self.debug = debug
         self.responses = responses
+        self.sandboxes = sandboxes
         self.services: WeakSet[object] = WeakSet()
         """Those that took part in turns."""
         self.state: SystemState = "new"
-        self._roster = Roster(self.limits.active_sessions, self._new_actor)
-        self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid)
+        releases = sandboxes is not None and sandboxes.on_passivate == "release"
+        self._roster = Roster(
+            self.limits.active_sessions, self._new_actor, self._put_away if releases else None
+        )
+        self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid, sandboxes)
         self._aftermath = Aftermath(self._continuations, responses)
         self._archive = Archive(self.limits)
         self._accepted = 0
         self._placing = 0
         self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
         self._forgetting: dict[SessionKey, asyncio.Task[None]] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
 
@@ -125,6 +132,8 @@ class ActorSystem:
             self._housekeeping = None
         await self._aftermath.done()
         self._roster.passivate_all()
+        while self._releasing:
+            await asyncio.wait(self._releasing)
         self.state = "stopped"
         await self.store.stop()
 
@@ -266,6 +275,18 @@ class ActorSystem:
 
     def _new_actor(self, key: SessionKey) -> SessionActor:
         return SessionActor(key, self)
+
+    def _put_away(self, key: SessionKey) -> None:
+        task = self.loop.create_task(self._release_sandboxes(key), name=f"sandboxes of {key.session_id!r}")
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_sandboxes(self, key: SessionKey) -> None:
+        if self.sandboxes is not None and self._roster.find(key) is None:  # it may be active again
+            try:
+                await self.sandboxes.passivated(key)
+            except Exception:
+                logger.exception("the sandboxes of session %r could not be released", key.session_id)
 
     def _actor_of(self, run: TurnRun) -> SessionActor:
         return self._roster.get(run.log.turn.key)

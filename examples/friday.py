@@ -7,6 +7,9 @@ Serve it with `greenroom serve examples/friday.py` or `python examples/friday.py
 
 It thinks with Qwen when DASHSCOPE_API_KEY is set, with OpenAI (or whatever OPENAI_BASE_URL and OPENAI_MODEL name) when
 OPENAI_API_KEY is set, and otherwise with a small model on this machine: `greenroom model install` fetches that.
+
+With a real model it has a browser too, in a sandbox: ask it to look at a page. `greenroom sandbox doctor` says what is
+missing where none can run; Friday says so as well then.
 """
 
 import logging
@@ -27,6 +30,8 @@ from greenroom import (
     InMemorySessionHistoryService,
     InMemoryStateService,
     LocalModel,
+    SandboxError,
+    SandboxService,
 )
 from greenroom.services.local_model import local_model_warning
 
@@ -42,6 +47,7 @@ agent_app = AgentApp(
 async def init_func(self):
     self.state_service = InMemoryStateService()
     self.session_service = InMemorySessionHistoryService()
+    self.sandbox_service = SandboxService()
     self.local_model = LocalModel()
 
     await self.state_service.start()
@@ -56,6 +62,16 @@ async def init_func(self):
         logging.getLogger("friday").warning(local_model_warning())
         await self.local_model.start()
         use_local_model(self)
+        return
+    await use_browser(self)
+
+
+async def use_browser(self):
+    try:
+        await self.sandbox_service.start()  # boxes start when a session first browses
+    except SandboxError as error:
+        logging.getLogger("friday").warning("Friday has no browser: %s", error)
+        self.sys_prompt += " You cannot open web pages here, as no sandbox can run; say so when asked to."
 
 
 def use_dashscope(self, api_key):
@@ -87,6 +103,7 @@ def use_local_model(self):
 @agent_app.shutdown
 async def shutdown_func(self):
     await self.local_model.stop()
+    await self.sandbox_service.stop()
     await self.state_service.stop()
     await self.session_service.stop()
 
@@ -104,6 +121,21 @@ async def query_func(self, msgs, request: AgentRequest):
     toolkit = Toolkit()
     for tool in self.tools:
         toolkit.register_tool_function(tool)
+    if await self.sandbox_service.health():
+        sandboxes = self.sandbox_service.connect(
+            session_id=session_id,
+            user_id=user_id,
+            sandbox_types=["browser"],
+        )
+        browser_box = sandboxes[0]
+        for tool in (
+            browser_box.browser_navigate,
+            browser_box.browser_snapshot,
+            browser_box.browser_take_screenshot,
+            browser_box.browser_click,
+            browser_box.browser_type,
+        ):
+            toolkit.register_tool_function(tool)
 
     agent = ReActAgent(
         name="Friday",

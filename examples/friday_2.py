@@ -7,6 +7,9 @@ Serve it with `greenroom serve examples/friday_2.py` or `python examples/friday_
 
 It thinks with Qwen when DASHSCOPE_API_KEY is set, with OpenAI (or whatever OPENAI_BASE_URL and OPENAI_MODEL name) when
 OPENAI_API_KEY is set, and otherwise with a small model on this machine: `greenroom model install` fetches that.
+
+With a real model it has a browser too, in a sandbox: ask it to look at a page. `greenroom sandbox doctor` says what is
+missing where none can run; Friday says so as well then.
 """
 
 import logging
@@ -30,6 +33,8 @@ from greenroom import (
     InMemorySessionHistoryService,
     InMemoryStateService,
     LocalModel,
+    SandboxError,
+    SandboxService,
 )
 from greenroom.services.local_model import local_model_warning
 
@@ -60,11 +65,20 @@ async def execute_python_code(code: str, timeout: float = 300) -> str:
 # AgentScope 2.x asks the user before a tool runs unless told that it may.
 ALLOWED = PermissionDecision(PermissionBehavior.ALLOW, "Friday may run Python code.")
 
+BROWSER_TOOLS = (
+    "browser_navigate",
+    "browser_snapshot",
+    "browser_take_screenshot",
+    "browser_click",
+    "browser_type",
+)
+
 
 @agent_app.init
 async def init_func(self):
     self.state_service = InMemoryStateService()
     self.session_service = InMemorySessionHistoryService()
+    self.sandbox_service = SandboxService()
     self.local_model = LocalModel()
 
     await self.state_service.start()
@@ -84,6 +98,16 @@ async def init_func(self):
         logging.getLogger("friday").warning(local_model_warning())
         await self.local_model.start()
         use_local_model(self)
+        return
+    await use_browser(self)
+
+
+async def use_browser(self):
+    try:
+        await self.sandbox_service.start()  # boxes start when a session first browses
+    except SandboxError as error:
+        logging.getLogger("friday").warning("Friday has no browser: %s", error)
+        self.system_prompt += " You cannot open web pages here, as no sandbox can run; say so when asked to."
 
 
 def dashscope_model(api_key):
@@ -107,6 +131,7 @@ def use_local_model(self):
 @agent_app.shutdown
 async def shutdown_func(self):
     await self.local_model.stop()
+    await self.sandbox_service.stop()
     await self.state_service.stop()
     await self.session_service.stop()
 
@@ -121,11 +146,20 @@ async def query_func(self, msgs, request: AgentRequest):
         user_id=user_id,
     )
 
+    tools = list(self.tools)
+    if await self.sandbox_service.health():
+        sandboxes = self.sandbox_service.connect(
+            session_id=session_id,
+            user_id=user_id,
+            sandbox_types=["browser"],
+        )
+        tools += sandboxes[0].tools(*BROWSER_TOOLS)
+
     agent = Agent(
         name="Friday",
         system_prompt=self.system_prompt,
         model=self.model,
-        toolkit=Toolkit(tools=self.tools),
+        toolkit=Toolkit(tools=tools),
         middlewares=[
             AgentScopeSessionHistoryMiddleware(
                 service=self.session_service,

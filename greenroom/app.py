@@ -29,6 +29,9 @@ from greenroom.transports.transport import Endpoint, Transport
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from greenroom.sandbox.settings import SandboxSettings
+    from greenroom.services.sandbox_service import SandboxService
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,6 +48,9 @@ class AgentApp:
         state: where sessions are kept: nothing or `"memory"`, or a `SessionStore`.
         responses: where what the Responses API stores is kept; nothing: in memory (`InMemoryResponseStore()`).
         conversations: where what it says of conversations is kept; nothing: in memory (`InMemoryConversations()`).
+        sandboxes: what `session.browser` comes from: `"auto"`, `"docker"`, `"local"`, the URL of a box elsewhere,
+            `SandboxSettings`, or a `SandboxService`. It is started and stopped with the application; nothing: sessions
+            have no browser.
         limits: the bounds of the process.
         authenticate: gets the request's headers, returns the caller's user id, or `None` to turn him away. Without it
             callers are anonymous and name their `user_id` themselves.
@@ -64,6 +70,7 @@ class AgentApp:
         state: str | SessionStore | None = None,
         responses: ResponseStore | None = None,
         conversations: ConversationStore | None = None,
+        sandboxes: str | SandboxSettings | SandboxService | None = None,
         limits: Limits | None = None,
         authenticate: Authenticate | None = None,
         debug: bool = False,
@@ -85,6 +92,7 @@ class AgentApp:
             watchdog_seconds=watchdog_seconds,
             responses=responses or InMemoryResponseStore(),
             conversations=conversations or InMemoryConversations(),
+            sandboxes=_sandboxes(sandboxes),
         )
         self._transports = list(transports)
         self._state = state
@@ -313,3 +321,17 @@ class AgentApp:
                 "or in a SessionStore of your own; stores by URL come with durable sessions"
             )
         return state
+
+
+def _sandboxes(given: str | SandboxSettings | SandboxService | None) -> SandboxService | None:
+    """The service that `AgentApp(sandboxes=…)` names; what it is made with besides comes from the environment."""
+    if given is None:
+        return None
+    from greenroom.sandbox.settings import SandboxSettings
+    from greenroom.services.sandbox_service import SandboxService
+
+    if isinstance(given, SandboxService):
+        return given
+    if isinstance(given, str):
+        given = structs.replace(SandboxSettings.from_environ(), backend=given)
+    return SandboxService(settings=given)

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 from msgspec import Struct
@@ -24,6 +24,9 @@ from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
 from greenroom.transports.transport import Endpoint, HostState, Transport
+
+if TYPE_CHECKING:
+    from greenroom.services.sandbox_service import SandboxService
 
 logger = logging.getLogger("greenroom")
 
@@ -47,6 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     watchdog_seconds: float | None
     responses: ResponseStore
     conversations: ConversationStore
+    sandboxes: SandboxService | None = None
 
 
 class Hooks(Struct):
@@ -91,6 +95,7 @@ class Runtime:
             overlap=settings.overlap,
             debug=settings.debug,
             responses=settings.responses,
+            sandboxes=settings.sandboxes,
         )
         self._settings = settings
         self._hooks = hooks
@@ -121,12 +126,17 @@ class Runtime:
             logger.exception("the application did not start, and what stops it again failed too")
 
     async def _start_in_order(self, transports: Sequence[Transport]) -> None:
-        """What is pushed last is stopped first: streams, then sessions and their store, then the user's services."""
+        """What is pushed last is stopped first: streams, then sessions and their stores, then their sandboxes, then the
+        user's services."""
         if self._settings.watchdog_seconds is not None:
             watchdog = Watchdog(self._settings.watchdog_seconds)
             watchdog.start()
             self._exits.callback(watchdog.stop)
         self._exits.push_async_callback(self._shut_down)
+        sandboxes = self._settings.sandboxes
+        if sandboxes is not None:
+            self._exits.push_async_callback(sandboxes.stop)
+            await sandboxes.start()
         await self.responses.start()
         self._exits.push_async_callback(self.responses.stop)
         await self.conversations.start()

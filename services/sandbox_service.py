@@ -57,7 +57,7 @@ class SandboxService:
             settings = SandboxSettings(backend=base_url, token=bearer_token)
         self._settings = settings
         self._new_keeper = keeper
-        self._on_passivate = on_passivate
+        self.on_passivate: OnPassivate = on_passivate
         self._keeper: Keeper | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
@@ -147,7 +147,7 @@ class SandboxService:
     async def passivated(self, key: SessionKey) -> None:
         """The session is put away: keep its boxes for a while, or release them, as `on_passivate` says. An agent that
         comes back later is told that its browser is another."""
-        if self._on_passivate == "keep" or self._keeper is None:
+        if self.on_passivate == "keep" or self._keeper is None:
             return
         for lease_key in _keys(key):
             box = self._objects.get(lease_key)

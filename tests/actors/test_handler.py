@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from greenroom.actors.errors import ConfigurationError, MissingDependency
+from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.frameworks.plain import PlainAdapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
@@ -154,7 +154,7 @@ async def test_a_handler_gets_what_it_names() -> None:
         _ = got["request"].taste
     assert (got["session"].user_id, got["session"].session_id) == ("u", "s")
     assert got["rest"] == {}
-    with pytest.raises(MissingDependency, match="sandbox"):
+    with pytest.raises(ConfigurationError, match="sandboxes"):
         _ = got["session"].browser
 
 
