@@ -16,7 +16,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from greenroom.sandbox.box_sockets import FOR_THE_BOX, listening_socket, remove_socket
 from greenroom.sandbox.egress_bodies import Body, begins_like_the_web
 from greenroom.sandbox.egress_dial import CHUNK, Lookups, Resolver, Streams, SystemResolver, dial
 from greenroom.sandbox.egress_refusal import Refusal, forbidden
@@ -39,7 +40,6 @@ __all__ = ["EgressFilter", "EgressLimits", "EgressListener", "EgressStatistics",
 _log = logging.getLogger(__name__)
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
-BACKLOG: Final = 64
 LOOKUPS_AT_A_TIME: Final = 4
 """Of one box."""
 LAST_WORD_SECONDS: Final = 2.0
@@ -92,7 +92,7 @@ class EgressFilter:
         `who` (the lease's id) is what refusals are logged with. Another task may leave the context than entered it.
         Raises `OSError` when nothing can listen there.
         """
-        listening = await anyio.to_thread.run_sync(_listen, path)
+        listening = await anyio.to_thread.run_sync(listening_socket, path, FOR_THE_BOX)
         listener = EgressListener(who, self._policy, self._resolver, self._limits)
         serving = asyncio.create_task(listener.serve(listening), name=f"egress of {who}")
         try:
@@ -103,7 +103,7 @@ class EgressFilter:
                 await asyncio.wait([serving])
                 listening.close()
                 listener.close()
-                await anyio.to_thread.run_sync(_remove, path)
+                await anyio.to_thread.run_sync(remove_socket, path)
 
 
 class EgressListener:
@@ -265,27 +265,6 @@ class _Pace:
         self._next = max(self._next + self._step, now - 1)
         if self._next > now:
             await anyio.sleep_until(self._next)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket that whoever gets into its folder may connect to: that is the box's user."""
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        listening.bind(str(path))
-        path.chmod(0o666)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-def _remove(path: Path) -> None:
-    """Remove the socket. A box may have put something else in its place, which goes with its directory."""
-    with suppress(OSError):
-        path.unlink()
 
 
 async def _streams_of(accepted: socket.socket) -> Streams:

@@ -16,6 +16,7 @@ import pytest
 from greenroom.actors.errors import ConfigurationError
 from greenroom.sandbox.egress import EgressFilter, EgressLimits, EgressListener
 from greenroom.sandbox.settings import EgressRules
+from kits.until import until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -104,13 +105,6 @@ class Box:
     async def quiet(self) -> None:
         """Wait until no connection is open."""
         await until(lambda: not self.listener.statistics().open)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks and sockets do, of which nothing tells."""
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - see above
-            await anyio.sleep(0.005)
 
 
 @asynccontextmanager
