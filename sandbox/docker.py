@@ -159,7 +159,12 @@ class DockerBackend:
     async def endings(self) -> AsyncIterator[str]:
         """The leases of containers that end or are removed, from now on, one as often as the engine tells of it."""
         engine, _ = self._started()
-        params = {"filters": _filters(type=["container"], label=[LEASE_LABEL]), "stream": "true"}
+        # Podman finds containers by a label with its value only, so there the label is looked for here.
+        podman = (await engine.open()).podman
+        filters = (
+            _filters(type=["container"]) if podman else _filters(type=["container"], label=[LEASE_LABEL])
+        )
+        params = {"filters": filters, "stream": "true"}
         async for event in engine.stream("events", method="GET", params=params):
             lease = ((event.get("Actor") or {}).get("Attributes") or {}).get(LEASE_LABEL)
             if lease and event.get("Action", event.get("status")) in GONE:

@@ -40,7 +40,7 @@ from greenroom.sandbox.backend import (
     FoundBox,
     Pausing,
 )
-from greenroom.sandbox.client import BoxClient  # type: ignore[import-not-found, unused-ignore]
+from greenroom.sandbox.client import BoxClient
 
 OWNER = "owner-of-the-kit"
 END_SECONDS = 20.0
@@ -353,20 +353,18 @@ async def ending_of(backend: Backend, lease: str) -> AsyncIterator[None]:
 
     Making one takes an engine longer than taking note of a listener.
     """
-    endings = backend.endings()
-    seen = anyio.Event()
 
     async def listen() -> None:
-        async for ended in endings:
+        async for ended in backend.endings():
             if ended == lease:
-                seen.set()
                 return
+        raise AssertionError("the endings themselves ended")
 
     task = asyncio.create_task(listen())
     try:
         yield
         with anyio.fail_after(END_SECONDS):
-            await seen.wait()
+            await task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
