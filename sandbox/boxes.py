@@ -250,6 +250,11 @@ class Boxes:
         try:
             with anyio.fail_after(REMOVE_SECONDS):
                 await self._parts.backend.remove(lease_id)
+        except SandboxError as error:
+            logger.warning(
+                "The box of lease %s could not be removed, and is tried again: %s", lease_id, error
+            )
+            return False
         except Exception:  # whatever it is, the box may be there, and so its lease must be
             logger.exception("The box of lease %s could not be removed, and is tried again", lease_id)
             return False

@@ -17,7 +17,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from greenroom.actors.errors import LeaseHeld
+from greenroom.actors.errors import LeaseHeld, SandboxError
 from greenroom.sandbox.backend import FoundBox
 from greenroom.sandbox.boxes import REMOVE_SECONDS, Boxes, Parts
 from greenroom.sandbox.leases import Lease, LeaseKey
@@ -113,7 +113,9 @@ class Reconciler:
             try:
                 with anyio.fail_after(LOOK_SECONDS):
                     await self.once()
-            except Exception:  # an engine that is away comes back; until then nothing is decided
+            except SandboxError as error:  # an engine that is away comes back; until then nothing is decided
+                logger.warning("What sandboxes there are could not be compared with their leases: %s", error)
+            except Exception:
                 logger.exception("What sandboxes there are could not be compared with their leases")
 
     async def listen(self) -> None:
@@ -197,6 +199,10 @@ class Reconciler:
                 await parts.backend.remove(lease_id)
             await self._tidy_folder(lease_id)
             await parts.leases.erase(lease_id)
+        except SandboxError as error:
+            logger.warning(
+                "What is left of lease %s could not be removed, and is tried again: %s", lease_id, error
+            )
         except Exception:
             logger.exception("What is left of lease %s could not be removed, and is tried again", lease_id)
         else:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import anyio
+import pytest
 
 from greenroom.sandbox.backend import BoxSpec
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Lease, LeaseKey
 from greenroom.sandbox.owners import Owners, Standing
+from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
-from kits.fake_backend import FakeBackend, FakeEngine
+from kits.fake_backend import FakeBackend, FakeBox, FakeEngine
 from kits.memory_leases import MemoryLeases
 
 KEY = LeaseKey("u", "s", "browser")
@@ -161,3 +165,28 @@ async def short_folder() -> AsyncIterator[Path]:
     """A folder whose path is short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="gr-") as folder:
         yield Path(folder)
+
+
+class Gate:
+    """A tool that does not answer until it is opened."""
+
+    def __init__(self) -> None:
+        self.begun = anyio.Event()
+        self.open = anyio.Event()
+
+    async def __call__(self, box: FakeBox, arguments: dict[str, Any]) -> ToolResult:
+        self.begun.set()
+        await self.open.wait()
+        return ToolResult.of_text(box.spec.lease)
+
+
+async def ask(keeper: Keeper, key: LeaseKey = KEY, tool: str = "shell") -> str:
+    """The lease of the box that answers."""
+    return (await keeper.call(key, tool, {})).text.partition(" ")[0]
+
+
+async def raised(call: Awaitable[object], kind: type[Exception]) -> str:
+    """What an error says."""
+    with pytest.raises(kind) as caught:
+        await call
+    return str(caught.value)

@@ -1,7 +1,7 @@
 """The keeper: one box for a key, from the first use until it is released, lost, or unused for too long."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -14,35 +14,10 @@ from greenroom.sandbox.keeper import Keeper, KeeperStatistics
 from greenroom.sandbox.leases import LeaseKey
 from greenroom.sandbox.result import ToolResult
 from kits.fake_backend import FakeBox
-from kits.keeping import KEY, OTHER, World
+from kits.keeping import KEY, OTHER, Gate, World, ask, raised
 from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
-
-
-class Gate:
-    """A tool that does not answer until it is opened."""
-
-    def __init__(self) -> None:
-        self.begun = anyio.Event()
-        self.open = anyio.Event()
-
-    async def __call__(self, box: FakeBox, arguments: dict[str, Any]) -> ToolResult:
-        self.begun.set()
-        await self.open.wait()
-        return ToolResult.of_text(box.spec.lease)
-
-
-async def ask(keeper: Keeper, key: LeaseKey = KEY, tool: str = "shell") -> str:
-    """The lease of the box that answers."""
-    return (await keeper.call(key, tool, {})).text.partition(" ")[0]
-
-
-async def raised(call: Awaitable[object], kind: type[Exception]) -> str:
-    """What an error says."""
-    with pytest.raises(kind) as caught:
-        await call
-    return str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------------------- its box
