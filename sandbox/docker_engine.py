@@ -10,11 +10,13 @@ import os
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import msgspec
+from anyio import to_thread
 from msgspec import Struct
 
 from greenroom.actors.errors import SandboxUnavailable
@@ -69,6 +71,7 @@ class Engine:
         """Connect, and ask what it is. Doing it twice is fine. Raises `SandboxUnavailable` when it does not answer."""
         if self._facts is not None:
             return self._facts
+        await to_thread.run_sync(import_module, "aiodocker")  # a first import reads for a while
         from aiodocker import Docker
 
         docker = Docker(self.url)
