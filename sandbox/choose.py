@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from anyio import to_thread
+
 from greenroom.actors.errors import ConfigurationError, SandboxUnavailable
 from greenroom.sandbox.backend import Backend
 from greenroom.sandbox.settings import SandboxSettings
@@ -19,13 +21,15 @@ async def choose_backend(settings: SandboxSettings) -> Backend:
     when there is none of that name.
     """
     if settings.backend != "auto":
-        backend = named_backend(settings.backend, settings)
+        backend = await to_thread.run_sync(named_backend, settings.backend, settings)
         await backend.start()
         log.info("sandboxes come from %r, as the settings say", backend)
         return backend
     reasons: dict[str, str] = {}
     for name in ("docker", "local"):
-        backend = named_backend(name, settings)
+        backend = await to_thread.run_sync(
+            named_backend, name, settings
+        )  # engines' libraries take long to import
         try:
             await backend.start()
         except SandboxUnavailable as error:

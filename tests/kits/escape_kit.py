@@ -370,8 +370,12 @@ class EscapeKit(ABC):
                 assert not any(word in said for word in (SECRET, "root:", "from a file", "Google Chrome")), (
                     url
                 )
-            page = "<iframe src=file:///etc/passwd></iframe><script>location = 'file:///etc/passwd'</script>"
-            assert "root:" not in await box.browse(f"data:text/html,{page}")
+            for page in (
+                "<script>location = 'file:///etc/passwd'</script>",
+                "<script>fetch('file:///etc/passwd').then(a => a.text()).then(t => document.title = t)</script>",
+                "<a href=file:///etc/passwd>x</a><script>document.querySelector('a').click()</script>",
+            ):
+                assert "root:" not in await box.browse(f"data:text/html,{page}")
             assert not asked.is_set()
             assert await box.python(BROWSER_PROCESSES) == {"unsandboxed": False, "renderers_filtered": True}
 
