@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ class Box:
 
     def __init__(self, options: BoxOptions) -> None:
         self.options = options
+        self._mark = secrets.token_hex(8)  # boxes may share a machine's processes
         self.workspace = Workspace(os.fspath(options.workspace))
         egress = options.egress
         self._relay = None if egress is None else Relay(egress, options.relay_port)
@@ -52,8 +54,8 @@ class Box:
         if self._relay is not None:
             await self._relay.start()
         environ = for_programs(os.environ, None if self._relay is None else self._relay.url)
-        self.shell = Shell(self.options.workspace, environ)
-        self.cells = Cells(self.options.workspace, environ)
+        self.shell = Shell(self.options.workspace, environ, self._mark)
+        self.cells = Cells(self.options.workspace, environ, self._mark)
         if self.options.kind == "browser":
             self._starting = asyncio.create_task(self._start_browser())
 
@@ -95,7 +97,7 @@ class Box:
 
     async def _end_programs(self) -> None:
         await self.cells.stop()
-        if not await asyncio.to_thread(end, partial(belonging, mark="", since=0)):
+        if not await asyncio.to_thread(end, partial(belonging, mark=self._mark, since=0)):
             logger.warning("some processes could not be killed")
         self.shell.stop()
 

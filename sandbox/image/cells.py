@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty
@@ -26,6 +30,7 @@ from greenroom.sandbox.image.processes import MARK, Process, Processes, belongin
 
 if TYPE_CHECKING:
     from jupyter_client.asynchronous.client import AsyncKernelClient
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
 logger = logging.getLogger(__name__)
@@ -34,6 +39,8 @@ START_SECONDS: Final = 60.0
 """How long a kernel may take to answer for the first time."""
 HEED_SECONDS: Final = 3.0
 """How long an interrupted cell may take to end."""
+TICK_SECONDS: Final = 0.011
+"""A little more than a tick of the clock that processes are dated by."""
 LOOK_SECONDS: Final = 0.5
 """How often a kernel that is silent is looked at."""
 
@@ -43,12 +50,14 @@ class KernelEnded(Exception):
 
 
 class Cells:
-    """Runs cells in one kernel."""
+    """Runs cells in one kernel. The marks of what they start begin with `mark`."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], mark: str) -> None:
         self._folder = folder
         self._environ = environ
+        self._mark = mark
         self._one = asyncio.Lock()
+        self._last = 0
         self._kernel: _Kernel | None = None
 
     async def run(self, code: str, seconds: float) -> Answer:
@@ -69,11 +78,12 @@ class Cells:
         try:
             return await self._run(code, seconds, halt)
         finally:
+            self._last = ticks_now()
             self._one.release()
 
     async def _run(self, code: str, seconds: float, halt: Halt) -> Answer:
         if self._kernel is None:
-            kernel = _Kernel(self._folder, self._environ)
+            kernel = _Kernel(self._folder, self._environ, self._mark + token_hex(8))
             try:
                 if not await halt.before(kernel.start()):
                     await kernel.stop()
@@ -83,7 +93,12 @@ class Cells:
                 logger.exception("no kernel")
                 return told(f"Python could not be started in the sandbox: {error}")
             self._kernel = kernel
-        kernel, since = self._kernel, ticks_now()
+        kernel = self._kernel
+        if ticks_now() == self._last:
+            await asyncio.sleep(
+                TICK_SECONDS
+            )  # what this cell starts can then be told from what the last one did
+        since = ticks_now()
         output = CellOutput()
         try:
             reading = asyncio.ensure_future(kernel.execute(code, output))
@@ -116,13 +131,33 @@ class Cells:
         )
 
 
+def _our_specs() -> KernelSpecManager:
+    """What Jupyter looks up names of kernels in: ours is the only one."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+
+    class OurSpecs(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            # -P: what lies in the workspace must not stand in for what the kernel imports.
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "greenroom.sandbox.image.kernel",
+                "-f",
+                "{connection_file}",
+            ]
+            return KernelSpec(argv=command, display_name="Python", language="python")
+
+    return OurSpecs()
+
+
 class _Kernel:
     """One process of ipykernel, spoken to by sockets in a folder that nobody else can enter."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], mark: str) -> None:
         self._folder = folder
         self._environ = environ
-        self._mark = token_hex(16)
+        self._mark = mark
         self._sockets: Path | None = None
         self._manager: AsyncKernelManager | None = None
         self._client: AsyncKernelClient | None = None
@@ -135,7 +170,10 @@ class _Kernel:
 
         self._sockets = sockets = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="kernel-"))
         manager = self._manager = AsyncKernelManager(
-            kernel_name="python3", transport="ipc", connection_file=str(sockets / "kernel.json")
+            kernel_name="python3",
+            kernel_spec_manager=_our_specs(),
+            transport="ipc",
+            connection_file=str(sockets / "kernel.json"),
         )
         environ = {
             **self._environ,
@@ -199,9 +237,11 @@ class _Kernel:
         return True
 
     async def interrupt(self, since: int) -> None:
-        """Ctrl-C, and the end of what the cell waits for."""
-        assert self._manager is not None
-        await self._manager.interrupt_kernel()
+        """Ctrl-C for the kernel alone, and the end of what the cell has started and may wait for."""
+        pid = self._pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
         await self.end_children(since)
 
     async def end_children(self, since: int) -> None:
@@ -209,9 +249,13 @@ class _Kernel:
         await asyncio.to_thread(end, partial(self._children, since=since))
 
     def _children(self, processes: Processes, since: int) -> list[Process]:
-        kernel = getattr(getattr(self._manager, "provisioner", None), "pid", None)
         return [
             process
             for process in belonging(processes, self._mark, since)
-            if process.pid != kernel and process.started >= since
+            if process.pid != self._pid and process.started >= since
         ]
+
+    @property
+    def _pid(self) -> int | None:
+        pid: int | None = getattr(getattr(self._manager, "provisioner", None), "pid", None)
+        return pid

@@ -38,8 +38,8 @@ class Process:
     environ: bytes
 
     def carries(self, mark: str) -> bool:
-        """Whether it has the mark; an empty one stands for any."""
-        sought = f"{MARK}={mark}".encode() + (b"\0" if mark else b"")
+        """Whether it has a mark that begins like this."""
+        sought = f"{MARK}={mark}".encode()
         return self.environ.startswith(sought) or b"\0" + sought in self.environ
 
 
@@ -82,7 +82,7 @@ def ticks_now() -> int:
 
 
 def belonging(processes: Processes, mark: str, since: int, leader: int | None = None) -> set[Process]:
-    """Those that carry the mark (an empty one: any), those of the leader's session, orphans since that have hidden, and
+    """Those that carry a mark that begins like this, those of the leader's session, orphans since that have hidden, and
     all their descendants. Orphans of another call of the same time cannot be told apart, and are found too."""
     found = {
         process

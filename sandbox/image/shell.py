@@ -25,10 +25,11 @@ READ_BYTES: Final = 65536
 
 
 class Shell:
-    """Runs commands, several at once if asked."""
+    """Runs commands, several at once if asked. Their marks begin with `mark`."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], mark: str) -> None:
         self._folder = folder
+        self._mark = mark
         self._environ = environ
         self._program = shutil.which("bash") or "/bin/sh"
         self._pipes: set[_Pipe] = set()
@@ -45,7 +46,7 @@ class Shell:
             pipe.close()
 
     async def _run(self, command: str, seconds: float, halt: Halt) -> Answer:
-        mark, since = secrets.token_hex(16), ticks_now()
+        mark, since = self._mark + secrets.token_hex(8), ticks_now()
         out, err = _Pipe(self._pipes), _Pipe(self._pipes)
         try:
             process = await asyncio.create_subprocess_exec(
