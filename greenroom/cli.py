@@ -1,4 +1,4 @@
-"""The command line: `greenroom serve`, `greenroom chat`, `greenroom model`.
+"""The command line: `greenroom serve`, `greenroom chat`, `greenroom model`, `greenroom sandbox`.
 
 What a command needs is imported when it runs, so that the first one is quick to start. Failures that can be expected
 are one message on standard error; exit code 2: the command line is wrong, 1: it failed.
@@ -13,7 +13,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-LATER = {"model": "greenroom.model_command:model"}
+LATER = {"model": "greenroom.model_command:model", "sandbox": "greenroom.sandbox_command:sandbox"}
 """Commands that live elsewhere and are imported when they are used."""
 
 LEVELS = ("debug", "info", "warning", "error", "critical")

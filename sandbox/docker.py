@@ -76,22 +76,31 @@ class DockerBackend:
         """
         if self._plan is not None:
             return
-        engine = Engine(await engine_url(self._settings.docker_host))
+        engine = await self.attach()
         try:
-            facts = await engine.open()
-            _refuse_what_cannot_be(engine)
-            plan = await self._plan_for(engine, podman=facts.podman)
+            self._plan = plan = await self._plan_for(engine)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await engine.close()
+                await self.stop()
             raise
-        self._engine, self._plan = engine, plan
         if plan.port:
             logger.warning(
                 "boxes of %s have the engine's network: the egress rules do not hold for them%s",
                 plan.image,
                 ", and they run as root" if plan.official else "",
             )
+
+    async def attach(self) -> Engine:
+        """Find the engine, which is enough to look at boxes and to remove them; `start` is for making some.
+
+        Raises `SandboxUnavailable` when there is none that can be used.
+        """
+        if self._engine is None:
+            engine = Engine(await engine_url(self._settings.docker_host))
+            _refuse_what_cannot_be(engine)
+            await engine.open()
+            self._engine = engine
+        return self._engine
 
     async def stop(self) -> None:
         """Let go of the engine; its boxes stay. Doing it twice is fine."""
@@ -103,7 +112,9 @@ class DockerBackend:
 
     async def create(self, spec: BoxSpec) -> BoxAddress:
         """Start a container, and wait until its tool server listens. Raises `SandboxUnavailable`."""
-        engine, plan = self._started()
+        engine, plan = self._attached(), self._plan
+        if plan is None:
+            raise SandboxUnavailable("the docker backend is not started; call start() first")
         try:
             if not plan.official:
                 await to_thread.run_sync(open_folder, spec.directory, spec.token)
@@ -127,7 +138,7 @@ class DockerBackend:
 
     async def remove(self, lease: str) -> None:
         """Kill the container and remove it. One that is gone, or that somebody else removes just now, is fine."""
-        engine, _ = self._started()
+        engine = self._attached()
         path = f"containers/{container_name(lease)}"
         with anyio.fail_after(REMOVE_SECONDS):
             while True:
@@ -144,7 +155,7 @@ class DockerBackend:
 
     async def boxes(self) -> Sequence[FoundBox]:
         """All containers of this engine that carry a lease, whoever made them."""
-        engine, _ = self._started()
+        engine = self._attached()
         params = {"all": "true", "filters": _filters(label=[LEASE_LABEL])}
         listed = await engine.json("GET", "containers/json", params=params)
         return [
@@ -158,7 +169,7 @@ class DockerBackend:
 
     async def endings(self) -> AsyncIterator[str]:
         """The leases of containers that end or are removed, from now on, one as often as the engine tells of it."""
-        engine, _ = self._started()
+        engine = self._attached()
         # Podman finds containers by a label with its value only, so there the label is looked for here.
         podman = (await engine.open()).podman
         filters = (
@@ -180,12 +191,13 @@ class DockerBackend:
 
     # ------------------------------------------------------------------------------------------------------ parts
 
-    def _started(self) -> tuple[Engine, ContainerPlan]:
-        if self._engine is None or self._plan is None:
+    def _attached(self) -> Engine:
+        if self._engine is None:
             raise SandboxUnavailable("the docker backend is not started; call start() first")
-        return self._engine, self._plan
+        return self._engine
 
-    async def _plan_for(self, engine: Engine, *, podman: bool) -> ContainerPlan:
+    async def _plan_for(self, engine: Engine) -> ContainerPlan:
+        podman = (await engine.open()).podman
         name, digest = await self._image(engine, podman=podman)
         profile = image_folder() / "seccomp.json"
         return ContainerPlan(
@@ -259,7 +271,7 @@ class DockerBackend:
         return SandboxUnavailable(f"a sandbox ended while it started ({why}). Its last words:\n{tail(said)}")
 
     async def _change(self, lease: str, action: str) -> None:
-        engine, _ = self._started()
+        engine = self._attached()
         try:
             await engine.json("POST", f"containers/{container_name(lease)}/{action}")
         except EngineError as error:

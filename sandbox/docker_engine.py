@@ -137,15 +137,11 @@ class Engine:
 
         Raises `EngineError`, also for a line that tells of one.
         """
-        opened = None if body is None else await anyio.to_thread.run_sync(body.open, "rb")
+        sent = None if body is None else _pieces(body)
         headers = {"Content-Type": "application/x-tar"}
-        try:
-            async with self._request(method, path, params=params, data=opened, headers=headers) as response:
-                async for line in _lines(response):
-                    yield line
-        finally:
-            if opened is not None:
-                opened.close()
+        async with self._request(method, path, params=params, data=sent, headers=headers) as response:
+            async for line in _lines(response):
+                yield line
 
     async def has_image(self, name: str) -> bool:
         """Whether the engine has this image."""
@@ -176,6 +172,13 @@ class Engine:
                 yield response
         except _connection_errors() as error:
             raise SandboxUnavailable(f"the engine at {self.url} is gone: {error}; start it again") from error
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    """The file, read off the loop."""
+    async with await anyio.open_file(path, "rb") as file:
+        while piece := await file.read(PIECE_BYTES):
+            yield piece
 
 
 async def _lines(response: ClientResponse) -> AsyncIterator[dict[str, Any]]:

@@ -90,15 +90,15 @@ def docker_engine() -> Iterator[OwnEngine]:
     """Docker with our image."""
     named = os.environ.get("GREENROOM_TEST_DOCKER")
     if named:
-        yield OwnEngine(named, in_a_loop(lambda: _with_image(named)), podman=False)
+        yield with_image(named)
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip(DOCKER)
     own = places("docker")
     with running(own, docker_command(own)):
         with alone(own.run / "build.lock"):
-            image = in_a_loop(lambda: _with_image(f"unix://{own.socket}"))
-        yield OwnEngine(f"unix://{own.socket}", image, podman=False)
+            found = with_image(f"unix://{own.socket}")
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -243,16 +243,20 @@ def in_a_loop(make: Callable[[], Awaitable[T]]) -> T:
     return result
 
 
-async def _with_image(url: str) -> str:
-    """Build it unless it is there. Its name is its content's: another checkout, or a file changed meanwhile, takes
-    nobody's image away."""
-    engine = Engine(url)
+def with_image(url: str) -> OwnEngine:
+    """Build the image unless it is there. Its name is its content's: another checkout, or a file that is changed
+    meanwhile, takes nobody's image away."""
     name = f"{OUR_IMAGE.partition(':')[0]}:{inputs_digest()}"
-    try:
-        await build_image(engine, name=name)
-    finally:
-        await engine.close()
-    return name
+
+    async def build() -> None:
+        engine = Engine(url)
+        try:
+            await build_image(engine, name=name)
+        finally:
+            await engine.close()
+
+    in_a_loop(build)
+    return OwnEngine(url, name, podman=False)
 
 
 async def _with_copy(source: OwnEngine, target: str) -> None:

@@ -1,0 +1,200 @@
+"""`greenroom sandbox`: the image that browsers run in, what sandboxes there are, and what stands in their way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from greenroom.actors.errors import GreenroomError
+from greenroom.sandbox.settings import SandboxSettings
+
+if TYPE_CHECKING:
+    from greenroom.sandbox.image_build import BuildStep, BuiltImage
+    from greenroom.sandbox.inventory import Item
+
+T = TypeVar("T")
+
+PARTS = {"packages": "fetching Python packages", "base": "getting Debian", "image": "building the image"}
+LINE_WIDTH = 60
+
+
+@click.group()
+def sandbox() -> None:
+    """Browsers for agents: the image they run in, and those that run.
+
+    The settings are those of the environment: GREENROOM_SANDBOX and DOCKER_HOST, say.
+    """
+
+
+@sandbox.command()
+@click.option("--again", is_flag=True, help="Build it even if it is there.")
+def build(again: bool) -> None:
+    """Build the image of sandboxes, and print its name.
+
+    It begins with Debian from the registry of images, or, where none is reachable, with one that mmdebstrap makes of
+    Debian's own packages. Python packages come by pip or uv and with their settings.
+    """
+    with _progress() as tell:
+        built = _run(_build(again, tell))
+    how = "built" if built.fresh else "it was there already"
+    click.echo(f"{built.name} ({built.size // 1_000_000} MB, {how})")
+
+
+@sandbox.command()
+def doctor() -> None:
+    """Look whether sandboxes can be made here, and say what to do where not.
+
+    It makes a sandbox of each kind and removes it. Fails when there is none that works.
+    """
+    if not _run(_examine()):
+        sys.exit(1)
+
+
+@sandbox.command()
+def ps() -> None:
+    """Show the sandboxes of all processes of this user."""
+    found = _run(_items())
+    if not found:
+        click.echo("there are no sandboxes", err=True)
+        return
+    table = Table(
+        "LEASE", "SESSION", "USER", "KIND", "BACKEND", "BOX", "OWNER", "AGE", box=None, pad_edge=False
+    )
+    now = time.time()
+    for item in found:
+        table.add_row(*_row(item, now))
+    Console().print(table)
+
+
+@sandbox.command()
+@click.argument("leases", metavar="[LEASE]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Remove all, those in use too.")
+def stop(leases: tuple[str, ...], everything: bool) -> None:
+    """Remove sandboxes: those named by the beginnings of their leases' ids, and, when none is named, those that dead
+    processes left.
+
+    A process whose sandbox is removed tells its agent that it was lost, and makes another when it is asked to.
+    """
+    for item in _run(_stop(leases, everything)):
+        click.echo(f"removed {item.lease[:8]} ({item.backend})")
+
+
+# ------------------------------------------------------------------------------------------------------------- the work
+
+
+async def _build(again: bool, tell: Callable[[BuildStep], None]) -> BuiltImage:
+    from greenroom.sandbox.docker_engine import Engine, engine_url
+    from greenroom.sandbox.image_build import build_image
+
+    settings = SandboxSettings.from_environ()
+    engine = Engine(await engine_url(settings.docker_host))
+    try:
+        return await build_image(engine, name=settings.image, again=again, on_step=tell)
+    finally:
+        await engine.close()
+
+
+async def _examine() -> bool:
+    from greenroom.sandbox.doctor import examine
+
+    ok = False
+    async for finding in examine(SandboxSettings.from_environ()):
+        mark = click.style("ok", fg="green") if finding.ok else click.style("no", fg="red")
+        click.echo(f"{mark}  {finding.subject}: {finding.text}")
+        ok = finding.ok
+    return ok
+
+
+async def _items() -> Sequence[Item]:
+    from greenroom.sandbox.inventory import open_inventory
+
+    async with open_inventory(SandboxSettings.from_environ()) as inventory:
+        return await inventory.items()
+
+
+async def _stop(leases: Sequence[str], everything: bool) -> Sequence[Item]:
+    from greenroom.sandbox.inventory import open_inventory
+
+    async with open_inventory(SandboxSettings.from_environ()) as inventory:
+        chosen = _chosen(await inventory.items(), leases, everything)
+        for item in chosen:
+            await inventory.remove(item)
+    return chosen
+
+
+def _chosen(items: Sequence[Item], leases: Sequence[str], everything: bool) -> Sequence[Item]:
+    if everything:
+        return items
+    if not leases:
+        return [item for item in items if item.standing == "dead"]
+    chosen = []
+    for beginning in leases:
+        fitting = [item for item in items if item.lease.startswith(beginning)]
+        if len(fitting) != 1:
+            number = "no sandbox has" if not fitting else f"{len(fitting)} sandboxes have"
+            raise click.ClickException(
+                f"{number} a lease that begins with {beginning!r}: see `greenroom sandbox ps`"
+            )
+        chosen += fitting
+    return chosen
+
+
+def _row(item: Item, now: float) -> Sequence[str]:
+    key = item.key
+    box = {None: "none", True: "running", False: "ended"}[item.running]
+    return (
+        item.lease[:8],
+        "-" if key is None else key.session_id,
+        "-" if key is None else key.user_id,
+        "-" if key is None else key.kind,
+        item.backend,
+        f"{box}, without a lease" if item.state is None else box,
+        {"alive": "alive", "dead": "dead", "ours": "alive", "unknown": "unknown"}[item.standing],
+        "-" if item.created is None else f"{now - item.created:.0f} s",
+    )
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except GreenroomError as error:
+        raise click.ClickException(error.message) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[BuildStep], None]]:
+    """What is done, on standard error, so that the image's name is alone on standard output. Without a terminal only
+    the parts are told, a line each."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told = set[str]()
+
+        def tell(step: BuildStep) -> None:
+            if step.part not in told:
+                told.add(step.part)
+                click.echo(f"- {PARTS[step.part]}", err=True)
+
+        yield tell
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[line]}"), console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: BuildStep) -> None:
+            if step.part not in tasks:
+                for task in tasks.values():
+                    progress.update(task, total=1, completed=1, line="")
+                tasks[step.part] = progress.add_task(PARTS[step.part], total=None, line="")
+            total = None if step.done is None else 1
+            progress.update(tasks[step.part], total=total, completed=step.done, line=step.line[:LINE_WIDTH])
+
+        yield show

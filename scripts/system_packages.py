@@ -1,0 +1,70 @@
+"""Install what the tests of sandboxes run: engines, bubblewrap, a browser. `python3 scripts/system_packages.py`.
+
+As root on Debian it installs what is missing; elsewhere it says what is missing, and the tests that need it are skipped
+by name. Quick when all is there. Runs before anything is installed, so it stays readable to old Pythons.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+# A program, and the Debian packages that bring it. iptables: dockerd asks for it even where it changes nothing.
+NEEDED = (
+    ("dockerd", ("docker.io", "iptables")),
+    ("podman", ("podman", "runc")),
+    ("mmdebstrap", ("mmdebstrap",)),
+    ("bwrap", ("bubblewrap",)),
+    ("chromium-headless-shell", ("chromium-headless-shell", "fonts-liberation")),
+)
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
+ELSEWHERE = "elsewhere: Docker or Podman, bubblewrap, and `playwright install chromium-headless-shell`"
+
+
+def main():
+    missing = absent()
+    if not missing:
+        return
+    names = ", ".join(program for program, _ in missing)
+    packages = sorted({package for _, brings in missing for package in brings})
+    how = "apt-get install {0}; {1}".format(" ".join(packages), ELSEWHERE)
+    if not sys.platform.startswith("linux"):
+        say("the tests of sandboxes need Linux: they are skipped here")
+    elif not (shutil.which("apt-get") and os.geteuid() == 0):
+        say("the tests of sandboxes need {0}: without, they are skipped ({1})".format(names, how))
+    else:
+        say("installing what the tests of sandboxes run: {0}".format(" ".join(packages)))
+        install(missing)
+        left = ", ".join(program for program, _ in absent())
+        if left:
+            say("not installed: {0}; the tests that need them are skipped ({1})".format(left, ELSEWHERE))
+
+
+def absent():
+    path = os.pathsep.join((os.environ.get("PATH", ""),) + SYSTEM_FOLDERS)
+    return [needed for needed in NEEDED if shutil.which(needed[0], path=path) is None]
+
+
+def install(missing):
+    """One after another, if they cannot be had together: not every Debian-like system has them all."""
+    if not apt_get("update", "-qq"):
+        say("apt-get update failed, see above; trying with what it knew before")
+    options = ("install", "-y", "-qq", "--no-install-recommends")
+    if apt_get(*(options + tuple(package for _, brings in missing for package in brings))):
+        return
+    for _, brings in missing:
+        apt_get(*(options + brings))
+
+
+def apt_get(*arguments):
+    environ = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    return subprocess.call(("apt-get",) + arguments, env=environ, stdout=subprocess.DEVNULL) == 0
+
+
+def say(text):
+    sys.stdout.write("- {0}\n".format(text))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
