@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,15 @@ from typing import Final
 from msgspec import structs
 
 from greenroom.actors.errors import SandboxLost, SandboxUnavailable
-from greenroom.sandbox.backend import API_SOCKET, EGRESS_SOCKET, TOKEN_FILE, BoxAddress, BoxSpec, FoundBox
+from greenroom.sandbox.backend import (
+    API_SOCKET,
+    BOX_SECONDS,
+    EGRESS_SOCKET,
+    TOKEN_FILE,
+    BoxAddress,
+    BoxSpec,
+    FoundBox,
+)
 from greenroom.sandbox.cgroups import Cgroups
 from greenroom.sandbox.local_mounts import BOX, Place, environment, world
 from greenroom.sandbox.local_processes import Process, continue_all, end, marked, process_of, stop_all
@@ -72,12 +81,12 @@ class Boxes:
             groups = [str(file) for file in files]
             if record.bare:
                 return self._make_bare(spec, record, groups)
-            first, _ = self._make_isolated(spec, record, groups, SERVER)
+            first, child = self._make_isolated(spec, record, groups, SERVER)
         except OSError as error:
             raise SandboxUnavailable(f"a sandbox cannot be made on this machine: {error}") from error
         # By way of the box's own root: its directory is in its memory, and nobody else can put anything there.
         inside = Path(f"/proc/{first.pid}/root") / BOX.relative_to("/")
-        return BoxAddress(token=spec.token, socket=inside / API_SOCKET)
+        return _listening(child, BoxAddress(token=spec.token, socket=inside / API_SOCKET))
 
     def try_out(self, spec: BoxSpec, command: Sequence[str], seconds: float) -> Child:
         """Run a command of Python's in a box, for so long at most; it has ended then. Raises `SandboxUnavailable`."""
@@ -189,7 +198,7 @@ class Boxes:
         command = [self._place.python, *SERVER]
         child = self._spawner.start(spec.lease, command, environ=environ, groups=groups).result()
         self._records.write(structs.replace(record, first=child.process))
-        return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+        return _listening(child, BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET))
 
     # ------------------------------------------------------------------------------------------------------------ end
 
@@ -206,6 +215,18 @@ class Boxes:
         if first is None:
             raise SandboxLost(GONE.format(lease[:8]))
         return first
+
+
+def _listening(child: Child, address: BoxAddress) -> BoxAddress:
+    """Wait until the tool server has made its socket. Raises `SandboxUnavailable` when it ends before, and why."""
+    deadline = time.monotonic() + BOX_SECONDS
+    assert address.socket is not None
+    while not child.ended.wait(0.005):
+        if address.socket.is_socket() or time.monotonic() > deadline:
+            return address
+    raise SandboxUnavailable(
+        f"the sandbox's tool server ended at its start: {child.last_words or 'it said nothing'}"
+    )
 
 
 def _nothing() -> dict[str, str]:

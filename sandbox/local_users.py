@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from greenroom.sandbox.backend import BoxLimits
+from greenroom.sandbox.backend import MIB, BoxLimits
 from greenroom.sandbox.cgroups import Cgroups
 
 RANGE: Final = range(1_879_100_000, 1_895_000_000)
@@ -19,6 +19,9 @@ RANGE: Final = range(1_879_100_000, 1_895_000_000)
 
 SMALL_RANGE: Final = range(61_184, 65_520)
 """Where this process itself is in a user namespace that has only 65536: what systemd gives to passing users."""
+
+LEAST_DATA: Final = 1024 * MIB
+"""With less for itself, a JavaScript engine does not even start: it sets aside far more than it uses."""
 
 MAP: Final = Path("/proc/self/uid_map")
 
@@ -41,7 +44,8 @@ def bounds(limits: BoxLimits, groups: Cgroups | None, user: int | None) -> list[
     if "pids" not in there:
         command.append(f"--nproc={limits.pids}:{limits.pids}")
     if "memory" not in there:
-        command.append(f"--data={limits.memory}:{limits.memory}")
+        most = max(limits.memory, LEAST_DATA)
+        command.append(f"--data={most}:{most}")
     command.append("--")
     if user is not None:
         command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]

@@ -9,9 +9,10 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def made(folder: Path) -> BoxSpec:
     )
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short path, which is what a socket's may be."""
+    path = Path(tempfile.mkdtemp(prefix="gr-"))
+    yield path
+    shutil.rmtree(path)
+
+
 @asynccontextmanager
 async def backend_at_work(settings: SandboxSettings | None = None) -> AsyncIterator[LocalBackend]:
     backend = LocalBackend(settings or SandboxSettings())
@@ -106,10 +115,10 @@ async def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "paused"])
-async def test_boxes_end_with_a_process_that_is_killed(tmp_path: Path, state: str) -> None:
+async def test_boxes_end_with_a_process_that_is_killed(folder: Path, state: str) -> None:
     leases = [secrets.token_hex(16) for _ in range(2)]
     owner = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", OWNER, str(tmp_path), state, *leases, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", OWNER, str(folder), state, *leases, stdout=asyncio.subprocess.PIPE
     )
     assert owner.stdout is not None
     assert await owner.stdout.readline() == b"made\n"
@@ -129,8 +138,8 @@ async def test_boxes_end_with_a_process_that_is_killed(tmp_path: Path, state: st
         assert not await to_thread.run_sync(has_groups, leases)
 
 
-async def test_a_box_outlives_the_thread_and_the_loop_it_was_made_in(tmp_path: Path) -> None:
-    spec = made(tmp_path)
+async def test_a_box_outlives_the_thread_and_the_loop_it_was_made_in(folder: Path) -> None:
+    spec = made(folder)
 
     async def make() -> None:
         async with backend_at_work() as backend:
@@ -160,10 +169,10 @@ async def test_what_starts_too_late_to_be_taken_along_does_not_start() -> None:
 
 
 async def test_a_box_that_cannot_be_made_says_why_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with backend_at_work() as backend:
-        spec = made(tmp_path)
+        spec = made(folder)
         assert backend._boxes is not None
         monkeypatch.setattr(
             backend._boxes, "_place", backend._boxes._place.__replace__(image=Path("/missing"))
@@ -172,6 +181,17 @@ async def test_a_box_that_cannot_be_made_says_why_and_leaves_nothing(
             await backend.create(spec)
         await backend.remove(spec.lease)
         assert spec.lease not in {box.lease for box in await backend.boxes()}
+
+
+@pytest.mark.usefixtures("no_bubblewrap")
+async def test_a_tool_server_that_does_not_start_says_why_at_once(tmp_path: Path) -> None:
+    async with backend_at_work(SandboxSettings(unsafe_local_browser=True)) as backend:
+        far = tmp_path / ("too-long-for-a-socket" * 5)
+        far.mkdir()
+        spec = made(far)
+        with pytest.raises(SandboxUnavailable, match=r"tool server ended at its start: .*path too long"):
+            await backend.create(spec)
+        await backend.remove(spec.lease)
 
 
 # --------------------------------------------------------------------------------------------------- without bubblewrap
@@ -198,11 +218,11 @@ async def test_without_bubblewrap_there_is_no_box_unless_asked_for() -> None:
 
 @pytest.mark.usefixtures("no_bubblewrap")
 async def test_the_unsafe_opt_in_is_loud_and_ends_all_it_started(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         async with backend_at_work(SandboxSettings(unsafe_local_browser=True)) as backend:
-            spec = made(tmp_path)
+            spec = made(folder)
             client = BoxClient(await backend.create(spec))
             await client.ready(BOX_SECONDS)
             await client.call("run_shell_command", {"command": "setsid sleep 987653 & echo $!"}, 20.0)

@@ -108,9 +108,9 @@ def test_all_that_can_be_written_to_has_a_size(tmp_path: Path) -> None:
 
 
 def test_what_groups_do_not_bound_is_bounded_for_each_process() -> None:
-    limits = BoxLimits(memory=1000, pids=7)
+    limits = BoxLimits(memory=2 << 30, pids=7)
     none = bounds(limits, None, None)
-    assert {"--nproc=7:7", "--data=1000:1000"} <= set(none)
+    assert {"--nproc=7:7", f"--data={2 << 30}:{2 << 30}"} <= set(none)
     assert "setpriv" not in none
     both = bounds(limits, Cgroups(2, {"memory": Path("/a"), "pids": Path("/a")}), 1234)
     assert not any(word.startswith(("--nproc", "--data")) for word in both)
@@ -177,14 +177,14 @@ def decided(code: bytes, number: int, arguments: tuple[int, ...] = (), machine: 
         kind, then, otherwise, value = program[at]
         at += 1
         if kind == 0x20:
-            register = struct.unpack_from("=I", data, value)[0]
+            (register,) = struct.unpack_from("=I", data, value)
         elif kind == 0x54:
             register &= value
         elif kind in {0x15, 0x35}:
             at += then if (register == value if kind == 0x15 else register >= value) else otherwise
         else:
             assert kind == 0x06
-            return value
+            return int(value)
 
 
 def test_the_program_refuses_what_the_profile_names() -> None:
