@@ -1,4 +1,4 @@
-"""https://www.example.com/ on this machine, for browsers in sandboxes; its certificate is of the tests' own authority."""
+"""https://www.example.com/ on this machine, for browsers in sandboxes, certified by the tests' own authority."""
 
 from __future__ import annotations
 

@@ -1,0 +1,235 @@
+"""An application's sandboxes: made with it, held by its turns, gone with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from greenroom import (
+    AgentApp,
+    ConfigurationError,
+    SandboxService,
+    SandboxSettings,
+    Session,
+    SessionKey,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+)
+from greenroom.actors.errors import SandboxUnavailable
+from greenroom.sandbox.keeper import Keeper
+from greenroom.services import sandbox_service
+from kits.keeping import World
+from kits.system import said
+
+
+def service_in(world: World, **options: Any) -> SandboxService:
+    async def keeper(settings: SandboxSettings) -> Keeper:
+        keeper = world.keeper()
+        await keeper.start()
+        return keeper
+
+    return SandboxService(keeper=keeper, **options)
+
+
+def browsing(world: World, **options: Any) -> AgentApp:
+    """An application that looks at a page and says which box showed it."""
+    app = AgentApp(sandboxes=service_in(world, **options))
+
+    @app.query()
+    async def answer(msgs: Any, session: Session) -> str:
+        return (await session.browser.browser_snapshot()).text.partition(" ")[0]
+
+    return app
+
+
+async def test_a_session_has_one_browser_for_all_its_turns() -> None:
+    world = World()
+    async with browsing(world) as app:
+        first = said(await app.process("look", session_id="s1").result())
+        again = said(await app.process("look", session_id="s1").result())
+        other = said(await app.process("look", session_id="s2").result())
+        assert first == again != other
+        assert len(world.engine.living()) == 2
+    world.nothing_left()
+
+
+async def test_an_application_whose_turns_browse_nothing_makes_no_box() -> None:
+    world = World()
+    app = AgentApp(sandboxes=service_in(world))
+
+    @app.query()
+    async def answer(msgs: Any, session: Session) -> str:
+        return repr(session.browser)
+
+    async with app:
+        assert said(await app.process("hi", session_id="s1").result()) == "<BrowserSandbox of session 's1'>"
+    assert not world.engine.ever
+
+
+async def test_calls_that_a_turn_does_not_await_are_carried_out() -> None:
+    world = World()
+    app = AgentApp(sandboxes=service_in(world))
+
+    @app.query()
+    async def answer(msgs: Any, session: Session) -> str:
+        _ = session.browser.browser_navigate("https://example.com/")
+        _ = session.browser.browser_press_key("a")
+        return "done"
+
+    async with app:
+        await app.process("hi", session_id="s1").result()
+    assert [tool for tool, _ in world.engine.box().asked] == ["browser_navigate", "browser_press_key"]
+    world.nothing_left()
+
+
+async def test_synchronous_handlers_wait_in_their_thread() -> None:
+    world = World()
+    app = AgentApp(sandboxes=service_in(world))
+
+    @app.query()
+    def answer(msgs: Any, session: Session) -> str:
+        _ = session.browser.browser_navigate("https://example.com/")
+        text: str = session.browser.browser_snapshot().text
+        return text
+
+    async with app:
+        assert '"ref"' in said(await app.process("hi", session_id="s1").result())
+    assert [tool for tool, _ in world.engine.box().asked] == ["browser_navigate", "browser_snapshot"]
+
+
+async def test_a_cancelled_turn_cancels_the_tool_in_the_box() -> None:
+    world = World()
+    begun = asyncio.Event()
+
+    async def hang(box: Any, arguments: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    world.engine.tools["browser_snapshot"] = hang
+    async with browsing(world) as app:
+        stream = app.process("look", session_id="s1")
+        result = asyncio.create_task(stream.result())
+        await begun.wait()
+        await app.cancel(stream.id)
+        assert isinstance(await result, TurnCancelled)
+        assert world.engine.box().cancelled == ["browser_snapshot"]
+        world.engine.tools.clear()
+        ending = await app.process("look", session_id="s1").result()
+        assert said(ending) == world.engine.box(0).spec.lease, "the box is the same, and works"
+
+
+async def test_a_box_that_died_is_told_once_and_replaced() -> None:
+    world = World()
+    async with browsing(world) as app:
+        first = said(await app.process("look", session_id="s1").result())
+        await world.engine.box().die()
+        lost = await app.process("look", session_id="s1").result()
+        assert isinstance(lost, TurnFailed)
+        assert lost.error.code == "sandbox_lost"
+        assert said(await app.process("look", session_id="s1").result()) not in {"", first}
+
+
+async def test_a_deleted_session_loses_its_box() -> None:
+    world = World()
+    async with browsing(world) as app:
+        await app.process("look", session_id="s1", user_id="u").result()
+        assert app._runtime is not None
+        await app._runtime.forget(SessionKey("u", "s1"))
+        assert not world.engine.living()
+    world.nothing_left()
+
+
+async def test_a_session_that_is_put_away_may_lose_its_box() -> None:
+    world = World()
+    async with browsing(world, on_passivate="release") as app:
+        assert isinstance(await app.process("look", session_id="s1").result(), TurnCompleted)
+        while world.engine.living():  # noqa: ASYNC110 - it goes right after its turn
+            await asyncio.sleep(0)
+        lost = await app.process("look", session_id="s1").result()
+        assert isinstance(lost, TurnFailed)
+        assert "put away" in lost.error.message
+
+
+async def test_sandboxes_start_before_and_stop_after_the_turns() -> None:
+    world = World()
+    seen: list[bool] = []
+    service = service_in(world)
+    app = AgentApp(sandboxes=service, drain_seconds=30)
+    going = asyncio.Event()
+
+    @app.init
+    async def begin() -> None:
+        seen.append(await service.health())
+
+    @app.shutdown
+    async def end() -> None:
+        seen.append(await service.health())
+
+    @app.query()
+    async def answer(msgs: Any, session: Session) -> AsyncIterator[str]:
+        going.set()
+        yield "…"
+        yield (await session.browser.browser_snapshot()).text
+
+    async with app:
+        turn = asyncio.create_task(app.process("look", session_id="s1").result())
+        await going.wait()
+    assert isinstance(await turn, TurnCompleted)
+    assert seen == [True, False]
+    world.nothing_left()
+
+
+async def test_where_no_sandbox_can_be_made_the_application_does_not_start() -> None:
+    async def keeper(settings: SandboxSettings) -> Keeper:
+        raise SandboxUnavailable("install bubblewrap")
+
+    app = AgentApp(sandboxes=SandboxService(keeper=keeper))
+    app.query()(lambda msgs: "hi")
+    with pytest.raises(SandboxUnavailable, match="install bubblewrap"):
+        await app.start()
+
+
+@pytest.mark.parametrize(
+    ("given", "backend", "boxes"),
+    [
+        ("local", "local", 3),
+        ("auto", "auto", 3),
+        ("http://elsewhere:1/fastapi", "http://elsewhere:1/fastapi", 3),
+        (SandboxSettings(backend="docker", boxes=7), "docker", 7),
+    ],
+)
+async def test_they_may_be_named(
+    given: Any, backend: str, boxes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENROOM_SANDBOX_BOXES", "3")
+    seen: list[SandboxSettings] = []
+    world = World()
+
+    class Noting(SandboxService):
+        async def start(self) -> None:
+            assert self._settings is not None
+            seen.append(self._settings)
+
+    monkeypatch.setattr(sandbox_service, "SandboxService", Noting)
+    app = AgentApp(sandboxes=given)
+    app.query()(lambda msgs: "hi")
+    async with app:
+        assert [(settings.backend, settings.boxes) for settings in seen] == [(backend, boxes)]
+    world.nothing_left()
+
+
+async def test_without_sandboxes_there_is_no_browser() -> None:
+    app = AgentApp()
+
+    @app.query()
+    async def answer(msgs: Any, session: Session) -> str:
+        with pytest.raises(ConfigurationError, match='sandboxes="auto"'):
+            _ = session.browser
+        return "none"
+
+    async with app:
+        assert said(await app.process("hi").result()) == "none"
