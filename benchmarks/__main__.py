@@ -14,12 +14,14 @@ from importlib.metadata import version
 
 from benchmarks import own_process
 from benchmarks.rows import Row, at_most, table
+from benchmarks.sandboxes import sandbox_rows
 from benchmarks.servers import CLIENT_CORE, ROOT
 from benchmarks.starting import import_rows, installed_rows, start_row
 from benchmarks.streams import FULL, QUICK, responses_rows, serving_rows
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("serving", "responses", "sessions", "imports", "start", "installed")
+PARTS = ("serving", "responses", "sessions", "imports", "start", "sandbox", "installed")
+QUICK_PARTS = PARTS[:5]
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
         own_process.go_first()
     load = os.getloadavg()[0]
     rows: list[Row] = []
-    for part in options.only or (PARTS[:-1] if options.quick else PARTS):
+    for part in options.only or (QUICK_PARTS if options.quick else PARTS):
         rows += _measure(part, options.quick, say)
     text = f"{_heading(load, options.realtime)}\n\n{table(rows)}"
     print(f"\n{text}")
@@ -61,6 +63,8 @@ def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
         return import_rows(2 if quick else 11)
     if part == "start":
         return [start_row(2 if quick else 5)]
+    if part == "sandbox":
+        return sandbox_rows(3 if quick else 7, say)
     if part == "installed":
         return installed_rows()
     own_process.pin(CLIENT_CORE)
