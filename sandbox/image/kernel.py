@@ -28,7 +28,7 @@ def main() -> None:
 def inherit_context() -> None:
     """From now on a new thread runs in a copy of the context in which it was started."""
     if threading.Thread.start is _START:
-        threading.Thread.start = _start_in_context  # type: ignore[method-assign]
+        threading.Thread.start = _start_in_context  # type: ignore[method-assign, assignment]
 
 
 _START = threading.Thread.start
