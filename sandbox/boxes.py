@@ -108,6 +108,10 @@ class Boxes:
         """The key's that are not gone: one at most, but for one that has been refused a lease."""
         return [box for box in self._by_id.values() if box.lease.key == key and not box.left_behind]
 
+    def wait_for_place(self, key: LeaseKey) -> bool:
+        """Whether the key's only waits for a place."""
+        return any(not box.ending and box not in self._placed for box in self.of(key))
+
     @property
     def waiting(self) -> int:
         """How many wait for a place."""

@@ -80,6 +80,7 @@ class Tenants:
             tenancy.making = asyncio.get_running_loop().create_task(
                 self._make(tenancy), name=f"greenroom box for {tenancy.key}", context=Context()
             )
+            tenancy.making.add_done_callback(_heard)
         making = tenancy.making
         await asyncio.wait({making})  # who waits may be cancelled; the box is made all the same
         if making.cancelled():
@@ -175,6 +176,8 @@ class Tenants:
             yield tenancy
         finally:
             tenancy.visits -= 1
+            if tenancy.making and not tenancy.visits and self._boxes.wait_for_place(tenancy.key):
+                tenancy.making.cancel()  # who would use it has gone; one that is being made is made, and kept a while
             self.left(tenancy)
 
     def _let_go_of(self, tenancy: Tenancy, box: KeptBox) -> None:
@@ -210,3 +213,9 @@ class Tenants:
             if box.ending:
                 self._let_go_of(tenancy, box)
                 self.left(tenancy)
+
+
+def _heard(making: asyncio.Task[None]) -> None:
+    """Those who waited may have gone: then its failure is nobody's, and that is fine."""
+    if not making.cancelled():
+        making.exception()

@@ -85,7 +85,8 @@ async def echo(box: FakeBox, arguments: dict[str, Any]) -> ToolResult:
 
 class FakeEngine:
     """Where the boxes are. `create_seconds`, `remove_seconds`: how long these take. `stuck`: neither goes on while it
-    is set. `refuses`: what `create` raises, and `keeps`: what `remove` raises. `most`: how many there were at once."""
+    is set. `refuses`: what `create` raises, and `keeps`: what `remove` raises. `most`: how many there were at once.
+    `watch` is called when a box was made, `removing` when one is to be removed."""
 
     def __init__(
         self, *, in_memory: bool = False, create_seconds: float = 0.0, remove_seconds: float = 0.0
@@ -104,6 +105,7 @@ class FakeEngine:
         self.away = False
         self.most = 0
         self.watch: Callable[[], object] = bool
+        self.removing: Callable[[str], object] = bool
 
     def box(self, number: int = -1) -> FakeBox:
         """The one that was made as the so-manieth; by default the last."""
@@ -166,6 +168,7 @@ class FakeBackend:
     async def remove(self, lease: str) -> None:
         engine = self.engine
         box = engine.boxes.get(lease)
+        engine.removing(lease)
         await engine.pass_time(engine.remove_seconds, box.spec if box else None)
         if engine.keeps is not None:
             raise engine.keeps

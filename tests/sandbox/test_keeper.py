@@ -332,14 +332,20 @@ async def test_who_goes_from_the_queue_leaves_the_place_to_the_next() -> None:
     third = LeaseKey("u", "third", "base")
     async with world.keeping(boxes=1) as keeper:
         await ask(keeper)
-        going = asyncio.create_task(ask(keeper, OTHER))
+        released = asyncio.create_task(ask(keeper, OTHER))
+        going = asyncio.create_task(ask(keeper, LeaseKey("u", "gone", "base")))
         await anyio.sleep(1)
         next_one = asyncio.create_task(ask(keeper, third))
         await anyio.sleep(1)
+        assert keeper.statistics().waiting == 3
         await keeper.release(OTHER)
-        await raised(going, LeaseOver)
+        await raised(released, LeaseOver)
+        going.cancel()
+        await asyncio.wait({going})
+        await checkpoint()
         await keeper.release(KEY)
         assert await next_one
+        assert len(world.engine.ever) == 2
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
