@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from greenroom import (
@@ -233,3 +234,32 @@ async def test_without_sandboxes_there_is_no_browser() -> None:
 
     async with app:
         assert said(await app.process("hi").result()) == "none"
+
+
+def warm_agent(world: World) -> AgentApp:
+    """An application of an agent that looks and says what it is told to."""
+    from agentscope.agent import Agent
+    from agentscope.tool import Toolkit
+
+    from kits.agentscope2_agents import Said, say, use
+
+    app = AgentApp(sandboxes=service_in(world))
+    look = use(("1", "browser_snapshot", "{}"))
+
+    @app.agent()
+    def make_agent(session: Session) -> Any:
+        model = Said(look, say("first"), look, say("second"))
+        return Agent("Friday", "You help.", model, toolkit=Toolkit(tools=session.browser.tools()))
+
+    return app
+
+
+@pytest.mark.agentscope2
+async def test_an_agent_that_is_kept_warm_keeps_its_browser() -> None:
+    world = World()
+    async with await anyio.to_thread.run_sync(warm_agent, world) as app:
+        assert said(await app.process("look", session_id="s1").result()) == "first"
+        assert said(await app.process("look", session_id="s1").result()) == "second"
+        (box,) = world.engine.ever
+        assert [tool for tool, _ in box.asked] == ["browser_snapshot", "browser_snapshot"]
+    world.nothing_left()
