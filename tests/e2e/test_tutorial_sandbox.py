@@ -38,17 +38,18 @@ from agentscope_runtime.sandbox import BrowserSandbox
 # -- step 2: a script --------------------------------------------------------------------------------------------------
 
 
-async def script(code: str, env: dict[str, str]) -> tuple[str, str]:
-    """Run it as a reader would; what it printed, and what it wrote to the error output."""
+async def script(code: str, env: dict[str, str], given: str = "") -> tuple[str, str]:
+    """Run it as a reader would; what it printed, and what it wrote to the error output. `given`: its input."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         code,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **env},
     )
-    printed, errors = (piece.decode() for piece in await process.communicate())
+    printed, errors = (piece.decode() for piece in await process.communicate(given.encode()))
     assert process.returncode == 0, errors
     return printed, errors
 
@@ -64,6 +65,33 @@ async def test_step_2_prints_the_tools_the_page_and_a_snapshot(tmp_path: Path) -
     assert site.asked.count("/") == 2
     assert "never awaited" not in errors
     assert "Traceback" not in errors
+
+
+IN_A_NOTEBOOK = """
+import asyncio, sys
+from jupyter_client.manager import start_new_async_kernel
+
+async def run(code):
+    manager, client = await start_new_async_kernel()
+    try:
+        shown = lambda message: print(message["content"].get("text", ""))
+        reply = await client.execute_interactive(code, timeout=100, output_hook=shown)
+        print(reply["content"]["status"], reply["content"].get("evalue", ""))
+    finally:
+        client.stop_channels()
+        await manager.shutdown_kernel(now=True)
+
+asyncio.run(run(sys.stdin.read()))
+"""
+
+
+async def test_step_2_in_a_notebook_whose_loop_runs(tmp_path: Path) -> None:
+    with_box, _ = the_tutorial().cells(2)
+    async with example_site(tmp_path) as site:
+        code = OURS + OF_THE_SANDBOX + with_box
+        printed, _ = await script(IN_A_NOTEBOOK, site.env, code)
+    assert printed.count("- Page Title: Example Domain") == 2
+    assert printed.split()[-1] == "ok"
 
 
 # -- step 3: an agent that browses -------------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ class Tutorial:
             int(number): CELL.findall(text) for number, text in zip(steps[1::2], steps[2::2], strict=True)
         }
 
+    def cells(self, step: int) -> list[str]:
+        """The cells of one step."""
+        return self._cells[step]
+
     def code(self, *steps: int) -> str:
         """The code of these steps, as a reader who copies it has it in one file. The model alone is another."""
         code = "\n\n".join(cell for step in steps for cell in self._cells[step])
