@@ -77,12 +77,13 @@ def ps() -> None:
 
 @sandbox.command()
 @click.argument("leases", metavar="[LEASE]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Remove all, those in use too.")
+@click.option("--all", "everything", is_flag=True, help="Remove all of this user's, those in use too.")
 def stop(leases: tuple[str, ...], everything: bool) -> None:
     """Remove sandboxes: those named by the beginnings of their leases' ids, and, when none is named, those that dead
     processes left.
 
-    A process whose sandbox is removed tells its agent that it was lost, and makes another when it is asked to.
+    A process whose sandbox is removed tells its agent that it was lost, and makes another when it is asked to. What an
+    unknown owner has (another user's or machine's, on a shared engine) is removed only by its name.
     """
     for item in _run(_stop(leases, everything)):
         click.echo(f"removed {item.lease[:8]} ({item.backend})")
@@ -133,7 +134,7 @@ async def _stop(leases: Sequence[str], everything: bool) -> Sequence[Item]:
 
 def _chosen(items: Sequence[Item], leases: Sequence[str], everything: bool) -> Sequence[Item]:
     if everything:
-        return items
+        return [item for item in items if item.standing != "unknown"]
     if not leases:
         return [item for item in items if item.standing == "dead"]
     chosen = []

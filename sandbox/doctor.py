@@ -98,7 +98,7 @@ async def _image(settings: SandboxSettings) -> str:
 
 
 async def _base() -> str:
-    if shutil.which("mmdebstrap") is None:
+    if await to_thread.run_sync(shutil.which, "mmdebstrap") is None:
         raise GreenroomError(
             "mmdebstrap is not installed: without a registry of images there is nothing to begin with; "
             "on Debian or Ubuntu: apt-get install mmdebstrap"
@@ -107,7 +107,7 @@ async def _base() -> str:
 
 
 async def _bubblewrap() -> str:
-    found = shutil.which("bwrap")
+    found = await to_thread.run_sync(shutil.which, "bwrap")
     if found is None:
         raise GreenroomError(
             "bwrap is not on the path, which the local backend isolates with; apt-get install bubblewrap"
@@ -127,6 +127,7 @@ async def _box(backend: Backend) -> str:
     lease = secrets.token_hex(16)
     try:
         await backend.start()
+        which = repr(backend)
         directory = folder / lease
         await to_thread.run_sync(lambda: _make(folder, directory))
         spec = BoxSpec(
@@ -152,7 +153,7 @@ async def _box(backend: Backend) -> str:
             await to_thread.run_sync(lambda: shutil.rmtree(folder))
     if shown.is_error:
         raise GreenroomError(f"a box was made, and its browser shows no page: {shown.text}")
-    return f"a box was made and its browser showed a page, in {time.monotonic() - began:.1f} s; {backend!r}"
+    return f"a box was made and its browser showed a page, in {time.monotonic() - began:.1f} s: {which}"
 
 
 def _make(folder: Path, directory: Path) -> None:

@@ -62,7 +62,7 @@ async def _pull(engine: Engine, on_line: OnLine) -> None:
 
 
 async def _make(engine: Engine, on_line: OnLine, *, why: str) -> None:
-    if shutil.which("mmdebstrap") is None:
+    if await anyio.to_thread.run_sync(shutil.which, "mmdebstrap") is None:
         raise SandboxUnavailable(
             f"the image has nothing to begin with: {REGISTRY_BASE} could not be pulled ({why}), and mmdebstrap, which "
             "makes it from Debian's archive, is not installed; make the registry reachable, or, on Debian or Ubuntu, "
@@ -115,7 +115,7 @@ async def _run_mmdebstrap(archive: Path, on_line: OnLine) -> None:
 
 async def _sources() -> Sequence[str]:
     """The machine's own sources of this Debian, which reach the archive or its mirror; else the public ones."""
-    if shutil.which("apt-get") is None:
+    if await anyio.to_thread.run_sync(shutil.which, "apt-get") is None:
         return ARCHIVE
     listing = await anyio.run_process(
         [

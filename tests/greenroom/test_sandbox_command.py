@@ -1,0 +1,195 @@
+"""`greenroom sandbox`: what it builds, finds, shows and removes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from greenroom.cli import main
+from greenroom.sandbox.backend import BoxSpec
+from greenroom.sandbox.box_folders import BoxFolders
+from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.leases import Lease, LeaseKey
+from greenroom.sandbox.owners import Owners
+from greenroom.sandbox.settings import SandboxSettings
+from greenroom.sandbox.sqlite_leases import SqliteLeases
+from kits.engine import OwnEngine
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["sandbox", *arguments])
+
+
+@pytest.fixture
+def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """State and boxes of nobody else's, with a short path."""
+    folder = Path(tempfile.mkdtemp(prefix="gr-"))
+    folder.chmod(0o711)
+    monkeypatch.setenv("GREENROOM_STATE", str(folder / "state"))
+    monkeypatch.setenv("GREENROOM_RUN", str(folder / "run"))
+    for name in ("GREENROOM_SANDBOX", "GREENROOM_SANDBOX_BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def nothing_here(own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine, no bubblewrap, no browser."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{own_folders}/engine.sock")
+    monkeypatch.setenv("PATH", str(own_folders))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(own_folders))
+
+
+@pytest.fixture
+def settings(docker_engine: OwnEngine, own_folders: Path, monkeypatch: pytest.MonkeyPatch) -> SandboxSettings:
+    """Those of an environment that names the tests' own engine."""
+    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
+    monkeypatch.setenv("GREENROOM_SANDBOX_IMAGE", docker_engine.image)
+    return SandboxSettings.from_environ()
+
+
+class Leftover:
+    """A box with its lease and directory, whose owner is what `enter` makes it."""
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        self.backend = DockerBackend(settings)
+        self.leases = SqliteLeases()
+        self.owners = Owners()
+        self.folders = BoxFolders()
+        self.lease = secrets.token_hex(16)
+
+    async def make(self) -> None:
+        await self.owners.enter("docker")
+        await self.leases.start()
+        key = LeaseKey("ada", "tuesday", "base")
+        await self.leases.add(
+            Lease(id=self.lease, key=key, owner=self.owners.id, backend="docker", state="ready", created=0.0)
+        )
+        await self.backend.start()
+        directory = await self.folders.make(self.lease, self.owners.id)
+        await self.backend.create(
+            BoxSpec(lease=self.lease, owner=self.owners.id, kind="base", token="x" * 32, directory=directory)
+        )
+        await self.leases.stop()
+        await self.backend.stop()
+
+    async def left(self) -> tuple[bool, bool, bool]:
+        """Whether there is still the box, the lease, the directory."""
+        await self.backend.start()
+        await self.leases.start()
+        try:
+            boxes = {box.lease for box in await self.backend.boxes()}
+            leases = {lease.id for lease in await self.leases.all()}
+            return self.lease in boxes, self.lease in leases, self.lease in await self.folders.all()
+        finally:
+            await self.leases.stop()
+            await self.backend.stop()
+
+    async def clear(self) -> None:
+        await self.backend.start()
+        await self.backend.remove(self.lease)
+        await self.backend.stop()
+        await self.owners.leave(all_gone=True)
+
+
+@pytest.fixture
+def leftover(settings: SandboxSettings) -> Iterator[Leftover]:
+    """A box in use by this process."""
+    found = Leftover(settings)
+    asyncio.run(found.make())
+    yield found
+    asyncio.run(found.clear())
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_the_doctor_says_what_to_do_where_nothing_works() -> None:
+    result = run("doctor")
+    assert result.exit_code == 1
+    for said in (
+        "no  engine: ",
+        "no  docker: ",
+        "no  bubblewrap: ",
+        "no  browser: ",
+        "no  local: ",
+        "no  auto: ",
+    ):
+        assert said in result.stdout
+    for todo in ("DOCKER_HOST", "apt-get install docker.io", "apt-get install bubblewrap", "mmdebstrap"):
+        assert todo in result.stdout
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_building_without_an_engine_says_why() -> None:
+    result = run("build")
+    assert result.exit_code == 1
+    assert "does not answer" in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_where_there_are_no_sandboxes_ps_says_so() -> None:
+    result = run("ps")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no sandboxes" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("settings")
+def test_the_doctor_makes_a_box_and_its_browser_shows_a_page() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    for said in (
+        "ok  engine: Docker",
+        "ok  image: ",
+        "ok  docker: a box was made",
+        "ok  auto: sandboxes come from docker",
+    ):
+        assert said in result.stdout
+
+
+@pytest.mark.slow
+def test_an_image_that_is_there_is_not_built_again(
+    docker_engine: OwnEngine, settings: SandboxSettings
+) -> None:
+    result = run("build")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(docker_engine.image)
+
+
+@pytest.mark.slow
+def test_what_a_dead_process_left_is_shown_and_removed(leftover: Leftover) -> None:
+    asyncio.run(leftover.owners.leave(all_gone=False))
+    shown = run("ps")
+    assert shown.exit_code == 0, shown.output
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith(leftover.lease[:8])]
+    assert line.split()[1:7] == ["tuesday", "ada", "base", "docker", "running", "dead"]
+
+    result = run("stop")
+    assert result.exit_code == 0, result.output
+    assert f"removed {leftover.lease[:8]} (docker)" in result.stdout
+    assert asyncio.run(leftover.left()) == (False, False, False)
+
+
+@pytest.mark.slow
+def test_a_living_process_s_box_is_removed_only_by_name_and_its_lease_stays(leftover: Leftover) -> None:
+    assert run("stop").exit_code == 0
+    assert asyncio.run(leftover.left()) == (True, True, True)
+    result = run("stop", leftover.lease[:10])
+    assert result.exit_code == 0, result.output
+    assert asyncio.run(leftover.left()) == (False, True, True)  # its owner sees to the rest
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("settings")
+def test_a_lease_that_is_not_there_cannot_be_stopped() -> None:
+    result = run("stop", "feedbeef")
+    assert result.exit_code == 1
+    assert "greenroom sandbox ps" in result.stderr
