@@ -30,7 +30,7 @@ from greenroom.sandbox.backend import (
     FoundBox,
 )
 from greenroom.sandbox.cgroups import Cgroups
-from greenroom.sandbox.local_mounts import BOX, Place, environment, world
+from greenroom.sandbox.local_mounts import BOX, COMPILED, Place, environment, world
 from greenroom.sandbox.local_processes import Process, continue_all, end, marked, process_of, stop_all
 from greenroom.sandbox.local_records import Record, Records, boot
 from greenroom.sandbox.local_spawn import Child, Spawner, high
@@ -81,7 +81,8 @@ class Boxes:
             groups = [str(file) for file in files]
             if record.bare:
                 return self._make_bare(spec, record, groups)
-            first, child = self._make_isolated(spec, record, groups, SERVER)
+            compiled = ["-X", f"pycache_prefix={COMPILED}"] if self._place.compiled else []
+            first, child = self._make_isolated(spec, record, groups, [*compiled, *SERVER])
         except OSError as error:
             raise SandboxUnavailable(f"a sandbox cannot be made on this machine: {error}") from error
         # By way of the box's own root: its directory is in its memory, and nobody else can put anything there.

@@ -18,6 +18,7 @@ reaches this machine's disks, and of the host's directory it sees only the socke
 
 WORKSPACE: Final = Path("/workspace")
 PACKAGE: Final = Path("/opt/greenroom")
+COMPILED: Final = Path("/opt/compiled")
 TEMPORARY: Final = "/tmp"
 USER_ID: Final = 1000
 """Of an ordinary user's box; root's boxes have one each."""
@@ -64,6 +65,8 @@ class Place(Struct, frozen=True):
     trust: str = ""
     seccomp: bytes = b""
     """What keeps processes from system calls; empty: nothing does."""
+    compiled: Path | None = None
+    """Modules, compiled; none: those that are not, are compiled in each box."""
 
 
 class World(Struct, frozen=True):
@@ -96,6 +99,7 @@ def world(place: Place, spec: BoxSpec, user: int | None) -> World:
         *_readable([*place.folders, *place.imports]),
         *_directory(spec),
         *_bound(place.image, PACKAGE / "greenroom/sandbox/image"),
+        *(_bound(place.compiled, COMPILED) if place.compiled else ()),
         *_files(files),
         *(("--seccomp", f"{{{len(files)}}}") if place.seccomp else ()),
         *("--remount-ro", "/dev", "--remount-ro", "/"),

@@ -12,6 +12,7 @@ from typing import Final
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.browsers import find_browser
+from greenroom.sandbox.local_compiled import compiled_modules
 from greenroom.sandbox.local_mounts import Place
 from greenroom.sandbox.local_seccomp import seccomp_program
 from greenroom.sandbox.settings import SandboxSettings
@@ -52,16 +53,18 @@ def find_place(settings: SandboxSettings) -> Place:
     """
     browser = find_browser(settings.browser)
     imports = _imports()
+    image = image_package()
     trust = spki_hashes(settings.trusted_certificates) if settings.trusted_certificates else ()
     return Place(
         bubblewrap=_bubblewrap(),
         python=sys.executable,
         folders=tuple(path for path in (*_interpreter(), browser.folder) if not _is_of_the_system(path)),
         imports=imports,
-        image=image_package(),
+        image=image,
         browser=browser.program,
         trust=",".join(trust),
-        seccomp=seccomp_program(image_package() / "seccomp.json"),
+        seccomp=seccomp_program(image / "seccomp.json"),
+        compiled=compiled_modules(image),
     )
 
 
