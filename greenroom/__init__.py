@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from greenroom.services.session_history import InMemorySessionHistoryService
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
+    from greenroom.transports.view_tickets import BrowserView
 
     __version__: str
 
@@ -143,6 +144,7 @@ _HOME = {
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
     "greenroom.transports.transport": ("Host", "Transport"),
+    "greenroom.transports.view_tickets": ("BrowserView",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -157,6 +159,7 @@ __all__ = [
     "Audio",
     "BaseSandbox",
     "BrowserSandbox",
+    "BrowserView",
     "ConfigurationError",
     "Content",
     "ContinuationNotFound",

@@ -15,7 +15,7 @@ from greenroom.actors.frameworks.resolve import resolve_framework
 from greenroom.actors.handler import AgentHandler, Handler, QueryHandler, takes_self
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
-from greenroom.actors.messages import AgentRequest, Disconnect, Overlap
+from greenroom.actors.messages import AgentRequest, Disconnect, Overlap, SessionKey
 from greenroom.actors.system import Statistics
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
@@ -24,7 +24,9 @@ from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.transports.inprocess import InProcess, TurnStream, follow
+from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport
+from greenroom.transports.view_tickets import BrowserView
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -51,6 +53,7 @@ class AgentApp:
         sandboxes: what `session.browser` comes from: `"auto"`, `"docker"`, `"local"`, the URL of a box elsewhere,
             `SandboxSettings`, or a `SandboxService`. It is started and stopped with the application; nothing: sessions
             have no browser.
+        browser_view: lets people look into sessions' browsers, with the links of `browser_link`; nothing: nobody may.
         limits: the bounds of the process.
         authenticate: gets the request's headers, returns the caller's user id, or `None` to turn him away. Without it
             callers are anonymous and name their `user_id` themselves.
@@ -71,6 +74,7 @@ class AgentApp:
         responses: ResponseStore | None = None,
         conversations: ConversationStore | None = None,
         sandboxes: str | SandboxSettings | SandboxService | None = None,
+        browser_view: BrowserView | None = None,
         limits: Limits | None = None,
         authenticate: Authenticate | None = None,
         debug: bool = False,
@@ -93,6 +97,7 @@ class AgentApp:
             responses=responses or InMemoryResponseStore(),
             conversations=conversations or InMemoryConversations(),
             sandboxes=_sandboxes(sandboxes),
+            browser_view=browser_view,
         )
         self._transports = list(transports)
         self._state = state
@@ -256,6 +261,20 @@ class AgentApp:
     async def cancel(self, turn_id: str) -> None:
         """Stop that turn and no other; it may have ended already. Raises `TurnNotFound`."""
         await self._in_process.host.cancel(turn_id, None)
+
+    def browser_link(self, session_id: str, user_id: str | None = None, *, control: bool = False) -> str:
+        """A path, `/sessions/…/browser?ticket=…`, where this session's browser is shown live, for as long as
+        `browser_view` says. `control`: whoever has it may take the browser over and hand it back.
+
+        Raises `ConfigurationError` when the application is not running, or has no `browser_view`.
+        """
+        if self._runtime is None or self._runtime.looking is None:
+            raise ConfigurationError(
+                f"{self.app_name!r} lets nobody look into its browsers just now; it needs to be running, and "
+                "AgentApp(browser_view=BrowserView(secret=...))"
+            )
+        key = SessionKey(owner(user_id, None, session_id), session_id)
+        return self._runtime.looking.tickets.link(key, control=control)
 
     def aiohttp_application(self, **options: Any) -> web.Application:
         """The routes as an aiohttp application, to be mounted in yours: `outer.add_subapp("/agent", ...)`.

@@ -23,7 +23,9 @@ from greenroom.actors.watchdog import Watchdog
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
+from greenroom.transports.looking import Looking
 from greenroom.transports.transport import Endpoint, HostState, Transport
+from greenroom.transports.view_tickets import BrowserView, ViewTickets
 
 if TYPE_CHECKING:
     from greenroom.services.sandbox_service import SandboxService
@@ -51,6 +53,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     responses: ResponseStore
     conversations: ConversationStore
     sandboxes: SandboxService | None = None
+    browser_view: BrowserView | None = None
 
 
 class Hooks(Struct):
@@ -86,6 +89,7 @@ class Runtime:
         self.honours = handler.honours
         self.responses = settings.responses
         self.conversations = settings.conversations
+        self.looking = _looking(settings)
         self.state: HostState = "starting"
         self.system = ActorSystem(
             handler,
@@ -218,3 +222,13 @@ class Runtime:
             raise NotServing(
                 f"the application is {self.state}, so its sessions cannot be read; try again in a moment"
             )
+
+
+def _looking(settings: Settings) -> Looking | None:
+    if settings.browser_view is None:
+        return None
+    if settings.sandboxes is None:
+        raise ConfigurationError(
+            'browser_view: this application has no sandboxes to look into; give it some with AgentApp(sandboxes="auto")'
+        )
+    return Looking(settings.sandboxes, ViewTickets(settings.browser_view, settings.sources.now))

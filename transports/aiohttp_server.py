@@ -10,6 +10,7 @@ from msgspec import structs
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.transports.about_routes import about_routes
+from greenroom.transports.browser_view import BrowserViewRoutes
 from greenroom.transports.compatible_mode import CompatibleMode
 from greenroom.transports.compatible_routes import BASE_PATH
 from greenroom.transports.cors import Cors
@@ -159,6 +160,8 @@ def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[w
     routes = process.routes()
     for endpoint in host.endpoints:
         routes += _endpoint_routes(host, endpoint, process)
+    if host.looking is not None:
+        routes += BrowserViewRoutes(host, host.looking).routes()
     return routes
 
 

@@ -11,21 +11,23 @@ Over the WebSocket come pictures (binary, JPEG), `{"type": "page", "url", "title
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import secrets
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, web
+from anyio import to_thread
 
 from greenroom.actors.errors import InvalidRequest, SandboxError
 from greenroom.actors.messages import SessionKey
-from greenroom.sandbox.client import BoxClient
+from greenroom.transports.looking import Browsers, Looking
 from greenroom.transports.transport import Host
-from greenroom.transports.view_tickets import Ticket, ViewTickets
+from greenroom.transports.view_tickets import Ticket
+
+logger = logging.getLogger("greenroom.http")
 
 PAGE: Final = Path(__file__).with_name("browser_view.html")
 LOOK_SECONDS: Final = 0.5
@@ -35,39 +37,18 @@ MESSAGE_BYTES: Final = 64 * 1024
 EXPIRED: Final = 4000
 """The WebSocket's closing code when the link's time is over; 1008 is for what was refused."""
 
-INPUT: Final = frozenset({"mouse", "wheel", "key", "text", "navigate"})
+INPUT: Final = frozenset({"mouse", "wheel", "key", "text", "navigate", "back", "forward", "reload", "dialog"})
 Socket: TypeAlias = web.WebSocketResponse
-
-
-class Browsers(Protocol):
-    """What a view needs of an application's sandboxes."""
-
-    def browsing(self, key: SessionKey) -> bool:
-        """Whether the session has a browser at this moment."""
-        ...
-
-    def look(self, key: SessionKey) -> AbstractAsyncContextManager[BoxClient]:
-        """The client of the session's browser, which stays while it is used. Raises a `SandboxError`."""
-        ...
-
-    async def take_over(self, key: SessionKey) -> None:
-        """Let the agent's calls wait. Returns when none is under way."""
-        ...
-
-    def hand_back(self, key: SessionKey) -> None:
-        """Let the agent's calls go on."""
-        ...
 
 
 class BrowserViewRoutes:
     """The page and its WebSocket."""
 
-    def __init__(self, host: Host, browsers: Browsers, tickets: ViewTickets) -> None:
+    def __init__(self, host: Host, looking: Looking) -> None:
         self._host = host
-        self._browsers = browsers
-        self._tickets = tickets
+        self._browsers = looking.browsers
+        self._tickets = looking.tickets
         self._holders: dict[SessionKey, _View] = {}
-        self._page = PAGE.read_text(encoding="utf-8")
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, for an aiohttp application."""
@@ -80,8 +61,9 @@ class BrowserViewRoutes:
         """The page. Nothing of it is kept by caches, and the link goes to no other site."""
         self._ticket(request)
         nonce = secrets.token_urlsafe(16)
+        page = await to_thread.run_sync(PAGE.read_text, "utf-8")
         return web.Response(
-            text=self._page.replace("{nonce}", nonce),
+            text=page.replace("{nonce}", nonce),
             content_type="text/html",
             headers={
                 "Cache-Control": "no-store",
@@ -148,9 +130,10 @@ class _View:
     async def _show(self) -> None:
         while True:
             if self._browsers.browsing(self._key):
-                # It may end at any time, be it reaped; then the next one is shown.
-                with contextlib.suppress(SandboxError):
+                try:
                     await self._show_one()
+                except SandboxError as error:  # it may end at any time; then the next one is shown
+                    logger.debug("a view of session %r ended: %s", self._key.session_id, error)
             await self._tell("waiting")
             await anyio.sleep(LOOK_SECONDS)
 

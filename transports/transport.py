@@ -17,6 +17,7 @@ from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord
+from greenroom.transports.looking import Looking
 
 HostState: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 
@@ -46,7 +47,8 @@ class Sessions(Protocol):
 
 class Host(Sessions, Protocol):
     """The application, as a transport sees it. `honours`: the fields of `TurnOptions` its handler does as asked.
-    `responses`: the turns with `Turn.stored` that have ended. `conversations`: what clients said of sessions."""
+    `responses`: the turns with `Turn.stored` that have ended. `conversations`: what clients said of sessions.
+    `looking`: whether people may look into sessions' browsers."""
 
     name: str
     description: str
@@ -56,6 +58,7 @@ class Host(Sessions, Protocol):
     honours: frozenset[str]
     responses: ResponseStore
     conversations: ConversationStore
+    looking: Looking | None
 
     @property
     def state(self) -> HostState:

@@ -33,6 +33,7 @@ from greenroom.services.store import SessionRecord
 from greenroom.transports.endpoint_arguments import Given
 from greenroom.transports.endpoints import EndpointCaller, encode, respond
 from greenroom.transports.http_errors import guarded
+from greenroom.transports.looking import Looking
 from greenroom.transports.transport import Endpoint, HostState
 
 
@@ -72,6 +73,7 @@ class FakeHost:
         self.sources = Sources(now=lambda: 0.0, uuid=lambda: "id")
         self.responses: ResponseStore = InMemoryResponseStore()
         self.conversations: ConversationStore = InMemoryConversations()
+        self.looking: Looking | None = None
 
     async def session(self, key: SessionKey) -> SessionRecord | None:
         return None
