@@ -22,6 +22,7 @@ from greenroom.sandbox.backend import API_SOCKET, BOX_SECONDS, BoxAddress, BoxSp
 from greenroom.sandbox.docker_config import (
     LEASE_LABEL,
     OWNER_LABEL,
+    PODMANS_OWN,
     ContainerPlan,
     container_config,
     container_name,
@@ -208,6 +209,7 @@ class DockerBackend:
             network=self._network,
             trust=await self._trust(),
             processes=most_processes() if podman else None,
+            closed=PODMANS_OWN if podman else (),
         )
 
     async def _image(self, engine: Engine, *, podman: bool) -> tuple[str, str]:

@@ -35,6 +35,9 @@ FILES: Final = 16_384
 PROCESSES: Final = 31_000
 """Of one user on a host, where engines count so. What bounds one box is the limit of its pids."""
 
+PODMANS_OWN: Final = ("/run", "/var/tmp")
+"""Where Podman puts memory in containers whose root cannot be written to."""
+
 NAME_PREFIX: Final = "greenroom-"
 
 
@@ -43,7 +46,8 @@ class ContainerPlan(Struct, frozen=True, kw_only=True):
 
     `official`: the image is the official one, which needs root, a writable root and a network. `seccomp`: the profile,
     as this engine takes it. `port`: boxes are reached at a published port. `network`: the engine's network for that.
-    `processes`: how many a user may have, which Podman otherwise sets to more than some hosts let it.
+    `processes`: how many a user may have, which Podman otherwise sets to more than some hosts let it. `closed`: folders
+    in which the engine would put memory without a bound.
     """
 
     image: str
@@ -53,6 +57,7 @@ class ContainerPlan(Struct, frozen=True, kw_only=True):
     network: str = "bridge"
     trust: str = ""
     processes: int | None = None
+    closed: tuple[str, ...] = ()
 
 
 def container_name(lease: str) -> str:
@@ -101,6 +106,7 @@ def host_config(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
             # The mode, because a mounted folder is root's whatever was in the image.
             "/tmp": f"rw,nosuid,nodev,exec,size={limits.temporary},mode=1777",
             "/workspace": f"rw,nosuid,nodev,exec,size={limits.workspace},mode=1777",
+            **dict.fromkeys(plan.closed, "ro,nosuid,nodev,noexec,size=64k"),
         },
         "ShmSize": SHARED_MEMORY,
         "CapDrop": ["ALL"],

@@ -134,6 +134,13 @@ async def test_all_it_may_write_to_is_in_its_memory(engine: OwnEngine, tmp_path:
             and kind not in {"tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"}
         }
         assert on_disk <= {"/box"}
+        places = " ".join(path for path, (kind, _) in options.items() if kind in {"tmpfs", "mqueue"})
+        tried = await box.client.call(
+            "run_shell_command",
+            {"command": f"for f in {places}; do test -d $f -a -w $f && echo $f; done"},
+            20,
+        )
+        assert set(tried.part("stdout").split()) <= {"/tmp", "/workspace", "/dev/shm", "/dev/mqueue"}
         for path, size in (("/tmp", LIMITS.temporary), ("/workspace", LIMITS.workspace)):
             assert options[path][0] == "tmpfs"
             assert {"nosuid", "nodev", f"size={size // 1024}k"} <= set(options[path][1])
