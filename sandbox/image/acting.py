@@ -56,7 +56,7 @@ def _is_empty(history: dict[str, Any]) -> bool:
 
 async def click(pages: Pages, given: Arguments) -> Said:
     locator = await find(pages.current, given["ref"], given["element"])
-    await locator.click(timeout=ACTION_MS)
+    await locator.click(timeout=ACTION_MS, no_wait_after=True)  # settle waits, and for more
     return Said(f"Clicked {named(given['element'], given['ref'])}.")
 
 
@@ -76,7 +76,7 @@ async def type_text(pages: Pages, given: Arguments) -> Said:
     else:
         await locator.fill(text, timeout=ACTION_MS)
     if given.get("submit"):
-        await locator.press("Enter", timeout=ACTION_MS)
+        await locator.press("Enter", timeout=ACTION_MS, no_wait_after=True)
     done = "Typed and submitted" if given.get("submit") else "Typed"
     return Said(f"{done} {one_line(text, 80)!r} into {named(given['element'], given['ref'])}.")
 

@@ -46,7 +46,8 @@ class BrowserOptions:
     """How the browser runs. `executable`: path of Chromium or of its headless shell; none: Playwright's own.
     `proxy`: its only way out, loopback addresses included; none: the network as it is. `trusted_keys`: base64 SHA-256
     hashes of public keys (SPKI) whose certificates are good, separated by commas. `chromium_sandbox`: false only by
-    explicit choice of the user: pages then run with all rights of this process. `arguments`: more of Chromium's."""
+    explicit choice of the user: pages then run with all rights of this process. `arguments`: more of Chromium's.
+    `unfinished`: where downloads lie until they are complete; none: a folder for temporary files."""
 
     workspace: Path
     executable: str | None = None
@@ -54,6 +55,7 @@ class BrowserOptions:
     trusted_keys: str = ""
     chromium_sandbox: bool = True
     arguments: tuple[str, ...] = ()
+    unfinished: Path | None = None
 
     def command_line(self) -> list[str]:
         """Chromium's arguments, besides the driver's."""
@@ -131,6 +133,7 @@ class BrowserTools:
             try:
                 return await task
             except asyncio.CancelledError:
+                await _within(pages.stop_loading())
                 # It was this call that was cancelled, or only its task, by those who give up all that is under way.
                 if (
                     not task.cancelled()
@@ -152,7 +155,7 @@ class BrowserTools:
         return answer([text, *(told(pages) if pages.current_or_none() else ())], is_error=True)
 
     async def _after_trouble(self, pages: Pages, text: str) -> str:
-        if self._alive():
+        if await self._answers(pages):
             await pages.settled()  # a page that crashed is replaced, which the answer tells
             return text
         await self._drop_pages()
@@ -164,6 +167,10 @@ class BrowserTools:
     def _give_up(self, reason: str) -> None:
         if self._running is not None:
             self._running.cancel(reason)
+
+    async def _answers(self, pages: Pages) -> bool:
+        """Whether the browser is there. When the driver died, its objects do not know."""
+        return self._alive() and await _within(pages.context.cookies("http://localhost"))
 
     def _alive(self) -> bool:
         return self._browser is not None and self._browser.is_connected()
@@ -191,6 +198,7 @@ class BrowserTools:
                 executable_path=self.options.executable,
                 chromium_sandbox=self.options.chromium_sandbox,
                 args=self.options.command_line(),
+                downloads_path=self.options.unfinished,
                 timeout=LAUNCH_SECONDS * 1000,
             )
             return await self._open_pages(self._browser)
@@ -211,22 +219,24 @@ class BrowserTools:
         self._bell.ring()
         if pages is not None:
             await pages.shut()
-            await _end_within(pages.context.close())
+            await _within(pages.context.close())
 
     async def _end(self) -> None:
         await self._drop_pages()
         browser, self._browser = self._browser, None
         playwright, self._playwright = self._playwright, None
         if browser is not None:
-            await _end_within(browser.close())
+            await _within(browser.close())
         if playwright is not None:
-            await _end_within(playwright.stop())
+            await _within(playwright.stop())
 
 
-async def _end_within(ending: Coroutine[Any, Any, None]) -> None:
-    """End something that may be gone already, or never answer again: its processes end with the box at the latest."""
+async def _within(asked: Coroutine[Any, Any, Any]) -> bool:
+    """Ask a browser for something that may be gone already, or never answer again. Whether it did."""
     try:
         async with asyncio.timeout(END_SECONDS):
-            await ending
+            await asked
     except (Error, TimeoutError) as error:
-        _log.info("the browser did not end by itself: %s", error)
+        _log.info("the browser does not answer: %s", error)
+        return False
+    return True

@@ -12,7 +12,7 @@ from playwright.async_api import TimeoutError as PageTimeout
 
 from greenroom.sandbox.image import acting, looking
 from greenroom.sandbox.image.answers import Said, ToolError, answer, one_line
-from greenroom.sandbox.image.settling import settle
+from greenroom.sandbox.image.settling import arrived, settle
 from greenroom.sandbox.image.snapshot import page_state
 
 if TYPE_CHECKING:
@@ -29,23 +29,25 @@ Answer: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Tool:
-    """`acts`: its effects are awaited, and the page is shown afterwards. `in_dialog`: it works while one is open."""
+    """`acts`: its effects are awaited, and the page is shown afterwards. `in_dialog`: it works while a dialog is open.
+    `waits`: it needs the page that is on its way."""
 
     run: Callable[[Pages, Arguments], Awaitable[Said]]
     acts: bool = True
     in_dialog: bool = False
+    waits: bool = True
 
 
 HANDLE_DIALOG: Final = "browser_handle_dialog"
 TOOLS: Final = {
-    "browser_navigate": Tool(acting.navigate),
+    "browser_navigate": Tool(acting.navigate, waits=False),
     "browser_navigate_back": Tool(acting.navigate_back),
     "browser_navigate_forward": Tool(acting.navigate_forward),
     "browser_snapshot": Tool(looking.snapshot, acts=False),
     "browser_take_screenshot": Tool(looking.take_screenshot, acts=False),
     "browser_wait_for": Tool(acting.wait_for),
     "browser_resize": Tool(acting.resize),
-    "browser_close": Tool(looking.close, in_dialog=True),
+    "browser_close": Tool(looking.close, in_dialog=True, waits=False),
     "browser_click": Tool(acting.click),
     "browser_type": Tool(acting.type_text),
     "browser_select_option": Tool(acting.select_option),
@@ -53,28 +55,39 @@ TOOLS: Final = {
     "browser_drag": Tool(acting.drag),
     "browser_press_key": Tool(acting.press_key),
     "browser_file_upload": Tool(acting.file_upload),
-    "browser_console_messages": Tool(looking.console_messages, acts=False, in_dialog=True),
-    "browser_network_requests": Tool(looking.network_requests, acts=False, in_dialog=True),
+    "browser_console_messages": Tool(looking.console_messages, acts=False, in_dialog=True, waits=False),
+    "browser_network_requests": Tool(looking.network_requests, acts=False, in_dialog=True, waits=False),
     "browser_pdf_save": Tool(looking.pdf_save, acts=False),
-    "browser_tab_list": Tool(looking.tab_listing, acts=False, in_dialog=True),
-    "browser_tab_new": Tool(looking.tab_new, in_dialog=True),
-    "browser_tab_select": Tool(looking.tab_select, in_dialog=True),
-    "browser_tab_close": Tool(looking.tab_close, in_dialog=True),
+    "browser_tab_list": Tool(looking.tab_listing, acts=False, in_dialog=True, waits=False),
+    "browser_tab_new": Tool(looking.tab_new, in_dialog=True, waits=False),
+    "browser_tab_select": Tool(looking.tab_select, in_dialog=True, waits=False),
+    "browser_tab_close": Tool(looking.tab_close, in_dialog=True, waits=False),
 }
 
 
 async def carry_out(pages: Pages, name: str, given: Arguments) -> Answer:
     """Raises `ToolError` and the driver's errors."""
+    await _end_answered(pages.current)
     dialog = pages.current.dialog
     if name == HANDLE_DIALOG:
         return await _handle_dialog(pages, given)
     tool = TOOLS[name]
     if dialog is not None and not tool.in_dialog:
         raise ToolError(f"{name} cannot be done now: {_asks(dialog)}")
-    return await _unless_asked(pages, asyncio.create_task(_run(pages, tool, given)))
+    return await _unless_asked(pages, asyncio.create_task(_run(pages, tool, given)), known=pages.dialogs())
+
+
+async def _end_answered(tab: Tab) -> None:
+    """A call stood still for a dialog that a person has answered since: nobody waits for what it says."""
+    if tab.suspended is not None and tab.dialog is None:
+        task, tab.suspended = tab.suspended, None
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _run(pages: Pages, tool: Tool, given: Arguments) -> Answer:
+    if tool.waits:
+        await arrived(pages)
     before = frozenset(pages.current.under_way())
     pages.acting = tool.acts
     try:
@@ -89,13 +102,27 @@ async def _run(pages: Pages, tool: Tool, given: Arguments) -> Answer:
 async def _after(pages: Pages, text: str, before: AbstractSet[Request]) -> Answer:
     if pages.current.dialog is None:
         await settle(pages, before)
-    state = await page_state(pages)  # may take a while in which more happens
+    state = await page_state(pages)  # what is to be told may happen while it is made
     return answer([text, *told(pages), state])
 
 
-async def _unless_asked(pages: Pages, task: asyncio.Task[Answer]) -> Answer:
-    """The task's answer, or, when a dialog opens first, what is asked: the task then stays with the tab."""
-    asked = asyncio.create_task(pages.until_dialog())
+async def _unless_asked(
+    pages: Pages, task: asyncio.Task[Answer], known: frozenset[Dialog] = frozenset()
+) -> Answer:
+    """The task's answer, or, when another dialog opens first, what is asked: the task then stays with the tab."""
+    while True:
+        tab = await _first(task, asyncio.create_task(pages.until_dialog(known)))
+        if tab is None:
+            return task.result()
+        if tab.dialog is not None:  # else a person was quicker to answer it
+            break
+    tab.suspended = task
+    task.add_done_callback(_noticed)
+    return answer([_asks(tab.dialog), *told(pages), await page_state(pages)])
+
+
+async def _first(task: asyncio.Task[Answer], asked: asyncio.Task[Tab]) -> Tab | None:
+    """Wait for one of them; none: the task is done. When this is cancelled, so is the task."""
     try:
         await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
@@ -104,12 +131,13 @@ async def _unless_asked(pages: Pages, task: asyncio.Task[Answer]) -> Answer:
         raise
     finally:
         asked.cancel()
-    if task.done():
-        return task.result()
-    tab = pages.current
-    tab.suspended = task
-    assert tab.dialog is not None, "until_dialog came back"
-    return answer([_asks(tab.dialog), *told(pages), await page_state(pages)])
+    return None if task.done() else asked.result()
+
+
+def _noticed(task: asyncio.Task[Answer]) -> None:
+    """Nobody asks any more what became of a call whose tab was closed."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _handle_dialog(pages: Pages, given: Arguments) -> Answer:

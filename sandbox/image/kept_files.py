@@ -38,14 +38,21 @@ def read_upload(workspace: Path, path: str) -> Upload:
     parts = _parts(workspace, path)
     with _told(path), _folder(workspace, parts[:-1]) as folder:
         file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with os.fdopen(file, "rb") as opened:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise ToolError(f"{path} is no file. Give files, not folders.")
-            if status.st_size > UPLOAD_BYTES:
-                raise ToolError(f"{path} is too large to upload: at most {UPLOAD_BYTES // 1024 // 1024} MiB.")
-            data = opened.read(UPLOAD_BYTES)
+        try:
+            data = _contents(path, file)
+        finally:
+            os.close(file)
     return {"name": parts[-1], "mimeType": mimetypes.guess_type(parts[-1])[0] or "", "buffer": data}
+
+
+def _contents(path: str, file: int) -> bytes:
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise ToolError(f"{path} is no file. Give files, not folders.")
+    if status.st_size > UPLOAD_BYTES:
+        raise ToolError(f"{path} is too large to upload: at most {UPLOAD_BYTES // 1024 // 1024} MiB.")
+    with os.fdopen(file, "rb", closefd=False) as opened:
+        return opened.read(UPLOAD_BYTES)
 
 
 def write_file(workspace: Path, path: str, data: bytes) -> Path:
@@ -81,7 +88,8 @@ def keep_download(workspace: Path, suggested: str, source: Path) -> Path:
 
 def file_name(suggested: str) -> str:
     """A name for a file, made of what a page suggests."""
-    name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", suggested).strip().lstrip(".")
+    name = suggested.encode(errors="replace").decode()
+    name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", name).strip().lstrip(".")
     while len(name.encode()) > _NAME_LENGTH:
         stem, suffix = Path(name).stem, Path(name).suffix[:20]
         name = stem[: len(stem) - 1 - len(stem) // 8] + suffix if len(stem) > 1 else suffix.strip(".")[:20]

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
     from greenroom.sandbox.image.pages import Pages
     from greenroom.sandbox.image.tab import Tab
 
+_log = logging.getLogger(__name__)
+
 PICTURE: Final = {"format": "jpeg", "quality": 60, "maxWidth": 1280, "maxHeight": 1280, "everyNthFrame": 1}
 _TITLE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 1.0
+"""Nothing tells when a title changes."""
 
 
 class Viewer:
@@ -87,12 +92,17 @@ class Viewer:
             try:
                 session = await pages.context.new_cdp_session(tab.page)
                 await self._show_tab(pages, tab, session)
-            except Error:
-                await self._changed_from(tab)  # it is gone, or the whole browser: another will come
+            except Error as error:
+                # Mostly because the page is gone or gives way to one in another process; there will be another.
+                _log.debug("the view of %r ended: %s", tab, error)
+                await self._rung_or_a_while()
 
-    async def _changed_from(self, tab: Tab) -> None:
-        while (pages := self._pages()) is not None and pages.current_or_none() is tab:
-            await self._bell.rung()
+    async def _rung_or_a_while(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._bell.rung()
+        except TimeoutError:
+            return
 
     async def _show_tab(self, pages: Pages, tab: Tab, session: CDPSession) -> None:
         frames: asyncio.Queue[dict[str, Any]] = (
@@ -106,7 +116,9 @@ class Viewer:
             while self._is_current(tab) and not sending.done():
                 rung = asyncio.create_task(self._bell.rung())
                 await self._tell(tab)
-                await asyncio.wait({rung, sending}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {rung, sending}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
                 rung.cancel()
         finally:
             self._hands = None

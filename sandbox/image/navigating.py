@@ -11,7 +11,7 @@ from greenroom.sandbox.image.addresses import address_of
 from greenroom.sandbox.image.answers import Said, ToolError, one_line
 
 if TYPE_CHECKING:
-    from playwright.async_api import Response
+    from playwright.async_api import Page, Response
 
     from greenroom.sandbox.image.pages import Pages
 
@@ -29,7 +29,7 @@ _REASONS: Final = (
         "ERR_TUNNEL_CONNECTION_FAILED",
         (
             "the sandbox's egress filter did not let it through. It refuses private, local and metadata addresses and "
-            "hosts that are not allowed; hosts that do not exist or do not answer look the same. Trying again will not help."
+            "hosts that are not allowed; hosts that do not exist or do not answer look alike. Trying again is no use."
         ),
     ),
     ("ERR_PROXY_", "the sandbox's way out does not work. This is for whoever runs the sandbox to look at."),
@@ -49,9 +49,7 @@ async def navigate(pages: Pages, url: str) -> Said:
     address = address_of(url)
     begun = pages.downloads.begun
     try:
-        response = await pages.current.page.goto(
-            address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000
-        )
+        response = await _goto(pages.current.page, address)
     except PageTimeout:
         raise ToolError(
             f"{one_line(address)} did not arrive within {NAVIGATION_SECONDS:.0f} s. Look with browser_snapshot at what "
@@ -62,6 +60,16 @@ async def navigate(pages: Pages, url: str) -> Said:
             return Said(f"{one_line(address)} is a file to download, not a page. The page stays as it was.")
         raise ToolError(_why(address, error)) from error
     return Said(f"Opened {one_line(address)}.{_status(response)}")
+
+
+async def _goto(page: Page, address: str) -> Response | None:
+    try:
+        return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
+    except Error as error:
+        if "interrupted by another navigation" not in error.message:
+            raise
+        # The page before was still leaving for somewhere itself, for the error page of an address before, for example.
+        return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
 
 
 def _status(response: Response | None) -> str:

@@ -110,11 +110,25 @@ class Pages:
         except TimeoutError:
             self._announced.clear()  # it is no window that tools can see
 
-    async def until_dialog(self) -> Tab:
-        """Wait until the current page asks something."""
-        while self._current is None or self._current.dialog is None:
+    def dialogs(self) -> frozenset[Dialog]:
+        """Those that are open, in all tabs."""
+        return frozenset(dialog for tab in self.tabs for dialog in tab.dialogs)
+
+    async def until_dialog(self, known: frozenset[Dialog] = frozenset()) -> Tab:
+        """Wait until the current page asks something that is not known."""
+        while (tab := self._current) is None or tab.dialog is None or tab.dialog in known:
             await self.bell.rung()
-        return self._current
+        return tab
+
+    async def stop_loading(self) -> None:
+        """Give up a page that is on its way: until it arrives the driver cannot look at what is there."""
+        tab = self._current
+        if tab is None or not tab.awaits_page():
+            return
+        session = await self.context.new_cdp_session(tab.page)
+        await session.send("Page.stopLoading")
+        tab.stopped = True
+        await session.detach()
 
     def person_acted(self) -> None:
         """A person used mouse or keyboard."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from playwright.async_api import Error
 
+from greenroom.sandbox.image.answers import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 DATA_SECONDS: Final = 2.0
 """For data that a page fetches; some pages always have a request open."""
-PAGE_SECONDS: Final = 15.0
-"""For a new page to arrive."""
+PAGE_SECONDS: Final = 20.0
+"""For a new page to arrive. Until it does, or is given up, nothing can be seen of the old one."""
 LOAD_SECONDS: Final = 5.0
 """For a new page's pictures and all."""
 _FRAME_SECONDS: Final = 1.0
@@ -50,6 +52,15 @@ async def settle(pages: Pages, before: AbstractSet[Request]) -> None:
     await pages.downloads.settled()
 
 
+async def arrived(pages: Pages) -> None:
+    """Wait for a page that is on its way, whoever asked for it."""
+    tab = pages.current
+    under_way = tab.under_way()
+    others = {request for request, exchange in under_way.items() if not exchange.opens_page}
+    if len(others) < len(under_way) and await _quiet(pages, tab, others, time.monotonic()):
+        await _loaded(tab)
+
+
 async def _quiet(pages: Pages, tab: Tab, before: AbstractSet[Request], began: float) -> set[str]:
     """Wait until no request since `before` is under way. What was waited for: `page`, `data`, or nothing."""
     waited: set[str] = set()
@@ -60,13 +71,18 @@ async def _quiet(pages: Pages, tab: Tab, before: AbstractSet[Request], began: fl
         opens_page = any(exchange.opens_page for exchange in fresh)
         left = began + (PAGE_SECONDS if opens_page else DATA_SECONDS) - time.monotonic()
         if left <= 0:
+            if opens_page:
+                pages.notices.append(
+                    f"- {one_line(fresh[-1].url)} did not arrive in time; loading it was stopped."
+                )
+                await pages.stop_loading()
             return waited
         waited.add("page" if opens_page else "data")
         try:
             async with asyncio.timeout(left):
                 await pages.bell.rung()
         except TimeoutError:
-            return waited
+            continue
 
 
 async def _next_frame(page: Page) -> None:

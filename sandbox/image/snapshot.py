@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
 from playwright.async_api import Error
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 SNAPSHOT_BYTES: Final = 60_000
 """Some 15,000 to 20,000 tokens."""
 SNAPSHOT_SECONDS: Final = 15.0
+FRAMES_SECONDS: Final = 1.0
+"""For frames that are on their way: the driver waits for each, and some, of advertisements say, never arrive."""
 OVERVIEW_DEPTH: Final = 6
 FIND_SECONDS: Final = 5.0
 _TRIES: Final = 3
@@ -31,7 +35,7 @@ async def page_state(pages: Pages, *, ref: str | None = None, depth: int | None 
     root = await find(tab, ref, "the part") if ref else None
     if tab.dialog is not None:
         return f"{await tab_list(pages)}{_head(tab, '')}"
-    tree = await _tree(tab, root, depth)
+    tree = await _tree(pages, root, depth)
     title = await tab.title()
     return f"{await tab_list(pages)}{_head(tab, title)}\n- Page Snapshot:\n```yaml\n{cut(tree)}\n```"
 
@@ -58,7 +62,12 @@ async def find(tab: Tab, ref: str, element: str) -> Locator:
         raise ToolError(f"{one_line(ref)!r} is no ref. Take it from the snapshot: for [ref=e12] it is e12.")
     locator = tab.page.get_by_ref(matched[1])
     try:
-        found = await locator.count()
+        async with asyncio.timeout(FIND_SECONDS):
+            found = await locator.count()
+    except TimeoutError:
+        raise ToolError(
+            "The page does not answer. Wait a little with browser_wait_for, or load it anew."
+        ) from None
     except Error as error:
         if tab.page.is_closed() or "crash" in error.message.lower():
             raise
@@ -103,19 +112,30 @@ async def _title(tab: Tab) -> str:
         return ""  # it is just being closed or replaced
 
 
-async def _tree(tab: Tab, root: Locator | None, depth: int | None) -> str:
+async def _tree(pages: Pages, root: Locator | None, depth: int | None) -> str:
+    tab = pages.current
+    seconds = FRAMES_SECONDS if tab.awaits_frames() else SNAPSHOT_SECONDS
     for attempt in range(1, _TRIES + 1):
+        began = time.monotonic()
         try:
-            source = root or tab.page
-            return await source.aria_snapshot(mode="ai", depth=depth, timeout=SNAPSHOT_SECONDS * 1000)
+            tree = await (root or tab.page).aria_snapshot(mode="ai", depth=depth, timeout=seconds * 1000)
         except PageTimeout:
-            raise ToolError(
-                f"The page was too busy, or is too large, to be seen within {SNAPSHOT_SECONDS:.0f} s. Call "
-                f"browser_snapshot with a depth, such as {OVERVIEW_DEPTH}, or again a little later."
-            ) from None
+            if seconds == SNAPSHOT_SECONDS:
+                break
+            seconds = SNAPSHOT_SECONDS
         except Error:
             # Another page took its place in the meantime.
             if attempt == _TRIES or tab.page.is_closed():
                 raise
             await tab.page.wait_for_load_state("domcontentloaded", timeout=SNAPSHOT_SECONDS * 1000)
-    raise AssertionError("unreachable")
+        else:
+            if time.monotonic() - began >= seconds:  # then the driver leaves out frames that it waited for
+                pages.notices.append("- Frames of the page that have not arrived are left out.")
+            return tree
+    raise ToolError(_BUSY)
+
+
+_BUSY: Final = (
+    f"The page was too busy, or is too large, to be seen within {SNAPSHOT_SECONDS:.0f} s. Call browser_snapshot with a "
+    f"depth, such as {OVERVIEW_DEPTH}, or again a little later."
+)

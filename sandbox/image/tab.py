@@ -50,6 +50,8 @@ class Tab:
         self.exchanges: deque[Exchange] = deque(maxlen=REQUESTS_LENGTH)
         self.suspended: Task[dict[str, Any]] | None = None
         """The call that stands still because of a dialog."""
+        self.stopped = False
+        """Loading was stopped."""
         self._under_way: dict[Request, Exchange] = {}
         self._bell = bell
         page.on("console", self._console)
@@ -60,6 +62,7 @@ class Tab:
         page.on("requestfailed", self._request_failed)
         page.on("filechooser", self._file_chooser)
         page.on("framenavigated", self._navigated)
+        page.on("domcontentloaded", lambda _page: bell.ring())
 
     def __repr__(self) -> str:
         return f"<Tab {one_line(self.page.url)}>"
@@ -76,6 +79,14 @@ class Tab:
     def under_way(self) -> dict[Request, Exchange]:
         """Requests that are worth waiting for."""
         return {request: it for request, it in self._under_way.items() if it.kind in WAITED_FOR}
+
+    def awaits_page(self) -> bool:
+        """Whether another page is on its way."""
+        return any(exchange.opens_page for exchange in self._under_way.values())
+
+    def awaits_frames(self) -> bool:
+        """Whether frames of the page are on their way, or never will be there because loading was stopped."""
+        return self.stopped or any(exchange.kind == "document" for exchange in self._under_way.values())
 
     async def answer_dialog(self, accept: bool, text: str | None = None) -> None:
         """Answer the dialog that is open. One that is gone, because its page is, is fine."""
@@ -108,6 +119,7 @@ class Tab:
             self.exchanges.clear()
             self.console.clear()
             self.chooser = None
+            self.stopped = False
         exchange = Exchange(request.method, request.url, request.resource_type, opens_page)
         self.exchanges.append(exchange)
         self._under_way[request] = exchange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,16 +72,22 @@ async def browsing(folder: Path, **options: Any) -> AsyncIterator[Browsing]:
     """A browser whose workspace is `folder / "workspace"`."""
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
-    tools = BrowserTools(BrowserOptions(workspace=workspace, executable=browser_path(folder), **options))
-    await tools.start()
-    try:
-        yield Browsing(tools)
-    finally:
-        await tools.stop()
+    with tempfile.TemporaryDirectory() as unfinished:  # tmp_path is root's alone
+        Path(unfinished).chmod(0o777)
+        tools = BrowserTools(
+            BrowserOptions(
+                workspace=workspace, executable=browser_path(folder), unfinished=Path(unfinished), **options
+            )
+        )
+        await tools.start()
+        try:
+            yield Browsing(tools)
+        finally:
+            await tools.stop()
 
 
 def ref_of(snapshot: str, mark: str) -> str:
     """The ref in the first line of a snapshot that contains `mark`, for example `button "Send"`."""
-    line = next((line for line in snapshot.splitlines() if mark in line), None)
-    assert line is not None and "[ref=" in line, f"{mark!r} is not in\n{snapshot}"
+    line = next((line for line in snapshot.splitlines() if mark in line and "[ref=" in line), None)
+    assert line is not None, f"{mark!r} is not in\n{snapshot}"
     return line.partition("[ref=")[2].partition("]")[0]
