@@ -142,14 +142,23 @@ class BoxClient:
 
     @asynccontextmanager
     async def live(self, *, input: bool = False) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """The browser's live view: binary messages are JPEG frames, texts are JSON. `input`: what is sent is done."""
+        """The browser's live view: binary messages are JPEG frames, texts are JSON. `input`: what is sent is done.
+
+        Raises `SandboxUnavailable` when there is none: a box without a browser, or the official image.
+        """
         session = await self._connected()
-        with _as_lost():
-            websocket = await session.ws_connect(
-                self.address.url + "/live",
-                params={"input": "1"} if input else None,
-                max_msg_size=MESSAGE_BYTES,
-            )
+        try:
+            with _as_lost():
+                websocket = await session.ws_connect(
+                    self.address.url + "/live",
+                    params={"input": "1"} if input else None,
+                    max_msg_size=MESSAGE_BYTES,
+                )
+        except SandboxLost as lost:
+            if isinstance(lost.__cause__, aiohttp.WSServerHandshakeError):
+                status = lost.__cause__.status
+                raise SandboxUnavailable(f"the sandbox has no live view (it answered {status})") from None
+            raise
         try:
             yield websocket
         finally:

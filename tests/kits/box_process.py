@@ -67,7 +67,9 @@ class BoxProcess:
 
 
 @contextmanager
-def box_process(kind: str = "base", environ: Mapping[str, str] | None = None) -> Iterator[BoxProcess]:
+def box_process(
+    kind: str = "base", environ: Mapping[str, str] | None = None, exit_code: int = 0
+) -> Iterator[BoxProcess]:
     """Start one; end it, and see that it ends by itself. `GREENROOM_BOX` in `environ`: its directory, made already, for
     what must be there before."""
     given = (environ or {}).get("GREENROOM_BOX")
@@ -83,7 +85,7 @@ def box_process(kind: str = "base", environ: Mapping[str, str] | None = None) ->
         code = box.ended()
         log = box.log
         shutil.rmtree(directory)
-    assert code == 0, log
+    assert code == exit_code, log
 
 
 def _started(directory: Path, kind: str, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
