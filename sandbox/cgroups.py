@@ -40,6 +40,25 @@ class Cgroups(Struct, frozen=True):
     version: Literal[1, 2]
     parents: Mapping[Controller, Path]
 
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        """What is bounded for a box as a whole."""
+        return tuple(self.parents)
+
+    @property
+    def described(self) -> str:
+        """In the log's words."""
+        return f"control groups (version {self.version})"
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Variables of the environment that `before` is to find: none."""
+        return ()
+
+    def before(self, name: str, limits: BoxLimits) -> list[str]:
+        """What goes before a box's command: nothing, it goes into its groups by itself."""
+        return []
+
     def make(self, name: str, limits: BoxLimits) -> list[Path]:
         """Make the groups of a box; what writes 0 into all of these files is in them."""
         groups = self._groups(name)

@@ -16,12 +16,12 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BoxAddress, BoxSpec, FoundBox
-from greenroom.sandbox.cgroups import Cgroups, find_cgroups
 from greenroom.sandbox.local_boxes import Boxes
 from greenroom.sandbox.local_mounts import Place
 from greenroom.sandbox.local_place import find_bare_place, find_place
 from greenroom.sandbox.local_trial import try_a_box
 from greenroom.sandbox.local_users import told_bounds
+from greenroom.sandbox.scopes import Groups, find_groups
 from greenroom.sandbox.settings import SandboxSettings
 
 log = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ class LocalBackend:
 
     # ------------------------------------------------------------------------------------------------ in worker threads
 
-    def _found(self) -> tuple[Place, Cgroups | None]:
-        groups = find_cgroups()
+    def _found(self) -> tuple[Place, Groups | None]:
+        groups = find_groups()
         try:
             place = find_place(self._settings)
             try_a_box(place, groups)

@@ -29,12 +29,12 @@ from greenroom.sandbox.backend import (
     BoxSpec,
     FoundBox,
 )
-from greenroom.sandbox.cgroups import Cgroups
 from greenroom.sandbox.local_mounts import BOX, COMPILED, Place, environment, world
 from greenroom.sandbox.local_processes import Process, continue_all, end, marked, process_of, stop_all
 from greenroom.sandbox.local_records import Record, Records, boot
 from greenroom.sandbox.local_spawn import Child, Spawner, high
 from greenroom.sandbox.local_users import bounds, box_user
+from greenroom.sandbox.scopes import Groups
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ FIRST: Final = re.compile(rb'"child-pid": *(\d+)')
 class Boxes:
     """Makes and ends them. Its methods block, for some tens of milliseconds, and may be called from any thread."""
 
-    def __init__(self, place: Place, groups: Cgroups | None, ended: Callable[[str], None]) -> None:
+    def __init__(self, place: Place, groups: Groups | None, ended: Callable[[str], None]) -> None:
         self._place = place
         self._groups = groups
         self._spawner = Spawner(ended)
@@ -152,12 +152,21 @@ class Boxes:
                 files = [_in_memory(content, handed) for content in made.files]
                 arguments = [_filled_in(argument, files) for argument in made.arguments]
                 files += [telling, _in_memory("\0".join([*arguments, ""]).encode(), handed)]
-                outer = [self._place.bubblewrap, "--args", str(files[-1]), "--info-fd", str(telling), "--"]
+                scope = self._groups.before(spec.lease, spec.limits) if self._groups else []
+                outer = [
+                    *scope,
+                    self._place.bubblewrap,
+                    "--args",
+                    str(files[-1]),
+                    "--info-fd",
+                    str(telling),
+                    "--",
+                ]
                 inner = ["sh", "-c", INSIDE, "sh", *limits, self._place.python, *command]
                 child = self._spawner.start(
                     spec.lease,
                     [*outer, *inner],
-                    environ=_nothing(),
+                    environ=_little(self._groups.needed if self._groups else ()),
                     groups=groups,
                     files=files,
                     output=saying,
@@ -230,9 +239,9 @@ def _listening(child: Child, address: BoxAddress) -> BoxAddress:
     )
 
 
-def _nothing() -> dict[str, str]:
+def _little(needed: Sequence[str]) -> dict[str, str]:
     """The environment of bubblewrap itself: what is in it could be read in the box of an ordinary user."""
-    return {"PATH": os.environ.get("PATH", os.defpath)}
+    return {"PATH": os.defpath} | {name: os.environ[name] for name in ("PATH", *needed) if name in os.environ}
 
 
 def _pipe(kept: ExitStack, handed: ExitStack) -> tuple[int, int]:

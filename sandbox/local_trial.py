@@ -10,10 +10,10 @@ from typing import Final
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BoxSpec
-from greenroom.sandbox.cgroups import Cgroups
 from greenroom.sandbox.local_boxes import Boxes
 from greenroom.sandbox.local_mounts import Place
 from greenroom.sandbox.local_place import MODULES, TAIL, why_no_namespaces
+from greenroom.sandbox.scopes import Groups
 
 SECONDS: Final = 60.0
 """From a cold page cache an interpreter takes its time."""
@@ -32,7 +32,7 @@ if subprocess.run(["unshare", "--user", "--pid", "--net", "--fork", "true"]).ret
 """Whether the tool server would start, and the browser could have a sandbox of its own in the box."""
 
 
-def try_a_box(place: Place, groups: Cgroups | None) -> None:
+def try_a_box(place: Place, groups: Groups | None) -> None:
     """Make one and end it. Raises `SandboxUnavailable`, which says what is wrong and what to do."""
     boxes = Boxes(place, groups, lambda _: None)
     try:

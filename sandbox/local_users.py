@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from greenroom.sandbox.backend import MIB, BoxLimits
-from greenroom.sandbox.cgroups import Cgroups
+from greenroom.sandbox.scopes import Groups
 
 RANGE: Final = range(1_879_100_000, 1_895_000_000)
 """User ids that neither systems nor container engines give out."""
@@ -37,9 +37,9 @@ def box_user(lease: str, mapped: Path = MAP) -> int | None:
     return SMALL_RANGE[-1] + 15  # "nobody", who is always there
 
 
-def bounds(limits: BoxLimits, groups: Cgroups | None, user: int | None) -> list[str]:
+def bounds(limits: BoxLimits, groups: Groups | None, user: int | None) -> list[str]:
     """What goes before a box's command: bounds of each process, where groups do not bound them all; then the user."""
-    there = groups.parents if groups else {}
+    there = groups.controllers if groups else ()
     command = ["prlimit", "--core=0"]
     if "pids" not in there:
         command.append(f"--nproc={limits.pids}:{limits.pids}")
@@ -53,12 +53,12 @@ def bounds(limits: BoxLimits, groups: Cgroups | None, user: int | None) -> list[
     return command
 
 
-def told_bounds(groups: Cgroups | None) -> str:
+def told_bounds(groups: Groups | None) -> str:
     """What bounds boxes here, for the log and for whoever looks into it."""
-    there: Sequence[str] = [name for name in ("memory", "pids", "cpu") if groups and name in groups.parents]
-    parts = (
-        [f"control groups (version {groups.version}) bound {', '.join(there)}"] if groups and there else []
-    )
+    there: Sequence[str] = [
+        name for name in ("memory", "pids", "cpu") if groups and name in groups.controllers
+    ]
+    parts = [f"{groups.described} bound {', '.join(there)}"] if groups and there else []
     if "memory" not in there:
         parts.append("memory is bounded for each process and not for a box")
     if "pids" not in there:

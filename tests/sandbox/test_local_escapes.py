@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.cgroups import find_cgroups
 from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.scopes import find_groups
 from greenroom.sandbox.settings import SandboxSettings
 from kits.escape_kit import EscapeKit
 
@@ -15,8 +15,8 @@ if shutil.which("bwrap") is None:
 
 
 class TestLocalEscapes(EscapeKit):
-    groups = find_cgroups()
-    bounded = tuple(groups.parents) if groups else ()
+    groups = find_groups()
+    bounded = groups.controllers if groups else ()
 
     def backend(self) -> Backend:
         return LocalBackend(SandboxSettings())

@@ -14,6 +14,7 @@ from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import EGRESS_SOCKET, BoxLimits, BoxSpec
 from greenroom.sandbox.browsers import find_browser
 from greenroom.sandbox.cgroups import Cgroups, find_cgroups
+from greenroom.sandbox.local_compiled import compiled_modules
 from greenroom.sandbox.local_mounts import Place, world
 from greenroom.sandbox.local_place import image_package
 from greenroom.sandbox.local_seccomp import PROCESSORS, seccomp_program
@@ -230,3 +231,31 @@ def test_families_of_sockets_are_told_by_the_part_that_counts(
 def test_a_processor_that_is_not_known_is_named() -> None:
     with pytest.raises(SandboxUnavailable, match="riscv64"):
         seccomp_program(PROFILE, "riscv64")
+
+
+# ------------------------------------------------------------------------------------------------------------ compiled
+
+
+def test_modules_are_compiled_once_where_boxes_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENROOM_STATE", str(tmp_path / "state"))
+    folder = compiled_modules(image_package())
+    assert folder is not None
+    ours = folder / "opt/greenroom/greenroom/sandbox/image"
+    assert {path.name.partition(".")[0] for path in ours.glob("*.pyc")} == {
+        path.stem for path in image_package().glob("*.py")
+    }
+    assert list(folder.rglob("playwright/async_api/_generated.*.pyc"))
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.rglob("*"))
+    before = (ours / next(ours.iterdir()).name).stat().st_mtime_ns
+    assert compiled_modules(image_package()) == folder
+    assert (ours / next(ours.iterdir()).name).stat().st_mtime_ns == before
+
+
+def test_where_nothing_can_be_kept_boxes_compile_for_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GREENROOM_STATE", str(tmp_path / "file"))
+    assert compiled_modules(image_package()) is None
