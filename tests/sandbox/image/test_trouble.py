@@ -86,9 +86,14 @@ async def test_a_certificate_that_is_not_valid_unless_its_key_is_trusted(tmp_pat
         "-addext subjectAltName=DNS:localhost"
     )
     await asyncio.to_thread(subprocess.run, command.split(), check=True, capture_output=True)
-    hashing = f"openssl x509 -in {certificate} -pubkey -noout | openssl pkey -pubin -outform der | openssl sha256 -binary"
+    key_of = f"openssl x509 -in {certificate} -pubkey -noout | openssl pkey -pubin -outform der"
     made = await asyncio.to_thread(
-        subprocess.run, f"{hashing} | base64", shell=True, check=True, capture_output=True, text=True
+        subprocess.run,
+        f"{key_of} | openssl sha256 -binary | base64",
+        shell=True,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     await asyncio.to_thread(secure.load_cert_chain, certificate, key)
