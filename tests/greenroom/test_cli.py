@@ -96,7 +96,7 @@ def test_version_and_help() -> None:
     assert greenroom("--version").output == f"greenroom {version('greenroom')}\n"
     shown = greenroom("--help")
     assert shown.exit_code == 0
-    assert re.findall(r"^  (\w+)  ", shown.output, re.MULTILINE) == ["chat", "model", "serve"]
+    assert re.findall(r"^  (\w+)  ", shown.output, re.MULTILINE) == ["chat", "model", "sandbox", "serve"]
     assert "--drain-seconds" in greenroom("serve", "-h").output
 
 
@@ -179,15 +179,20 @@ def test_a_port_that_is_taken_is_said(folder: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_sandboxes_names_say_where_they_are(folder: Path) -> None:
+def test_where_no_sandbox_can_be_made_serving_says_what_to_do(folder: Path) -> None:
     sandboxed = ECHO + (
         "\nfrom agentscope_runtime.engine.services.sandbox import SandboxService\n"
-        "@app.init\nasync def up(self):\n    self.sandboxes = SandboxService()\n"
+        "from greenroom import SandboxSettings\n"
+        "@app.init\nasync def up(self):\n"
+        "    nowhere = SandboxSettings(backend='docker', docker_host='unix:///nowhere/docker.sock')\n"
+        "    self.sandboxes = SandboxService(settings=nowhere)\n"
+        "    await self.sandboxes.start()\n"
     )
     (folder / "app.py").write_text(sandboxed)
     result = run("serve", "app.py", "--port", "0")
     assert result.returncode == 1
-    assert "SandboxService comes with the sandbox" in result.stderr
+    assert "the engine at unix:///nowhere/docker.sock does not answer" in result.stderr
+    assert "apt-get install docker.io" in result.stderr
 
 
 @pytest.mark.parametrize(
