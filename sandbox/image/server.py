@@ -20,8 +20,8 @@ CALLS: Final = 64
 BODY_BYTES: Final = 16 * 1024 * 1024
 """The longest body of a call; files have bounds of their own."""
 
-STOP_SECONDS: Final = 5.0
-"""How long calls under way may take to break off at the end."""
+STOP_SECONDS: Final = 0.2
+"""How long calls under way may still take at the end; then they break off."""
 
 
 @asynccontextmanager
