@@ -20,6 +20,9 @@ logger = logging.getLogger("greenroom.sandbox")
 AGAIN_SECONDS: Final = 5.0
 """After a warm box could not be made: what prevents it may last."""
 
+SETTLE_SECONDS: Final = 1.0
+"""Before a box that was taken is made up for: who took it wants the processor now."""
+
 HEALTH_SECONDS: Final = 5.0
 """How long a box may take to say that it is well."""
 
@@ -55,6 +58,7 @@ class WarmPool:
             self._look = anyio.Event()
             if not self._missing():
                 await self._look.wait()
+                await anyio.sleep(SETTLE_SECONDS)
             elif not await self._add_one():
                 await anyio.sleep(AGAIN_SECONDS)
 
