@@ -31,7 +31,7 @@ from greenroom.sandbox.docker_config import (
     seccomp_option,
 )
 from greenroom.sandbox.docker_engine import Engine, EngineError, engine_url
-from greenroom.sandbox.docker_folder import close_folder, is_listening, open_folder
+from greenroom.sandbox.docker_folder import close_folder, has_token, is_listening, open_folder
 from greenroom.sandbox.image_build import image_digest
 from greenroom.sandbox.image_context import image_folder, inputs_digest, tail
 from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings
@@ -45,7 +45,6 @@ LOOKS: Final = 50
 """At a box's folder, before the engine is asked whether the box, which does not listen yet, still runs."""
 
 REMOVE_SECONDS: Final = 60.0
-CREATE_SECONDS: Final = 60.0
 
 GONE: Final = frozenset({"die", "died", "destroy", "remove"})
 """Events of containers, in Docker's words and Podman's, after which a box is no more."""
@@ -120,7 +119,7 @@ class DockerBackend:
             if not plan.official:
                 await to_thread.run_sync(open_folder, spec.directory, spec.token)
             # Not to be cancelled half way: the engine would go on making what nobody waits for.
-            with anyio.CancelScope(shield=True), anyio.fail_after(CREATE_SECONDS):
+            with anyio.CancelScope(shield=True):
                 params = {"name": container_name(spec.lease)}
                 body = container_config(spec, plan)
                 await engine.json("POST", "containers/create", body, params=params)
@@ -128,8 +127,7 @@ class DockerBackend:
             await engine.json("POST", f"containers/{container_name(spec.lease)}/start")
             return await self._address(engine, plan, spec)
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self.remove(spec.lease)
+            await self._undo(spec.lease)
             if isinstance(error, EngineError):
                 raise SandboxUnavailable(
                     f"the engine at {engine.url} started no sandbox: {error}; "
@@ -141,7 +139,7 @@ class DockerBackend:
         """Kill the container and remove it. One that is gone, or that somebody else removes just now, is fine."""
         engine = self._attached()
         path = f"containers/{container_name(lease)}"
-        with anyio.fail_after(REMOVE_SECONDS):
+        with anyio.move_on_after(REMOVE_SECONDS):
             while True:
                 try:
                     await engine.json("DELETE", path, params={"force": "true", "v": "true"})
@@ -153,6 +151,9 @@ class DockerBackend:
                             f"the engine at {engine.url} does not remove a sandbox: {error}"
                         ) from error
                     await anyio.sleep(POLL_SECONDS)  # it is being removed, or was about to start: look again
+        raise SandboxUnavailable(
+            f"the engine at {engine.url} does not get rid of the sandbox {lease[:8]}; is it stuck?"
+        )
 
     async def boxes(self) -> Sequence[FoundBox]:
         """All containers of this engine that carry a lease, whoever made them."""
@@ -197,6 +198,16 @@ class DockerBackend:
             raise SandboxUnavailable("the docker backend is not started; call start() first")
         return self._engine
 
+    async def _undo(self, lease: str) -> None:
+        """Remove what `create` began. Where the engine does not even do that, who has the lease does it later."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.remove(lease)
+            except SandboxUnavailable as error:
+                logger.warning(
+                    "a sandbox that was not finished is left over for now, %s: %s", lease[:8], error
+                )
+
     async def _plan_for(self, engine: Engine) -> ContainerPlan:
         podman = (await engine.open()).podman
         name, digest = await self._image(engine, podman=podman)
@@ -240,22 +251,24 @@ class DockerBackend:
         return ",".join(await to_thread.run_sync(spki_hashes, self._settings.trusted_certificates))
 
     async def _address(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> BoxAddress:
-        if plan.port:
-            shown = await engine.json("GET", f"containers/{container_name(spec.lease)}/json")
-            port = published_port(shown)
-            if port is None:
-                raise await self._ended(engine, spec.lease, shown)
-            return BoxAddress(token=spec.token, url=f"http://127.0.0.1:{port}/fastapi")
-        await self._listening(engine, spec)
-        await to_thread.run_sync(close_folder, spec.directory)
-        return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+        if not plan.official:
+            await self._up(engine, plan, spec)
+            await to_thread.run_sync(close_folder, spec.directory)
+        if not plan.port:
+            return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+        shown = await engine.json("GET", f"containers/{container_name(spec.lease)}/json")
+        port = published_port(shown)
+        if port is None:
+            raise await self._ended(engine, spec.lease, shown)
+        return BoxAddress(token=spec.token, url=f"http://127.0.0.1:{port}/fastapi")
 
-    async def _listening(self, engine: Engine, spec: BoxSpec) -> None:
-        """Wait for the socket, which another process makes: that can only be looked for."""
+    async def _up(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> None:
+        """Wait until the tool server has done with the directory: a file's change there can only be looked for."""
+        is_up = has_token if plan.port else is_listening
         path = f"containers/{container_name(spec.lease)}/json"
         with anyio.move_on_after(BOX_SECONDS):
             for look in itertools.count(1):
-                if await to_thread.run_sync(is_listening, spec.directory):
+                if await to_thread.run_sync(is_up, spec.directory):
                     return
                 if look % LOOKS == 0 and not (shown := await engine.json("GET", path))["State"]["Running"]:
                     raise await self._ended(engine, spec.lease, shown)

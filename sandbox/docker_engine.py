@@ -108,16 +108,12 @@ class Engine:
         params: Mapping[str, str] | None = None,
     ) -> Any:
         """One request; the answer, None when there is none to read. Raises `EngineError`, `SandboxUnavailable`."""
-        with anyio.fail_after(ANSWER_SECONDS):
-            async with self._request(method, path, params=params, json=body) as response:
-                raw = await response.read()
+        raw = await self._read(method, path, params=params, json=body)
         return msgspec.json.decode(raw) if raw.strip() else None
 
     async def text(self, path: str, params: Mapping[str, str]) -> str:
         """What a container has written, of `…/logs`. Raises `EngineError`."""
-        with anyio.fail_after(ANSWER_SECONDS):
-            async with self._request("GET", path, params=params) as response:
-                return _unframed(await response.read())
+        return _unframed(await self._read("GET", path, params=params))
 
     async def save(self, path: str, target: Path) -> None:
         """Write what is answered to a file: an image, say. Raises `EngineError`."""
@@ -156,6 +152,14 @@ class Engine:
                 return None
             raise
         return found
+
+    async def _read(self, method: str, path: str, **options: Any) -> bytes:
+        with anyio.move_on_after(ANSWER_SECONDS):
+            async with self._request(method, path, **options) as response:
+                return await response.read()
+        raise SandboxUnavailable(
+            f"the engine at {self.url} did not answer within {ANSWER_SECONDS:g} s; is it stuck, or its host overloaded?"
+        )
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[ClientResponse]:

@@ -53,6 +53,11 @@ def is_listening(directory: Path) -> bool:
         return False
 
 
+def has_token(directory: Path) -> bool:
+    """Whether the tool server has taken the token: all that one does here which listens at a port."""
+    return not (directory / TOKEN_FILE).exists()
+
+
 def close_folder(directory: Path) -> None:
     """Nothing more is made in it, removed or renamed."""
     directory.chmod(CLOSED if os.geteuid() == 0 else CLOSED_TO_ALL)

@@ -1,0 +1,280 @@
+"""The docker backend around its boxes: what it refuses and why, other links, other users, boxes that do not start."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from greenroom.actors.errors import ConfigurationError, SandboxUnavailable
+from greenroom.sandbox.backend import BOX_SECONDS, MIB, BoxLimits, BoxSpec
+from greenroom.sandbox.client import BoxClient
+from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker_config import ContainerPlan, container_config, published_port
+from greenroom.sandbox.docker_engine import Engine, engine_url, usual_sockets
+from greenroom.sandbox.settings import OFFICIAL_IMAGE, OUR_IMAGE, SandboxSettings
+from greenroom.sandbox.trust import spki_hashes
+from kits.engine import OwnEngine
+from kits.other_user import TESTS, USER, as_other_user, environment
+
+
+LIMITS = BoxLimits()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short path, and passed through by boxes' users."""
+    path = Path(tempfile.mkdtemp(prefix="gr-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+def spec(folder: Path, limits: BoxLimits = LIMITS) -> BoxSpec:
+    lease = secrets.token_hex(16)
+    directory = folder / lease
+    directory.mkdir(mode=0o700)
+    return BoxSpec(
+        lease=lease,
+        owner="parts",
+        kind="base",
+        token=secrets.token_hex(16),
+        directory=directory,
+        limits=limits,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what it refuses
+
+
+async def test_without_an_engine_it_says_where_it_looked_and_what_to_do(folder: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(folder)}
+    assert f"{folder}/podman/podman.sock" in map(str, usual_sockets(environ))
+    if not any(path.exists() for path in usual_sockets(environ)):
+        with pytest.raises(
+            SandboxUnavailable, match=r"podman\.sock.*apt-get install docker\.io.*DOCKER_HOST"
+        ):
+            await engine_url(None, environ)
+    assert await engine_url(None, {"DOCKER_HOST": "unix:///x"}) == "unix:///x"
+    assert await engine_url("unix:///y", {"DOCKER_HOST": "unix:///x"}) == "unix:///y"
+
+
+@pytest.mark.parametrize("listens", [False, True])
+async def test_an_engine_that_does_not_answer_is_named(folder: Path, listens: bool) -> None:
+    path = folder / "engine.sock"
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, path) if listens else None
+    backend = DockerBackend(SandboxSettings(docker_host=f"unix://{path}"))
+    with pytest.raises(SandboxUnavailable, match=rf"{path} does not answer.*is it running"):
+        await backend.start()
+    await backend.stop()
+    if server is not None:
+        server.close()
+
+
+async def test_an_engine_elsewhere_is_refused() -> None:
+    backend = DockerBackend(SandboxSettings(docker_host="tcp://engine.test:2375"))
+    with pytest.raises(SandboxUnavailable, match="another machine"):
+        await backend.start()
+
+
+async def test_what_is_not_started_makes_no_box(folder: Path) -> None:
+    backend = DockerBackend(SandboxSettings())
+    with pytest.raises(SandboxUnavailable, match="not started"):
+        await backend.create(spec(folder))
+    with pytest.raises(SandboxUnavailable, match="not started"):
+        await backend.boxes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("image", "todo"),
+    [("greenroom/none:here", "docker pull greenroom/none:here"), (OUR_IMAGE, "sandbox build")],
+)
+async def test_an_image_that_is_not_there_is_named(docker_engine: OwnEngine, image: str, todo: str) -> None:
+    backend = DockerBackend(SandboxSettings(docker_host=docker_engine.url, image=image))
+    with pytest.raises(SandboxUnavailable, match=todo):
+        await backend.start()
+
+
+@pytest.mark.slow
+async def test_an_image_for_another_version_is_refused(docker_engine: OwnEngine) -> None:
+    async with opened(docker_engine) as engine:
+        repository, _, tag = OUR_IMAGE.partition(":")
+        config = {"Labels": {"greenroom.inputs": "of-another-version"}}
+        made = await engine.json(
+            "POST", "containers/create", {"Image": docker_engine.image, "HostConfig": {"NetworkMode": "none"}}
+        )
+        try:
+            params = {"container": made["Id"], "repo": repository, "tag": tag}
+            await engine.json("POST", "commit", config, params=params)
+            backend = DockerBackend(SandboxSettings(docker_host=docker_engine.url))
+            with pytest.raises(SandboxUnavailable, match=r"another version.*greenroom sandbox build"):
+                await backend.start()
+        finally:
+            await engine.json("DELETE", f"containers/{made['Id']}")
+            await engine.json("DELETE", f"images/{OUR_IMAGE}")
+
+
+@pytest.mark.slow
+async def test_a_box_that_does_not_start_says_why_and_is_gone(docker_engine: OwnEngine, folder: Path) -> None:
+    backend = DockerBackend(SandboxSettings(docker_host=docker_engine.url, image=docker_engine.image))
+    await backend.start()
+    try:
+        tiny = spec(folder, BoxLimits(pids=1))  # too few for the server to be started
+        with pytest.raises(SandboxUnavailable, match="ended while it started"):
+            await backend.create(tiny)
+        assert tiny.lease not in {box.lease for box in await backend.boxes()}
+    finally:
+        await backend.stop()
+
+
+# ------------------------------------------------------------------------------------------------------ other links
+
+
+@pytest.mark.slow
+async def test_a_box_can_be_reached_at_a_port_of_this_host_only(
+    docker_engine: OwnEngine, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(docker_engine) as engine, network(engine) as name:
+        settings = SandboxSettings(docker_host=docker_engine.url, image=docker_engine.image)
+        backend = DockerBackend(settings, link="port", network=name)
+        await backend.start()
+        assert "the egress rules do not hold for them" in caplog.text
+        box = spec(folder)
+        try:
+            address = await backend.create(box)
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/fastapi", address.url)
+            client = BoxClient(address)
+            await client.ready(BOX_SECONDS)
+            said = await client.call("run_shell_command", {"command": "id -u; ls /box; echo > /box/x"}, 20.0)
+            assert said.part("stdout").split() == ["10001"]
+            assert said.is_error
+            seen = await client.call(
+                "run_shell_command", {"command": "cat /proc/*/environ | tr '\\0' '\\n'"}, 20.0
+            )
+            assert box.token not in seen.text
+            await client.close()
+            shown = await engine.json("GET", f"containers/greenroom-{box.lease}/json")
+            bindings = [one for ports in shown["NetworkSettings"]["Ports"].values() for one in ports or ()]
+            assert {one["HostIp"] for one in bindings} == {"127.0.0.1"}
+        finally:
+            await backend.remove(box.lease)
+            await backend.stop()
+
+
+def test_the_official_image_gets_what_it_needs_and_no_more(folder: Path) -> None:
+    box = spec(folder, BoxLimits(memory=700 * MIB, pids=300))
+    made = container_config(box, ContainerPlan(image=OFFICIAL_IMAGE, seccomp="", official=True, port=True))
+    assert f"SECRET_TOKEN={box.token}" in made["Env"]
+    assert "WORKSPACE_DIR=/workspace" in made["Env"]
+    assert made["ExposedPorts"] == {"80/tcp": {}}
+    assert "User" not in made
+    host: dict[str, Any] = made["HostConfig"]
+    assert host["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (700 * MIB, 700 * MIB, 300)
+    assert "Binds" not in host
+    assert host["ShmSize"] >= 256 * MIB
+    assert published_port({"NetworkSettings": {"Ports": {"80/tcp": [{"HostPort": "4711"}]}}}) == 4711
+    assert published_port({"NetworkSettings": {"Ports": {"80/tcp": None}}}) is None
+
+
+# ------------------------------------------------------------------------------------------------------ other users
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+async def test_an_ordinary_user_of_the_engine_has_the_same_boxes(
+    docker_engine: OwnEngine, folder: Path
+) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("needs bubblewrap: apt-get install bubblewrap")
+    engine_socket = Path(docker_engine.url.removeprefix("unix://"))
+    group = engine_socket.stat().st_gid
+    os.chown(engine_socket, -1, USER)  # as being in the group `docker` would do
+    home = folder / "home"
+    tests = str(TESTS / "sandbox" / "test_docker.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", tests, "-k", "TestDocker"]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *as_other_user(command),
+            env={**environment(home), "GREENROOM_TEST_DOCKER": docker_engine.url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said = (await process.communicate())[0].decode()
+    finally:
+        os.chown(engine_socket, -1, group)
+    assert process.returncode == 0, said
+    assert int(re.findall(r"(\d+) passed", said)[-1]) >= 20, said
+
+
+# ------------------------------------------------------------------------------------------------------ certificates
+
+
+@pytest.mark.parametrize("key", ["rsa:2048", "ec"])
+def test_certificates_are_known_by_their_public_keys(tmp_path: Path, key: str) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl: apt-get install openssl")
+    kind = ["-newkey", key] if key != "ec" else ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    pem = tmp_path / "authority.pem"
+    subject = ["-subj", "/CN=authority", "-keyout", str(tmp_path / "key"), "-out", str(pem)]
+    openssl("req", "-x509", *kind, "-nodes", *subject)
+    der = openssl(
+        "pkey", "-pubin", "-outform", "DER", data=openssl("x509", "-in", str(pem), "-noout", "-pubkey")
+    )
+    expected = base64.b64encode(hashlib.sha256(der).digest()).decode()
+    pem.write_text(f"{pem.read_text()}\n{pem.read_text()}")
+    assert spki_hashes(pem) == [expected, expected]
+
+
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate_is_refused(tmp_path: Path, text: str) -> None:
+    pem = tmp_path / "authority.pem"
+    pem.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"authority\.pem"):
+        spki_hashes(pem)
+
+
+def openssl(*arguments: str, data: bytes | None = None) -> bytes:
+    return subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
+
+
+@asynccontextmanager
+async def opened(own: OwnEngine) -> AsyncIterator[Engine]:
+    """The engine itself."""
+    engine = Engine(own.url)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def network(engine: Engine) -> AsyncIterator[str]:
+    """A network of the engine's with a bridge on this host: it has none by itself."""
+    name = f"greenroom-{secrets.token_hex(4)}"
+    await engine.json("POST", "networks/create", {"Name": name, "Driver": "bridge", "CheckDuplicate": True})
+    try:
+        yield name
+    finally:
+        with anyio.CancelScope(shield=True):
+            await engine.json("DELETE", f"networks/{name}")
