@@ -31,7 +31,6 @@ from greenroom.sandbox.trust import spki_hashes
 from kits.engine import OwnEngine
 from kits.other_user import TESTS, USER, as_other_user, environment
 
-
 LIMITS = BoxLimits()
 
 
