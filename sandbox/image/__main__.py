@@ -9,6 +9,7 @@ without its own sandbox. `GREENROOM_BOX_RELAY`: the port of the way out inside t
 boxes that share the network of their host. `WORKSPACE_DIR`: `/workspace`.
 """
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"the box's tool server cannot start: {error}")
 
+    gc.disable()
     import asyncio
 
     from greenroom.sandbox.image.serving import serve

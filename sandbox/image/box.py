@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from greenroom.sandbox.image.cells import Cells
 from greenroom.sandbox.image.options import BoxOptions
@@ -26,9 +26,11 @@ logger = logging.getLogger(__name__)
 OWN_VARIABLES: Final = ("GREENROOM_BOX", "SECRET_TOKEN")
 """What begins like these is the tool server's, not for the programs it runs."""
 
-
 NOTICED_SECONDS: Final = 1.0
 """After so long a dead child is nobody's who would wait for it."""
+
+REASON_LENGTH: Final = 2000
+"""A driver tells all of a browser's last words."""
 
 
 class BrowserFailed(Exception):
@@ -36,28 +38,34 @@ class BrowserFailed(Exception):
 
 
 class Box:
-    """Everything that one tool server drives. Make it on the event loop."""
+    """Everything that one tool server drives."""
 
-    def __init__(self, options: BoxOptions) -> None:
+    def __init__(self, options: BoxOptions, relay: Relay | None) -> None:
         self.options = options
+        self._relay = relay
         self._mark = secrets.token_hex(8)  # boxes may share a machine's processes
         self.workspace = Workspace(os.fspath(options.workspace))
-        egress = options.egress
-        self._relay = None if egress is None else Relay(egress, options.relay_port)
+        environ = for_programs(os.environ, None if relay is None else relay.url)
+        self.shell = Shell(options.workspace, environ, self._mark)
+        self.cells = Cells(options.workspace, environ, self._mark)
         self.browser: BrowserTools | None = None
         self._starting: asyncio.Task[None] | None = None
         self._burying: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._burying.set_result(None)
 
-    async def start(self) -> None:
-        """Be ready for calls; the browser goes on starting, and calls for it wait."""
-        if self._relay is not None:
-            await self._relay.start()
-        environ = for_programs(os.environ, None if self._relay is None else self._relay.url)
-        self.shell = Shell(self.options.workspace, environ, self._mark)
-        self.cells = Cells(self.options.workspace, environ, self._mark)
-        if self.options.kind == "browser":
-            self._starting = asyncio.create_task(self._start_browser())
+    @classmethod
+    async def opened(cls, options: BoxOptions) -> Self:
+        """One that is ready for calls; its browser goes on starting, and calls for it wait.
+
+        Raises `OSError` when the port of the way out is taken.
+        """
+        relay = None if options.egress is None else Relay(options.egress, options.relay_port)
+        if relay is not None:
+            await relay.start()
+        box = cls(options, relay)
+        if options.kind == "browser":
+            box._starting = asyncio.create_task(box._start_browser())
+        return box
 
     async def _start_browser(self) -> None:
         from greenroom.sandbox.image.browser import BrowserOptions, BrowserTools
@@ -116,7 +124,8 @@ class Box:
         if starting is not None and starting.done():
             error = None if starting.cancelled() else starting.exception()
             if error is not None:
-                raise BrowserFailed(f"the browser could not be started: {error}") from error
+                why = (str(error) or type(error).__name__)[:REASON_LENGTH]
+                raise BrowserFailed(f"the browser could not be started: {why}") from error
 
     async def call(self, tool: str, arguments: Mapping[str, Any], seconds: float) -> Answer:
         """Run a tool. Raises `KeyError` for one that there is not, `TypeError` for arguments that do not fit."""
