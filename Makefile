@@ -14,7 +14,7 @@ READY := .venv/.ready
 READY1 := .venv-as1/.ready
 TOOLS := .venv-tools/.ready
 
-.PHONY: help serve test test-as1 test-as2 node-clients system-packages quick lint format types mypy pyright layers wheel bench clean clean-all
+.PHONY: help serve test test-as1 test-as2 node-clients system-packages official-box quick lint format types mypy pyright layers wheel bench clean clean-all
 .NOTPARALLEL:
 
 help: ## what can be made
@@ -26,10 +26,10 @@ serve: $(READY1) ## serve the assistant Friday on http://127.0.0.1:8090 (HOST=, 
 
 test: test-as2 test-as1 ## run the tests with AgentScope 2.x and with 1.x (ARGS= goes to pytest)
 
-test-as2: $(READY) node-clients system-packages ## run the tests with AgentScope 2.x
+test-as2: $(READY) node-clients system-packages official-box ## run the tests with AgentScope 2.x
 	.venv/bin/python -m pytest $(ARGS)
 
-test-as1: $(READY1) node-clients system-packages ## run the tests with AgentScope 1.x
+test-as1: $(READY1) node-clients system-packages official-box ## run the tests with AgentScope 1.x
 	.venv-as1/bin/python -m pytest $(ARGS)
 
 node-clients: # what the tests try of npm's, in the user's cache; says what is missing where there is no Node
@@ -37,6 +37,9 @@ node-clients: # what the tests try of npm's, in the user's cache; says what is m
 
 system-packages: # what the tests of sandboxes run; says what is missing where they may not be installed
 	@$(PYTHON) scripts/system_packages.py
+
+official-box: # the official sandbox's application, in the user's cache: our client is tried with it
+	@PYTHONPATH=tests $(PYTHON) -m kits.official_box
 
 quick: $(READY) ## run the fast tests with AgentScope 2.x
 	.venv/bin/python -m pytest -m "not slow" $(ARGS)
