@@ -114,12 +114,15 @@ class BrowserTools:
         """Throw away pages, cookies, storage, and what a call under way was doing: as after `start`."""
         self._give_up("The browser was reset.")
         async with self._turn:
-            if self._browser is None or not self._browser.is_connected():
-                await self._end()
-                await self._launch()
-                return
             await self._drop_pages()
-            await self._open_pages(self._browser)
+            if self._browser is not None and self._alive():
+                try:
+                    await self._open_pages(self._browser)
+                    return
+                except Error as error:
+                    _log.warning("the browser could not be reset and is started anew: %s", error)
+            await self._end()
+            await self._launch()
 
     async def live(self, websocket: web.WebSocketResponse, *, may_act: bool = False) -> None:
         """Show the current page to a prepared websocket until it closes (`greenroom.sandbox.image.live` says how);
@@ -150,6 +153,8 @@ class BrowserTools:
             return await carry_out(pages, name, given)
         except ToolError as error:
             text = str(error)
+        except TimeoutError:
+            text = f"{name} takes unusually long on this page and was given up. The page may be too busy or too large."
         except Error as error:
             text = await self._after_trouble(pages, explained(name, error))
         return answer([text, *(told(pages) if pages.current_or_none() else ())], is_error=True)
@@ -193,7 +198,7 @@ class BrowserTools:
 
     async def _launch(self) -> Pages:
         async with asyncio.timeout(LAUNCH_SECONDS):
-            self._playwright = await async_playwright().start()
+            self._playwright = await _driver()
             self._browser = await self._playwright.chromium.launch(
                 executable_path=self.options.executable,
                 chromium_sandbox=self.options.chromium_sandbox,
@@ -229,6 +234,15 @@ class BrowserTools:
             await _within(browser.close())
         if playwright is not None:
             await _within(playwright.stop())
+
+
+async def _driver() -> Playwright:
+    try:
+        return await async_playwright().start()
+    except Error:
+        raise
+    except Exception as error:  # the driver's death is a bare one
+        raise Error(f"the browser's driver does not start: {error}") from error
 
 
 async def _within(asked: Coroutine[Any, Any, Any]) -> bool:

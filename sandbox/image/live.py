@@ -91,7 +91,10 @@ class Viewer:
                 continue
             try:
                 session = await pages.context.new_cdp_session(tab.page)
-                await self._show_tab(pages, tab, session)
+                try:
+                    await self._show_tab(pages, tab, session)
+                finally:
+                    await session.detach()
             except Error as error:
                 # Mostly because the page is gone or gives way to one in another process; there will be another.
                 _log.debug("the view of %r ended: %s", tab, error)
@@ -115,18 +118,19 @@ class Viewer:
             await session.send("Page.startScreencast", PICTURE)
             while self._is_current(tab) and not sending.done():
                 rung = asyncio.create_task(self._bell.rung())
-                await self._tell(tab)
-                await asyncio.wait(
-                    {rung, sending}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                rung.cancel()
+                try:
+                    await self._tell(tab)
+                    await asyncio.wait(
+                        {rung, sending}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    rung.cancel()
         finally:
             self._hands = None
             sending.cancel()
             hands.rest()
             await asyncio.wait({sending})
         _raise_trouble(sending)
-        await session.detach()
 
     def _is_current(self, tab: Tab) -> bool:
         pages = self._pages()

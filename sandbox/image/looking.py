@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from greenroom.sandbox.image.acting import ACTION_MS
 from greenroom.sandbox.image.addresses import address_of
 from greenroom.sandbox.image.answers import Picture, Said, ToolError, one_line
 from greenroom.sandbox.image.kept_files import write_file
@@ -15,12 +17,14 @@ from greenroom.sandbox.image.snapshot import find, named, page_state, tab_list
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from playwright.async_api import Locator
+
     from greenroom.sandbox.image.pages import Pages
 
 Arguments = dict[str, Any]
 
 JPEG_QUALITY: Final = 70
-PICTURE_MS: Final = 15_000
+PICTURE_SECONDS: Final = 15.0
 _LISTING_BYTES: Final = 40_000
 
 
@@ -31,11 +35,9 @@ async def snapshot(pages: Pages, given: Arguments) -> Said:
 async def take_screenshot(pages: Pages, given: Arguments) -> Said:
     raw: bool = given.get("raw", False)
     page, ref = pages.current.page, given.get("ref")
-    source = await find(pages.current, ref, given.get("element", "")) if ref else page
-    if raw:
-        data = await source.screenshot(type="png", timeout=PICTURE_MS)
-    else:
-        data = await source.screenshot(type="jpeg", quality=JPEG_QUALITY, scale="css", timeout=PICTURE_MS)
+    element = await find(pages.current, ref, given.get("element", "")) if ref else None
+    async with asyncio.timeout(PICTURE_SECONDS):
+        data = await _picture(pages, element, raw=raw)
     what = named(given.get("element", ""), ref) if ref else "the visible page"
     kept = ""
     if given.get("filename"):
@@ -47,9 +49,27 @@ async def take_screenshot(pages: Pages, given: Arguments) -> Said:
     )
 
 
+async def _picture(pages: Pages, element: Locator | None, *, raw: bool) -> bytes:
+    """Not the driver's own way, which waits for fonts that may never arrive."""
+    wanted: dict[str, Any] = {"format": "png"} if raw else {"format": "jpeg", "quality": JPEG_QUALITY}
+    if element is not None:
+        await element.scroll_into_view_if_needed(timeout=ACTION_MS)
+        box = await element.bounding_box(timeout=ACTION_MS)
+        if box is None or not box["width"] or not box["height"]:
+            raise ToolError("The element is not visible, so there is no picture of it.")
+        left, top = await pages.current.page.evaluate("[visualViewport.pageLeft, visualViewport.pageTop]")
+        wanted["clip"] = {**box, "x": box["x"] + left, "y": box["y"] + top, "scale": 1}
+    session = await pages.context.new_cdp_session(pages.current.page)
+    try:
+        taken = await session.send("Page.captureScreenshot", wanted)
+    finally:
+        await session.detach()
+    return base64.b64decode(taken["data"])
+
+
 async def pdf_save(pages: Pages, given: Arguments) -> Said:
     name = given.get("filename") or f"page-{int(time.time() * 1000)}.pdf"
-    async with asyncio.timeout(PICTURE_MS / 1000):
+    async with asyncio.timeout(PICTURE_SECONDS):
         data = await pages.current.page.pdf(print_background=True)
     path = await asyncio.to_thread(write_file, pages.workspace, name, data)
     return Said(f"Saved {one_line(pages.current.page.url)} as {path} ({len(data)} bytes).")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_TABS: Final = 20
 POPUP_SECONDS: Final = 2.0
 """From a new target to a page that can be driven."""
+CHORE_SECONDS: Final = 10.0
+"""For opening or closing a tab that nobody asked for; calls wait for it."""
 PERSON_SECONDS: Final = 1.0
 """A window that opens so soon after a person's click is what the click was for."""
 
@@ -159,7 +161,12 @@ class Pages:
 
     async def _guarded(self, chore: Coroutine[Any, Any, None]) -> None:
         try:
-            await chore
+            async with asyncio.timeout(CHORE_SECONDS):
+                await chore
+        except TimeoutError:
+            self.notices.append(
+                "- The browser is slow with its tabs: browser_tab_list shows which there are."
+            )
         except Error as error:
             # Mostly because the browser is gone, which the next call sees by itself.
             self.notices.append(f"- The browser had trouble with its tabs: {one_line(error.message)}")
@@ -244,8 +251,9 @@ class Pages:
         was_current = crashed is self._current
         page = await self.context.new_page()
         fresh = self._tab_of(page)
-        self.tabs.remove(fresh)
-        self.tabs[self.tabs.index(crashed)] = fresh
+        if crashed in self.tabs:
+            self.tabs.remove(fresh)
+            self.tabs[self.tabs.index(crashed)] = fresh
         self.notices.append(
             f"- The page {url} crashed, most likely because it needed more memory than there is. An empty page took "
             "its place; other tabs and logins are still there. Load it again with browser_navigate, or a lighter page."
@@ -255,6 +263,8 @@ class Pages:
         await crashed.page.close()
 
     def _forget(self, tab: Tab) -> None:
+        if tab not in self.tabs:  # its page was quicker to close itself
+            return
         index = self.tabs.index(tab)
         self.tabs.remove(tab)
         if tab is self._current:

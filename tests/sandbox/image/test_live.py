@@ -280,3 +280,14 @@ async def test_a_slow_viewer_gets_fewer_pictures_and_slows_nobody(tmp_path: Path
         for _ in range(20):  # nobody reads the pictures
             await browse.good("snapshot", 5)
         await view.page("Busy")
+
+
+async def test_viewers_that_leave_leave_nothing(tmp_path: Path) -> None:
+    async with site() as served, browsing(tmp_path) as browse:
+        await browse.good("navigate", url=served("/"))
+        before = asyncio.all_tasks()
+        for _ in range(3):
+            async with viewing(browse, may_act=True) as view:
+                await view.page("Home")
+        await browse.good("snapshot")
+        assert asyncio.all_tasks() == before

@@ -142,7 +142,7 @@ async def test_a_file_chooser_for_one_file_and_cancelling(tmp_path: Path) -> Non
 
 
 async def test_pictures(tmp_path: Path) -> None:
-    html = "<title>T</title><button style='width:100px;height:50px'>B</button>"
+    html = "<title>T</title><p style='height:3000px'><button style='width:100px;height:50px'>B</button><p hidden>C"
     async with site({"/": html}) as served, browsing(tmp_path) as browse:
         page = await browse.good("navigate", url=served("/"))
         jpeg = await browse("take_screenshot")
@@ -160,6 +160,17 @@ async def test_pictures(tmp_path: Path) -> None:
         assert "without '..'" in await browse.bad("take_screenshot", filename="../x.png")
 
 
+async def test_an_element_far_down_is_in_its_picture(tmp_path: Path) -> None:
+    button = "<body style='margin:8px'><button style='width:100px;height:50px;background:teal'>Blue</button>"
+    far = f"<div style='height:3000px;width:2000px'></div>{button}"
+    async with site({"/near": button, "/far": far}) as served, browsing(tmp_path) as browse:
+        pictures = []
+        for path in ("/near", "/far"):
+            page = await browse.good("navigate", url=served(path))
+            pictures.append((await browse("take_screenshot", raw=True, ref=ref_of(page, "Blue"))).images)
+        assert pictures[0] == pictures[1]
+
+
 async def test_a_page_is_saved_as_pdf(tmp_path: Path) -> None:
     async with site() as served, browsing(tmp_path) as browse:
         await browse.good("navigate", url=served("/"))
@@ -167,3 +178,11 @@ async def test_a_page_is_saved_as_pdf(tmp_path: Path) -> None:
         assert (tmp_path / "workspace/home.pdf").read_bytes().startswith(b"%PDF")
         await browse.good("pdf_save")
         assert len([*(tmp_path / "workspace").glob("page-*.pdf")]) == 1
+
+
+async def test_a_picture_does_not_wait_for_what_never_arrives(tmp_path: Path) -> None:
+    html = """<style>@font-face { font-family: Slow; src: url(/held) } p { font-family: Slow }</style>
+    <p>text</p><img src=/held>"""
+    async with site({"/": html}) as served, browsing(tmp_path) as browse:
+        await browse.good("navigate", url=served("/"))
+        assert (await browse("take_screenshot", 5)).images

@@ -295,3 +295,22 @@ async def test_a_browser_that_does_not_start_says_so(tmp_path: Path) -> None:
         await browse.tools.stop()
         object.__setattr__(browse.tools.options, "executable", "/nowhere/chromium")
         assert "The browser does not start" in await browse.bad("snapshot")
+
+
+async def test_a_reset_of_a_browser_that_is_gone_starts_another(tmp_path: Path) -> None:
+    async with site() as served, browsing(tmp_path) as browse:
+        for mark in ("--remote-debugging-pipe", "run-driver"):
+            for pid in await processes(browse, mark):
+                os.kill(pid, signal.SIGKILL)
+            await browse.tools.reset()
+            assert "Welcome" in await browse.good("navigate", url=served("/"))
+
+
+async def test_a_driver_that_does_not_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with browsing(tmp_path) as browse:
+        await browse.tools.stop()
+        monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", "/bin/false")
+        said = await browse.bad("snapshot")
+        assert "The browser does not start: the browser's driver does not start" in said
+        monkeypatch.delenv("PLAYWRIGHT_NODEJS_PATH")
+        assert "about:blank" in await browse.good("snapshot")
