@@ -73,7 +73,7 @@ def _environ(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except (PermissionError, ProcessLookupError):
-        return b""  # another user's, so none of ours; or dead
+        return b""  # another user's, or closed to us, as we are to others; or dead
 
 
 def ticks_now() -> int:
@@ -102,13 +102,19 @@ def belonging(processes: Processes, mark: str, since: int, leader: int | None = 
 
 def _hiding(process: Process, since: int) -> bool:
     """Whether it was adopted and has no mark. The server's own children are of its session, or have a mark; before they
-    begin their own program they have its environment."""
+    begin their own program they are called as it is."""
     return (
         _adopted(process)
         and process.started >= since
         and not process.carries("")
-        and process.environ != _environ(os.getpid())
+        and _command_line(process.pid) != _command_line(os.getpid())
     )
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _adopted(process: Process) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kits.box_process import BoxProcess, box_process, dead_children_of, running_with
+from kits.tools_kit import HARD_TO_FIND
 
 LOOK_SECONDS = 10.0
 
@@ -105,17 +106,6 @@ async def test_what_stays_in_the_background_goes_on_and_is_not_waited_for(box: B
     assert time.monotonic() - started < 3
     beat = box.workspace / "beat"
     await until(lambda: beat.exists() and int(beat.read_text() or 0) > 10, "the background has ended")
-
-
-HARD_TO_FIND = {
-    "child": "sleep {word} & wait",
-    "own session": "setsid sleep {word} & sleep {word}",
-    "orphan": "(sleep {word} &); sleep {word}",
-    "orphan of its own session": "(setsid nohup sleep {word} > /dev/null 2>&1 &); sleep {word}",
-    "orphan without a mark": "(setsid env -i sleep {word} &); sleep {word}",
-    "orphan's child": "(setsid env -i sh -c 'sleep {word} & wait' &); sleep {word}",
-    "deaf": "trap '' TERM INT HUP; sleep {word}; sleep {word}",
-}
 
 
 @pytest.mark.parametrize("command", HARD_TO_FIND.values(), ids=HARD_TO_FIND.keys())
