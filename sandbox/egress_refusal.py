@@ -28,6 +28,7 @@ class Refusal(Exception):
             "Content-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\n"
+            "X-Greenroom-Egress: refused\r\n"  # the box's tools tell it from an error of the site
             "Connection: close\r\n\r\n"
         )
         return head.encode() + body

@@ -75,6 +75,8 @@ async def _goto(page: Page, address: str) -> Response | None:
 def _status(response: Response | None) -> str:
     if response is None or response.status < 400:
         return ""
+    if "x-greenroom-egress" in response.headers:
+        return " It did not open: the sandbox's egress filter answered in its place, and the page says why."
     return (
         f" The server answered {response.status} {response.status_text}".rstrip()
         + ": that is an error of the site."

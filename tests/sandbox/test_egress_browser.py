@@ -161,7 +161,8 @@ async def test_what_is_inside_is_out_of_reach_and_says_so(tmp_path: Path) -> Non
                 f"http://shop.test/away?to=http://127.0.0.1:{port}/",
             ]:
                 result = await browse("navigate", url=url)
-                assert "egress filter" in result.text, url
+                assert "the sandbox's egress filter answered in its place" in result.text, url
+                assert "Greenroom's egress filter:" in result.text, url
                 assert "Tea" not in result.text
             for url in [f"https://127.0.0.1:{port}/", "https://169.254.169.254/", "https://10.0.0.1/"]:
                 assert "egress filter" in await browse.bad("navigate", url=url)
