@@ -137,3 +137,14 @@ class Pausing(Protocol):
     async def resume(self, lease: str) -> None:
         """Let it run on. Raises `SandboxLost` when it is gone."""
         ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A backend of which a user may have several: other boxes are at another `where`. What one left behind is only for
+    those to judge who use the same."""
+
+    @property
+    def where(self) -> str:
+        """Which it is, from its start on: the engine's or the box's address, nothing secret."""
+        ...

@@ -20,7 +20,7 @@ import anyio
 from msgspec import Struct
 
 from greenroom.actors.errors import LeaseOver, SandboxLost
-from greenroom.sandbox.backend import Backend, BoxAddress
+from greenroom.sandbox.backend import Backend, BoxAddress, Located
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.boxes import Boxes, Parts, WayOut
 from greenroom.sandbox.client import BoxClient
@@ -113,7 +113,8 @@ class Keeper:
             await parts.backend.start()
             try:
                 await parts.leases.start()
-                await parts.owners.enter(parts.backend.name)
+                backend = parts.backend
+                await parts.owners.enter(backend.where if isinstance(backend, Located) else backend.name)
                 await self._reconciler.once()
             except BaseException:
                 with anyio.CancelScope(shield=True):

@@ -22,16 +22,18 @@ from msgspec import Struct
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.places import private_folder, state_folder
 
-Standing: TypeAlias = Literal["ours", "alive", "dead", "unknown"]
+Standing: TypeAlias = Literal["ours", "alive", "dead", "elsewhere", "unknown"]
+"""`elsewhere`: dead, and what it left is in an engine other than ours, where we cannot look."""
 
 _NEW: Final = ".new"
 """Ends the name of a file that is not locked yet. What is left of one is nobody's."""
 
 
 class OwnerFile(Struct, frozen=True):
-    """What an owner says of itself, for those who look: only the lock counts."""
+    """What an owner says of itself. `where`: which engine its boxes are in. `pid`: for those who look: only the lock
+    counts."""
 
-    backend: str
+    where: str
     pid: int
 
 
@@ -44,14 +46,19 @@ class Owners:
         self.folder = folder or state_folder() / "owners"
         self.id = new_id()
         self._lock: int | None = None
+        self._where: str | None = None
 
     def __repr__(self) -> str:
         return f"<Owners in {self.folder}, we are {self.id[:8]}>"
 
-    async def enter(self, backend: str) -> None:
-        """Be alive from now on. Doing it twice is fine. Raises `SandboxUnavailable` when the folder is of no use."""
+    async def enter(self, where: str) -> None:
+        """Be alive from now on, with boxes in the engine that `where` says. Doing it twice is fine.
+
+        Raises `SandboxUnavailable` when the folder is of no use.
+        """
+        self._where = where
         try:
-            await to_thread.run_sync(self._enter, backend)
+            await to_thread.run_sync(self._enter, where)
         except OSError as error:
             raise SandboxUnavailable(
                 f"this process cannot make itself known in {self.folder} ({error}), so its sandboxes could not be "
@@ -63,16 +70,17 @@ class Owners:
         await to_thread.run_sync(self._leave, all_gone)
 
     async def standing(self) -> Mapping[str, Standing]:
-        """How each owner with a file stands. Those that are not in it are unknown."""
+        """How each owner with a file stands. Those that are not in it are unknown. To one who has not entered all dead
+        ones are `dead`."""
         return await to_thread.run_sync(self._standing)
 
-    async def forget(self, owner: str, backend: str) -> None:
-        """Remove the file of a dead owner of whom nothing is left. One that had another backend's boxes stays."""
-        await to_thread.run_sync(self._forget, owner, backend)
+    async def forget(self, owner: str) -> None:
+        """Remove the file of a dead owner of whom nothing is left."""
+        await to_thread.run_sync(self._forget, owner)
 
     # --------------------------------------------------------------------------------------------- in worker threads
 
-    def _enter(self, backend: str) -> None:
+    def _enter(self, where: str) -> None:
         if self._lock is not None:
             return
         private_folder(self.folder.parent)
@@ -81,7 +89,7 @@ class Owners:
         lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(lock, msgspec.json.encode(OwnerFile(backend, os.getpid())))
+            os.write(lock, msgspec.json.encode(OwnerFile(where, os.getpid())))
             new.rename(self.folder / self.id)  # locked before anybody sees it
         except BaseException:
             os.close(lock)
@@ -104,16 +112,23 @@ class Owners:
             if path.name == self.id:
                 found[self.id] = "ours"
             elif not path.name.endswith(_NEW):
-                found[path.name] = "dead" if _unlocked(path) else "alive"
+                found[path.name] = self._of(path)
         return found
 
-    def _forget(self, owner: str, backend: str) -> None:
-        path = self.folder / owner
+    def _of(self, path: Path) -> Standing:
+        if not _unlocked(path):
+            return "alive"
         try:
             said = msgspec.json.decode(path.read_bytes(), type=OwnerFile)
-        except (FileNotFoundError, msgspec.DecodeError):
-            said = OwnerFile(backend, 0)  # died before it wrote that, so before it had boxes
-        if said.backend == backend and _unlocked(path):
+        except FileNotFoundError:
+            return "alive"  # forgotten just now: nothing of it is left
+        except msgspec.DecodeError:
+            return "dead"  # none of ours wrote that, or a full disk cut it off
+        return "dead" if self._where in {None, said.where} else "elsewhere"
+
+    def _forget(self, owner: str) -> None:
+        path = self.folder / owner
+        if _unlocked(path):
             path.unlink(missing_ok=True)
 
     def _close_in_child(self) -> None:

@@ -100,7 +100,7 @@ class Reconciler:
         for lease_id in todo.remove:
             self._remove(lease_id, keys.get(lease_id))
         for owner in todo.forget:
-            await self._parts.owners.forget(owner, self._parts.backend.name)
+            await self._parts.owners.forget(owner)
 
     async def settled(self) -> None:
         """Wait until the removals that were begun are done."""
@@ -161,13 +161,13 @@ class Reconciler:
         standing = (await parts.owners.standing()).get(lease.owner, "unknown")
         if standing == "ours" and (box := self._boxes.get(lease.id)):
             await box.gone.wait()
-        elif standing not in {"dead", "ours"}:
+        elif standing not in {"dead", "elsewhere", "ours"}:
             raise LeaseHeld(
                 f"the {key.kind} sandbox of session {key.session_id!r} belongs to another process "
                 f"({'it runs' if standing == 'alive' else 'it is not of this machine, or its record was removed'}); "
                 "end it there, or with `greenroom sandbox stop`"
             )
-        elif lease.backend == parts.backend.name:
+        elif lease.backend == parts.backend.name and standing != "elsewhere":
             self._remove(lease.id, key)
             await asyncio.shield(self._removals[lease.id])
         else:

@@ -68,6 +68,11 @@ class RemoteBackend:
     def __repr__(self) -> str:
         return f"<RemoteBackend at {self._url}>"
 
+    @property
+    def where(self) -> str:
+        """The box's address."""
+        return f"remote {self._url}"
+
     async def start(self) -> None:
         """Make sure that the box answers and takes the token. Raises `SandboxUnavailable`."""
         if not _keeps_secrets(self._url):

@@ -33,7 +33,7 @@ class MemoryOwners(Owners):
         super().__init__(Path("/nowhere"), new_id=lambda: name)
         self.table = table
 
-    async def enter(self, backend: str) -> None:
+    async def enter(self, where: str) -> None:
         self.table[self.id] = "alive"
 
     async def leave(self, *, all_gone: bool) -> None:
@@ -45,7 +45,7 @@ class MemoryOwners(Owners):
     async def standing(self) -> Mapping[str, Standing]:
         return {name: "ours" if name == self.id else standing for name, standing in self.table.items()}
 
-    async def forget(self, owner: str, backend: str) -> None:
+    async def forget(self, owner: str) -> None:
         self.table.pop(owner, None)
 
 

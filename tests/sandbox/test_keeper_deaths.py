@@ -79,14 +79,18 @@ async def test_after_a_restart_an_agent_is_told_that_its_browser_is_another() ->
 
 
 async def test_a_dead_process_s_box_of_another_engine_gives_up_its_key_and_stays_written_down() -> None:
-    world = World()
-    orphan = await world.orphan("dead", "dead", KEY, backend="docker")
-    async with world.keeping() as keeper:
-        await raised(ask(keeper), SandboxLost)
-        assert await ask(keeper)
-        await anyio.sleep(60)
-        assert world.leases.now[orphan].key is None
-        assert world.owners["dead"] == "dead"
+    for standing, backend in ELSEWHERE:
+        world = World()
+        orphan = await world.orphan("dead", standing, KEY, backend=backend)
+        async with world.keeping() as keeper:
+            await raised(ask(keeper), SandboxLost)
+            assert await ask(keeper)
+            await anyio.sleep(60)
+            assert world.leases.now[orphan].key is None
+            assert world.owners["dead"] == standing
+
+
+ELSEWHERE: Sequence[tuple[Standing, str]] = (("dead", "docker"), ("elsewhere", "fake"))
 
 
 async def test_boxes_and_directories_without_a_lease_are_removed_when_their_owner_is_dead() -> None:
@@ -180,8 +184,8 @@ async def test_a_backend_that_stops_telling_of_endings_is_listened_to_again(
 # ---------------------------------------------------------------------------------------------------------- decisions
 
 IDS = st.sampled_from([f"{number:032x}" for number in range(6)])
-WHO = st.sampled_from(["we", "alive", "dead", "unknown"])
-STANDING: dict[str, Standing] = {"we": "ours", "alive": "alive", "dead": "dead"}
+WHO = st.sampled_from(["we", "alive", "dead", "elsewhere", "unknown"])
+STANDING: dict[str, Standing] = {"we": "ours", "alive": "alive", "dead": "dead", "elsewhere": "elsewhere"}
 
 
 @st.composite

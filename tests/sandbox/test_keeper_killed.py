@@ -134,6 +134,7 @@ async def serve_until_killed(settings: SandboxSettings, answers: int, seconds: f
         await anyio.sleep(seconds)
     finally:
         server.send_signal(signal.SIGKILL)
+        await server.stdout.read()
         await server.wait()
     return said
 

@@ -45,6 +45,15 @@ async def living(folder: Path, forks: int = 0) -> tuple[asyncio.subprocess.Proce
     return process, (await process.stdout.readline()).decode().strip()
 
 
+async def gone(process: asyncio.subprocess.Process) -> None:
+    """Wait until it has ended, and its child if it has one: that reads until its input ends."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    await process.stdout.read()
+    await process.wait()
+
+
 async def test_one_that_is_killed_is_dead_and_one_that_lives_is_alive(tmp_path: Path) -> None:
     folder = tmp_path / "owners"
     owners = Owners(folder)
@@ -52,9 +61,9 @@ async def test_one_that_is_killed_is_dead_and_one_that_lives_is_alive(tmp_path: 
     process, other = await living(folder)
     assert await owners.standing() == {owners.id: "ours", other: "alive"}
     process.send_signal(signal.SIGKILL)
-    await process.wait()
+    await gone(process)
     assert await owners.standing() == {owners.id: "ours", other: "dead"}
-    await owners.forget(other, "fake")
+    await owners.forget(other)
     assert await owners.standing() == {owners.id: "ours"}
     await owners.leave(all_gone=True)
     assert list(folder.iterdir()) == []
@@ -68,9 +77,7 @@ async def test_a_forked_child_does_not_keep_it_alive(tmp_path: Path) -> None:
     with anyio.fail_after(20):  # `wait` would wait for the child, which has the same output
         while (await owners.standing())[other] == "alive":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    assert process.stdin is not None
-    process.stdin.close()  # the child ends
-    await process.wait()
+    await gone(process)
 
 
 async def test_two_in_one_process_are_two(tmp_path: Path) -> None:
@@ -85,15 +92,20 @@ async def test_two_in_one_process_are_two(tmp_path: Path) -> None:
     await first.leave(all_gone=True)
 
 
-async def test_a_dead_one_of_another_backend_is_not_forgotten(tmp_path: Path) -> None:
-    first, second = Owners(tmp_path / "owners"), Owners(tmp_path / "owners")
-    await first.enter("docker")
+async def test_what_a_dead_one_left_in_another_engine_is_not_ours_to_judge(tmp_path: Path) -> None:
+    first, second, third = (Owners(tmp_path / "owners") for _ in range(3))
+    await first.enter("docker unix:///a.sock")
     await first.leave(all_gone=False)
-    await second.forget(first.id, "local")
-    assert await second.standing() == {first.id: "dead"}
-    await second.forget(first.id, "docker")
-    await second.forget(first.id, "docker")
-    assert await second.standing() == {}
+    assert await second.standing() == {first.id: "dead"}  # to one that only looks
+    await second.enter("docker unix:///b.sock")
+    await third.enter("docker unix:///a.sock")
+    assert (await second.standing())[first.id] == "elsewhere"
+    assert (await third.standing())[first.id] == "dead"
+    await third.forget(first.id)
+    await third.forget(first.id)
+    assert first.id not in await second.standing()
+    (tmp_path / "owners" / "cut-off").write_bytes(b"{")
+    assert (await second.standing())["cut-off"] == "dead"
 
 
 async def test_a_folder_that_is_of_no_use_is_told_of(tmp_path: Path) -> None:
