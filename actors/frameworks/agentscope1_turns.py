@@ -25,6 +25,7 @@ from greenroom.actors.errors import TurnOver
 from greenroom.actors.frameworks.agentscope1_loop import reasoning_in_turn, run_agent, summarizing_in_turn
 from greenroom.actors.frameworks.agentscope1_options import TurnModels, models_of_turn
 from greenroom.actors.frameworks.agentscope1_pairs import paired
+from greenroom.actors.frameworks.agentscope1_pictures import in_files, passes_on
 from greenroom.actors.messages import Usage
 from greenroom.actors.scope import TurnScope, current_turn
 
@@ -140,9 +141,11 @@ def _pairing(form: Callable[..., Any]) -> Callable[..., Any]:
     async def format_in_turn(self: FormatterBase, *args: Any, **kwargs: Any) -> Any:
         if current_turn.get() is None:
             return await form(self, *args, **kwargs)
-        if args:
-            return await form(self, _paired(args[0]), *args[1:], **kwargs)
-        return await form(self, **{**kwargs, "msgs": _paired(kwargs.get("msgs"))})
+        msgs, *rest = args or (kwargs.pop("msgs", None),)
+        msgs = _paired(msgs)
+        if passes_on(self):
+            msgs = await in_files(msgs)
+        return await form(self, msgs, *rest, **kwargs)
 
     return format_in_turn
 

@@ -1,9 +1,12 @@
 """The tools of sandboxes in AgentScope 1.x: registered as they are, in turns and outside of them."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from greenroom.actors.errors import SandboxLost
@@ -19,6 +22,7 @@ from kits.system import turn
 
 require_line(1)
 
+from agentscope.formatter import OpenAIChatFormatter
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
 
@@ -154,6 +158,40 @@ async def test_an_agent_browses_in_a_turn() -> None:
         outputs[2].output
     )  # clients are shown it; a model that takes no pictures is told
     assert model.asked[-1][-1]["content"] == "[image/png, 0 kB; it was made, but cannot be shown to you]"
+
+
+@pytest.mark.blocks_loop  # AgentScope's formatter reads the file there
+async def test_a_formatter_that_passes_pictures_on_leaves_no_file_behind() -> None:
+    keeper = FakeKeeper()
+    keeper.answers["browser_take_screenshot"] = ToolResult(meta=None, content=[PICTURE], isError=False)
+    shoot = calls("browser_take_screenshot")
+    model = Scripted(shoot, calls("browser_snapshot", "c2"), says("Seen."))
+    before = await pictures()
+
+    async def answer(msgs: Any) -> AsyncIterator[Any]:
+        box = BrowserSandbox.leased(keeper, KEY)
+        agent = an_agent(model, box.browser_take_screenshot, box.browser_snapshot)
+        agent.formatter = OpenAIChatFormatter(promote_tool_result_images=True)
+        async for msg, last in stream_printing_messages([agent], agent(msgs)):
+            yield msg, last
+        assert len(await pictures() - before) == 1, "one picture, though two prompts contain it"
+
+    async with serving(answer) as system:
+        ending = await ask(system)
+    assert isinstance(ending, TurnCompleted), ending
+    for prompt in model.asked[1:]:
+        shown = [part for message in prompt for part in message["content"] or () if isinstance(part, dict)]
+        assert f"data:image/png;base64,{PICTURE['data']}" in str(shown)
+    async with asyncio.timeout(20):
+        while await pictures() - before:  # noqa: ASYNC110 - a thread removes it
+            await asyncio.sleep(0.01)
+
+
+async def pictures() -> set[Path]:
+    """Files that were written for pictures."""
+    return await anyio.to_thread.run_sync(
+        lambda: set(Path(tempfile.gettempdir()).glob("greenroom-pictures-*/*.png"))
+    )
 
 
 async def test_a_turn_cancelled_in_a_tool_cancels_the_tool() -> None:
