@@ -471,6 +471,44 @@ async def test_leaving_ends_everything_and_takes_the_socket_away(tmp_path: Path)
     assert not {name for name in left if "Egress" in name}
 
 
+EXCHANGES = [
+    b"GET http://shop.test/ HTTP/1.1\r\nA: b\r\n\r\n",
+    b"POST http://shop.test/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"CONNECT shop.test:443 HTTP/1.1\r\n\r\n\x16\x03\x01and so on",
+    b"GET http://10.0.0.1/ HTTP/1.1\r\n\r\n",
+]
+
+
+async def break_off(inside: Box, data: bytes) -> None:
+    """Send this much and go: with the sending side closed before, or not; at once, or a moment later."""
+    _, writer = await inside.connect()
+    writer.write(data)
+    if len(data) % 2:
+        writer.write_eof()
+    if len(data) % 5 == 0:
+        await asyncio.sleep(0)
+    writer.transport.abort()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_nothing_is_left_of_connections_that_break_anywhere(keeps: bool, tmp_path: Path) -> None:
+    limits = EgressLimits(connections_a_second=10_000, connections=1000)
+    async with Server(keeps=keeps).at("127.0.0.1") as server:
+        async with box(tmp_path, local(server), limits=limits) as inside:
+            before = await asyncio.to_thread(open_files)
+            for data in [exchange[:cut] for exchange in EXCHANGES for cut in range(0, len(exchange) + 1, 3)]:
+                await break_off(inside, data)
+            await inside.quiet()
+            await until(lambda: open_files() <= before)
+        for gone in server.gone:
+            with anyio.fail_after(5):
+                await gone.wait()
+
+
 async def test_another_task_may_leave_and_what_is_raised_inside_comes_out_as_it_is(tmp_path: Path) -> None:
     filtering = EgressFilter(EgressRules(), resolver=Book())
     context = filtering.listen(tmp_path / "a.sock", "a")
