@@ -100,16 +100,17 @@ def _has_data(msg: object) -> bool:
     return any(_is_data(block) for result in _results(msg) for block in result["output"])
 
 
-def _results(msg: object) -> Iterator[Block]:
+def _results(msg: Any) -> Iterator[Block]:
     """The tools' results of several blocks in a message."""
-    if isinstance(msg, Msg) and isinstance(msg.content, list):
-        for block in msg.content:
+    content = msg.content if isinstance(msg, Msg) else None
+    if isinstance(content, list):
+        for block in content:
             if block.get("type") == "tool_result" and isinstance(block.get("output"), list):
                 yield block
 
 
 def _remove(work: Work, loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_in_executor(None, _folders.pop(work).remove)
+    _ = loop.run_in_executor(None, _folders.pop(work).remove)
 
 
 class _Folder:
