@@ -36,7 +36,7 @@ def sandbox() -> None:
 
 
 @sandbox.command()
-@click.option("--again", is_flag=True, help="Build it even if it is there.")
+@click.option("--again", is_flag=True, help="Build it anew, with Debian's newest browser and packages.")
 def build(again: bool) -> None:
     """Build the image of sandboxes, and print its name.
 

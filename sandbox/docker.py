@@ -67,6 +67,11 @@ class DockerBackend:
     def __repr__(self) -> str:
         return f"<DockerBackend with {self._settings.image} at {self._engine or 'no engine yet'}>"
 
+    @property
+    def where(self) -> str:
+        """The engine's address."""
+        return f"docker {self._engine.url if self._engine else self._settings.docker_host}"
+
     # ------------------------------------------------------------------------------------------------------ life
 
     async def start(self) -> None:
@@ -210,7 +215,7 @@ class DockerBackend:
 
     async def _plan_for(self, engine: Engine) -> ContainerPlan:
         podman = (await engine.open()).podman
-        name, digest = await self._image(engine, podman=podman)
+        name, digest = await self._image(engine)
         profile = image_folder() / "seccomp.json"
         return ContainerPlan(
             image=name,
@@ -223,19 +228,17 @@ class DockerBackend:
             closed=PODMANS_OWN if podman else (),
         )
 
-    async def _image(self, engine: Engine, *, podman: bool) -> tuple[str, str]:
+    async def _image(self, engine: Engine) -> tuple[str, str]:
         """The image's name, as this engine knows it, and what it was built from: nothing, when it is not ours."""
         named = self._settings.image
-        for name in (named, f"localhost/{named}") if podman else (named,):
-            found = await engine.image(name)
-            if found is not None:
-                break
-        else:
+        found = await engine.find_image(named)
+        if found is None:
             how = (
                 "build it: greenroom sandbox build" if named == OUR_IMAGE else f"pull it: docker pull {named}"
             )
             raise SandboxUnavailable(f"the engine at {engine.url} has no image {named}; {how}")
-        digest = image_digest(found)
+        name, shown = found
+        digest = image_digest(shown)
         if named == OUR_IMAGE and digest != await to_thread.run_sync(inputs_digest):
             raise SandboxUnavailable(
                 f"the image {named} was built for another version of Greenroom, whose tool server may differ; "

@@ -145,13 +145,19 @@ class Engine:
 
     async def image(self, name: str) -> dict[str, Any] | None:
         """What the engine says of an image; None when it has none of this name."""
-        try:
-            found: dict[str, Any] = await self.json("GET", f"images/{name}/json")
-        except EngineError as error:
-            if error.status == 404:
-                return None
-            raise
-        return found
+        found = await self.find_image(name)
+        return None if found is None else found[1]
+
+    async def find_image(self, name: str) -> tuple[str, dict[str, Any]] | None:
+        """The image's name as the engine has it, and what it says of it. Podman puts `localhost/` before its own."""
+        podman = (await self.open()).podman
+        for kept in (name, f"localhost/{name}") if podman else (name,):
+            try:
+                return kept, await self.json("GET", f"images/{kept}/json")
+            except EngineError as error:
+                if error.status != 404:
+                    raise
+        return None
 
     async def _read(self, method: str, path: str, **options: Any) -> bytes:
         with anyio.move_on_after(ANSWER_SECONDS):

@@ -16,8 +16,9 @@ from greenroom.sandbox.docker_engine import Engine, EngineError
 from greenroom.sandbox.image_context import tail
 
 REGISTRY_BASE: Final = "debian:bookworm-slim"
-OWN_BASE: Final = "localhost/greenroom/debian:bookworm"
-"""The one made here. It has a name of its own, so that nobody takes it for the registry's."""
+OWN_BASE: Final = "localhost/greenroom/debian-bookworm:latest"
+"""The one made here. It has a name of its own, so that nobody takes it for the registry's; Podman calls all it imports
+`latest`."""
 
 PULL_SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 15.0
@@ -31,16 +32,19 @@ ARCHIVE: Final = (
 )
 """Where Debian's packages come from when this machine's own sources are another system's."""
 
+LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
+"""What nobody reads in a box: 50 MB."""
+
 OnLine = Callable[[str], None]
 
 
-async def find_base(engine: Engine, *, on_line: OnLine) -> str:
-    """The name of a base image that the engine has, after pulling or making one if need be.
+async def find_base(engine: Engine, *, fresh: bool = False, on_line: OnLine) -> str:
+    """The name of a base image that the engine has, after pulling or making one if need be; `fresh`: in any case.
 
     Raises `SandboxUnavailable` when neither the registry nor Debian's archive gives one.
     """
     for name in (REGISTRY_BASE, OWN_BASE):
-        if await engine.has_image(name):
+        if not fresh and await engine.has_image(name):
             return name
     on_line(f"pulling {REGISTRY_BASE}")
     try:
@@ -83,7 +87,8 @@ async def _make(engine: Engine, on_line: OnLine, *, why: str) -> None:
 
 
 async def _run_mmdebstrap(archive: Path, on_line: OnLine) -> None:
-    command = ("mmdebstrap", "--variant=minbase", "--include=ca-certificates")
+    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+    command = ("mmdebstrap", "--variant=minbase", "--include=ca-certificates", *left_out)
     sources = await _sources()
     said: list[str] = []
     process = await asyncio.create_subprocess_exec(

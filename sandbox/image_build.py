@@ -49,7 +49,8 @@ class BuiltImage(Struct, frozen=True):
 async def build_image(
     engine: Engine, *, name: str = OUR_IMAGE, again: bool = False, on_step: OnStep | None = None
 ) -> BuiltImage:
-    """Build the image unless the engine has this very one; `again`: in any case.
+    """Build the image unless the engine has this very one. `again`: build it anew, with nothing that was kept, so that
+    it has Debian's newest packages.
 
     Raises `SandboxUnavailable`, which quotes what went wrong.
     """
@@ -61,19 +62,31 @@ async def build_image(
     packages = await anyio.to_thread.run_sync(
         lambda: fetch_packages(facts.machine, on_line=lambda line: tell(BuildStep("packages", line)))
     )
-    base = await find_base(engine, on_line=lambda line: tell(BuildStep("base", line)))
+    before = await engine.image(name)
+    base = await find_base(engine, fresh=again, on_line=lambda line: tell(BuildStep("base", line)))
     work = await anyio.to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="greenroom-build-"))
     try:
         archive = Path(work) / "context.tar"
         await anyio.to_thread.run_sync(write_context, archive, packages)
-        await _build(engine, archive, _build_options(name, base, digest), tell)
+        await _build(engine, archive, _build_options(name, base, digest, again), tell)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(work))
     found = await current_image(engine, name, digest)
     if found is None:
         raise SandboxUnavailable(f"the engine says that it built {name}, and has no such image; try again")
+    if before is not None and before["Id"] != found.id and len(before.get("RepoTags") or ()) == 1:
+        await _remove(engine, str(before["Id"]))
     return msgspec.structs.replace(found, fresh=True)
+
+
+async def _remove(engine: Engine, image: str) -> None:
+    """Take away what the new image stands in for. Boxes that still run keep it, for the engine's own cleaning."""
+    try:
+        await engine.json("DELETE", f"images/{image}")
+    except EngineError as error:
+        if error.status != 409:
+            raise
 
 
 async def current_image(engine: Engine, name: str, digest: str) -> BuiltImage | None:
@@ -90,7 +103,7 @@ def image_digest(found: Mapping[str, Any]) -> str:
     return str(labels.get(INPUTS_LABEL, ""))
 
 
-def _build_options(name: str, base: str, digest: str) -> dict[str, str]:
+def _build_options(name: str, base: str, digest: str, again: bool) -> dict[str, str]:
     arguments = {"BASE": base}
     for (
         variable
@@ -102,6 +115,7 @@ def _build_options(name: str, base: str, digest: str) -> dict[str, str]:
         "t": name,
         "rm": "1",
         "forcerm": "1",
+        "nocache": "1" if again else "0",
         "networkmode": "host",  # an engine without a bridge can build too
         "buildargs": msgspec.json.encode(arguments).decode(),
         "labels": msgspec.json.encode({INPUTS_LABEL: digest}).decode(),
