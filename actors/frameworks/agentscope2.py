@@ -15,6 +15,7 @@ from greenroom.actors.errors import HandlerError
 from greenroom.actors.frameworks import (
     agentscope2_client_tools,
     agentscope2_options,
+    agentscope2_pictures,
     agentscope2_schemas,
     agentscope2_tools,
     model_clients,
@@ -38,6 +39,7 @@ class AgentScope2Adapter:
         agentscope2_options.install()
         agentscope2_client_tools.install()
         agentscope2_schemas.install()
+        agentscope2_pictures.install()
         model_clients.prepare()
 
     def messages(self, messages: Sequence[Message]) -> list[Msg]:

@@ -23,6 +23,7 @@ from kits.system import counting_sources, turn
 require_line(2)
 
 from agentscope.agent import Agent
+from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import ToolCallBlock, ToolResultState
 from agentscope.permission import PermissionBehavior, PermissionContext, PermissionEngine
 from agentscope.state import AgentState
@@ -156,6 +157,25 @@ async def test_an_agent_browses_in_a_turn() -> None:
     outputs = [part for item in ending.output for part in item.parts if isinstance(part, ToolOutput)]
     assert len(outputs) == 3
     assert PICTURE["data"] in str(outputs[2].output)
+
+
+async def test_a_model_that_takes_no_pictures_is_told_of_them_and_no_file_is_left() -> None:
+    keeper = FakeKeeper()
+    keeper.answers["browser_take_screenshot"] = ToolResult(meta=None, content=[PICTURE], isError=False)
+    model = Said(use(("1", "browser_take_screenshot", "{}")), say("Seen."))
+    prompts: list[Any] = []
+
+    async def answer(msgs: Any) -> AsyncIterator[Any]:
+        async for event in browsing(BrowserSandbox.leased(keeper, KEY), model).reply_stream(msgs):
+            yield event
+        formatter = OpenAIChatFormatter(input_types=["text/plain"])
+        prompts.extend(await formatter.format(model.asked[-1]))
+
+    async with serving(answer) as system:
+        ending = await (await system.submit(turn("browse"))).ended()
+    assert isinstance(ending, TurnCompleted), ending
+    (told,) = [prompt["content"] for prompt in prompts if prompt["role"] == "tool"]
+    assert "[image/png, 0 kB; it was made, but cannot be shown to you]" in str(told)
 
 
 async def test_a_turn_cancelled_in_a_tool_cancels_the_tool() -> None:
