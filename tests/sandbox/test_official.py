@@ -6,6 +6,7 @@ import base64
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest_asyncio
 
 from greenroom.actors.errors import SandboxError, SandboxFileNotFound, SandboxUnavailable
 from greenroom.sandbox.backend import BoxAddress, BoxSpec
+from greenroom.sandbox.browser_sandbox import BrowserSandbox
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.image.tool_schemas import BASE_TOOLS, BROWSER_TOOLS
 from greenroom.sandbox.remote import RemoteBackend
@@ -256,6 +258,22 @@ async def test_it_is_one_sessions_only(box: OfficialBox, client: BoxClient, tmp_
     finally:
         await through.close()
         await backend.stop()
+
+
+async def test_a_browser_sandbox_of_ours_uses_it(box: OfficialBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="gr-") as short:  # sockets lie in it
+        monkeypatch.setenv("GREENROOM_STATE", f"{short}/state")
+        monkeypatch.setenv("GREENROOM_RUN", f"{short}/run")
+        async with (
+            site({"/shop": SHOP}) as served,
+            BrowserSandbox(base_url=box.url, bearer_token=box.token) as tools,
+        ):
+            opened = await tools.browser_navigate(served("/shop"))
+            await tools.browser_type("How many", ref_of(opened, "textbox"), "5")
+            ordered = await tools.browser_click("Order", ref_of(opened, 'button "Order"'))
+            assert "5 green" in ordered.text
+            assert (await tools.browser_take_screenshot()).images
+            assert "42" in (await tools.run_ipython_cell("6 * 7")).text
 
 
 def test_its_base_tools_are_ours() -> None:
