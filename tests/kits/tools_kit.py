@@ -89,7 +89,7 @@ class ToolsKit(ABC):
         (folder / lease).mkdir(mode=0o700)
         spec = BoxSpec(
             lease=lease,
-            owner="owner-of-the-kit",
+            owner="tools-kit",
             kind="base",
             token=secrets.token_hex(16),
             directory=folder / lease,
