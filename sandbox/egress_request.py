@@ -82,23 +82,25 @@ def read_head(head: bytes) -> TunnelRequest | PlainRequest:
     first, *lines = head.split(b"\r\n")
     if len(lines) > MOST_HEADERS:
         raise malformed(f"it has more than {MOST_HEADERS} headers")
-    method, where = _read_first_line(first)
+    method, where, version = _read_first_line(first)
     headers = [read_header(line) for line in lines]
     framing = read_framing(headers)
+    if framing == "chunked" and version != b"HTTP/1.1":
+        raise malformed("only HTTP/1.1 has chunks, so readers differ about where its body ends")
     if method == b"CONNECT":
         if framing != 0:
             raise malformed("a CONNECT has no body")
         return TunnelRequest(_read_target(where, default_port=None))
-    return _read_plain(method, where, headers, framing)
+    return _read_plain(method, where, version, headers, framing)
 
 
-def _read_first_line(line: bytes) -> tuple[bytes, bytes]:
+def _read_first_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     parts = line.split(b" ")
     if len(parts) != 3 or not _METHOD.match(parts[0]) or not _PATH.match(parts[1]):
         raise malformed("its first line is not like GET http://example.com/ HTTP/1.1")
     if parts[2] not in {b"HTTP/1.1", b"HTTP/1.0"}:
         raise malformed("it is not of HTTP/1.1")
-    return parts[0], parts[1]
+    return parts[0], parts[1], parts[2]
 
 
 def read_header(line: bytes) -> Header:
@@ -126,7 +128,9 @@ def read_framing(headers: Sequence[Header]) -> Framing:
     return int(lengths[0])
 
 
-def _read_plain(method: bytes, where: bytes, headers: Sequence[Header], framing: Framing) -> PlainRequest:
+def _read_plain(
+    method: bytes, where: bytes, version: bytes, headers: Sequence[Header], framing: Framing
+) -> PlainRequest:
     if where[: len(_SCHEME)].lower() != _SCHEME:
         raise malformed("it asks for no http:// address (others go through CONNECT)")
     authority, path = _split_url(where[len(_SCHEME) :])
@@ -135,7 +139,7 @@ def _read_plain(method: bytes, where: bytes, headers: Sequence[Header], framing:
     left_out = NOT_FORWARDED | {token.strip().lower() for token in named.split(b",")}
     host = target.host.at(target.port).removesuffix(":80").encode()
     lines = [
-        method + b" " + path + b" HTTP/1.1",
+        b" ".join([method, path, version]),  # the box's own version: an old client knows no chunks in answers
         b"Host: " + host,
         *(name + b": " + value for name, value in headers if not _is_left_out(name.lower(), left_out)),
         b"Connection: close",

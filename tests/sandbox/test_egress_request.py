@@ -65,6 +65,11 @@ def test_a_plain_request_is_written_anew() -> None:
     )
 
 
+def test_an_old_client_gets_an_answer_of_its_own_version() -> None:
+    assert plain("GET http://a.test/ HTTP/1.0").head.startswith(b"GET / HTTP/1.0\r\nHost: a.test\r\n")
+    assert "chunks" in refused(head_of("POST http://a.test/ HTTP/1.0", "Transfer-Encoding: chunked"))
+
+
 @pytest.mark.parametrize(
     ("url", "target", "first"),
     [
