@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from playwright.async_api import Error
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from greenroom.sandbox.image.pages import Pages
 
 NAVIGATION_SECONDS: Final = 45.0
+ERROR_PAGE_SECONDS: Final = 0.5
+_TRIES: Final = 3
 
 _REASONS: Final = (
     ("ERR_NAME_NOT_RESOLVED", "there is no host of this name. Check the address."),
@@ -58,18 +61,31 @@ async def navigate(pages: Pages, url: str) -> Said:
     except Error as error:
         if pages.downloads.begun > begun or "Download is starting" in error.message:
             return Said(f"{one_line(address)} is a file to download, not a page. The page stays as it was.")
-        raise ToolError(_why(address, error)) from error
+        why = _why(address, error)
+        await _error_page(pages)
+        raise ToolError(why) from error
     return Said(f"Opened {one_line(address)}.{_status(response)}")
 
 
 async def _goto(page: Page, address: str) -> Response | None:
+    for _ in range(_TRIES - 1):
+        try:
+            return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
+        except Error as error:
+            # The page before was still leaving for somewhere itself, or this is its echo.
+            if "interrupted by another navigation" not in error.message:
+                raise
+    return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
+
+
+async def _error_page(pages: Pages) -> None:
+    """Wait for the browser's own page about what did not open, or it would get in the way of the next one."""
     try:
-        return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
-    except Error as error:
-        if "interrupted by another navigation" not in error.message:
-            raise
-        # The page before was still leaving for somewhere itself, for the error page of an address before, for example.
-        return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
+        async with asyncio.timeout(ERROR_PAGE_SECONDS):
+            while not pages.current.page.url.startswith("chrome-error:"):
+                await pages.bell.rung()
+    except TimeoutError:
+        return  # not every error has one
 
 
 def _status(response: Response | None) -> str:

@@ -89,9 +89,10 @@ class Tab:
         return self.stopped or any(exchange.kind == "document" for exchange in self._under_way.values())
 
     async def answer_dialog(self, accept: bool, text: str | None = None) -> None:
-        """Answer the dialog that is open. One that is gone, because its page is, is fine."""
+        """Answer the dialog that is open; `text` none: with what it suggests. One whose page is gone is fine."""
         dialog = self.dialogs.popleft()
         self._bell.ring()
+        text = dialog.default_value if text is None else text
         try:
             await (dialog.accept(text) if accept else dialog.dismiss())
         except Error:

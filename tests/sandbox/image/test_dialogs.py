@@ -45,6 +45,8 @@ async def test_a_prompt_takes_a_text(tmp_path: Path) -> None:
         assert "suggests 'nobody'" in await browse.good("click", element="Prompt", ref=prompt)
         assert "name: Ada" in await browse.good("handle_dialog", accept=True, promptText="Ada")
         await browse.good("click", element="Prompt", ref=prompt)
+        assert "name: nobody" in await browse.good("handle_dialog", accept=True)
+        await browse.good("click", element="Prompt", ref=prompt)
         assert "name: null" in await browse.good("handle_dialog", accept=False)
 
 
