@@ -104,10 +104,12 @@ class Box:
         await asyncio.to_thread(self.workspace.clear)
 
     async def _end_programs(self) -> None:
-        await self.cells.stop()
+        self.shell.calls.break_off()
+        self.cells.calls.break_off()
         if not await asyncio.to_thread(end, partial(belonging, mark=self._mark, since=0)):
             logger.warning("some processes could not be killed")
-        self.shell.stop()
+        await self.shell.stop()
+        await self.cells.stop()
 
     async def started_browser(self) -> BrowserTools:
         """The browser, when it is up. Raises `BrowserFailed`."""

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Halt:
-    """When work must break off: at a moment of the loop's clock, or when its caller has gone."""
+    """When work must break off: at a moment of the loop's clock, or when nobody wants it any more."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = asyncio.get_running_loop().time() + seconds
@@ -34,29 +34,50 @@ class Halt:
         gone = asyncio.ensure_future(self.abandoned.wait())
         try:
             await asyncio.wait({waited, gone}, timeout=self.left, return_when=asyncio.FIRST_COMPLETED)
-            if waited.done():
-                await waited
-                return True
-            return False
+            in_time = waited.done()
         finally:
             waited.cancel()
             gone.cancel()
+        await asyncio.wait({waited, gone})
+        if in_time:
+            await waited
+        elif not waited.cancelled():
+            waited.exception()  # it failed while it was being cancelled
+        return in_time
 
 
-async def carried_out(work: Callable[[Halt], Coroutine[Any, Any, T]], seconds: float) -> T:
-    """Run work that watches a `Halt` to its end, in a task of its own. When the caller is cancelled the work is told to
-    break off, and the cancellation goes on when it has."""
-    halt = Halt(seconds)
-    task = asyncio.ensure_future(work(halt))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        halt.abandoned.set()
-        while not task.done():
-            try:
-                await asyncio.shield(asyncio.wait({task}))
-            except asyncio.CancelledError:
-                continue  # said once is enough: the work is breaking off, in a bounded time
-        if not task.cancelled():
-            task.exception()  # nobody is there to be told
-        raise
+class Calls:
+    """Work under way."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[asyncio.Future[Any], Halt] = {}
+
+    async def run(self, work: Callable[[Halt], Coroutine[Any, Any, T]], seconds: float) -> T:
+        """Run work that watches a `Halt` to its end, in a task of its own. When the caller is cancelled the work is
+        told to break off, and the cancellation goes on when it has."""
+        halt = Halt(seconds)
+        task = asyncio.ensure_future(work(halt))
+        self._under_way[task] = halt
+        task.add_done_callback(self._under_way.pop)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            halt.abandoned.set()
+            while not task.done():
+                try:
+                    await asyncio.shield(asyncio.wait({task}))
+                except asyncio.CancelledError:
+                    continue  # said once is enough: the work is breaking off, in a bounded time
+            if not task.cancelled():
+                task.exception()  # nobody is there to be told
+            raise
+
+    def break_off(self) -> None:
+        """Tell all that is under way to break off."""
+        for halt in self._under_way.values():
+            halt.abandoned.set()
+
+    async def ended(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way))

@@ -23,7 +23,7 @@ from queue import Empty
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
-from greenroom.sandbox.image.breaking_off import Halt, carried_out
+from greenroom.sandbox.image.breaking_off import Calls, Halt
 from greenroom.sandbox.image.cell_output import CellOutput
 from greenroom.sandbox.image.output import Answer, told
 from greenroom.sandbox.image.processes import MARK, Process, Processes, belonging, end, ticks_now
@@ -56,16 +56,21 @@ class Cells:
         self._folder = folder
         self._environ = environ
         self._mark = mark
+        self.calls = Calls()
         self._one = asyncio.Lock()
         self._last = 0
         self._kernel: _Kernel | None = None
 
     async def run(self, code: str, seconds: float) -> Answer:
         """What the cell printed, the value of its last line, its traceback if it failed. Cancelling interrupts it."""
-        return await carried_out(partial(self._in_turn, code, seconds), seconds)
+        return await self.calls.run(partial(self._in_turn, code, seconds), seconds)
 
     async def stop(self) -> None:
-        """End the kernel and all that its cells had started."""
+        """Wait for cells that break off, and end the kernel and all that cells had started."""
+        await self.calls.ended()
+        await self._drop()
+
+    async def _drop(self) -> None:
         kernel, self._kernel = self._kernel, None
         if kernel is not None:
             await kernel.stop()
@@ -105,7 +110,7 @@ class Cells:
             if not await halt.before(asyncio.shield(reading)):
                 return output.answer(await self._broken_off(kernel, reading, since, seconds))
         except KernelEnded:
-            await self.stop()
+            await self._drop()
             return output.answer(
                 "[Python ended in this cell, perhaps for want of memory: all variables are gone; the next cell starts "
                 "anew]"
@@ -123,7 +128,7 @@ class Cells:
             return f"[interrupted after {seconds:g} s: the cell had not ended; variables are kept]"
         reading.cancel()
         await asyncio.wait({reading})
-        await self.stop()
+        await self._drop()
         await kernel.end_children(since)
         return (
             f"[stopped after {seconds:g} s: the cell had not ended and did not heed its interruption, so Python was "

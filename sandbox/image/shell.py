@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from greenroom.sandbox.image.breaking_off import Halt, carried_out
+from greenroom.sandbox.image.breaking_off import Calls, Halt
 from greenroom.sandbox.image.output import Answer, Kept, answered, text_part, told
 from greenroom.sandbox.image.processes import MARK, belonging, end, ticks_now
 
@@ -28,6 +28,7 @@ class Shell:
     """Runs commands, several at once if asked. Their marks begin with `mark`."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str], mark: str) -> None:
+        self.calls = Calls()
         self._folder = folder
         self._mark = mark
         self._environ = environ
@@ -38,10 +39,11 @@ class Shell:
         """The command's outputs and exit code: it is an error when the code is not 0. Cancelling ends the command."""
         if "\0" in command:
             return told("a command cannot hold the character NUL")
-        return await carried_out(partial(self._run, command, seconds), seconds)
+        return await self.calls.run(partial(self._run, command, seconds), seconds)
 
-    def stop(self) -> None:
-        """Let go of what still writes in the background."""
+    async def stop(self) -> None:
+        """Wait for commands that break off, and let go of what still writes in the background."""
+        await self.calls.ended()
         for pipe in list(self._pipes):
             pipe.close()
 

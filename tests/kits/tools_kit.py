@@ -142,7 +142,9 @@ class ToolsKit(ABC):
             look = (
                 "import os, pathlib\n"
                 "for path in pathlib.Path('/proc').iterdir():\n"
-                "    if path.name.isdecimal() and b'greenroom.sandbox.image\\0' in (path / 'cmdline').read_bytes():\n"
+                "    if not path.name.isdecimal(): continue\n"
+                "    words = (path / 'cmdline').read_bytes().split(b'\\0')\n"
+                "    if b'greenroom.sandbox.image' in words and b'python' in words[0]:\n"
                 "        for name in ('environ', 'mem', 'maps', 'fd'):\n"
                 "            try:\n"
                 "                os.listdir(path / name) if name == 'fd' else open(path / name, 'rb').read(1)\n"
@@ -151,7 +153,7 @@ class ToolsKit(ABC):
                 "                print(name, 'closed')\n"
             )
             said = (await box.cell(look)).part("stdout").splitlines()
-            assert set(said) == {"environ closed", "mem closed", "maps closed", "fd closed"}
+            assert set(said) == {"environ closed", "mem closed", "maps closed", "fd closed"}, said
 
     async def test_orphans_that_ended_do_not_stay(self, folder: Path) -> None:
         async with self.box(folder) as box:

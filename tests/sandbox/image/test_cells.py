@@ -220,6 +220,21 @@ async def test_a_cell_that_ends_python_says_so(box: BoxProcess) -> None:
     assert "2" in (await box.cell("1 + 1")).part("stdout")
 
 
+async def test_a_reset_ends_what_is_under_way(box: BoxProcess) -> None:
+    word = f"3615.{os.getpid()}"
+    deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    code = f"{deaf}import subprocess\nwhile True: subprocess.run(['sleep', '{word}'])"
+    cell, waiting = asyncio.create_task(box.cell(code)), asyncio.create_task(box.cell("'never'"))
+    command = asyncio.create_task(box.run(f"while true; do sleep {word}; done"))
+    await begun(word)
+    await box.client.reset()
+
+    assert not running_with(word)
+    ended = await asyncio.gather(cell, waiting, command)
+    assert [result.is_error for result in ended] == [True, True, True]
+    assert "2" in (await box.cell("1 + 1")).part("stdout")
+
+
 async def test_a_reset_forgets_variables_files_and_processes(box: BoxProcess) -> None:
     word = f"3614.{os.getpid()}"
     await box.cell(f"import subprocess\nlost = 1\nsubprocess.Popen(['sleep', '{word}'])")
