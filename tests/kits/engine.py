@@ -1,12 +1,15 @@
 """Container engines of the tests' own: Docker's and Podman's, on sockets that nobody else uses.
 
 What they keep (images, the layers of the build) lies in the user's cache, so that only the first run builds. Runs at
-the same time share one engine; the last one to leave stops it. `GREENROOM_TEST_DOCKER` names another engine to use.
+the same time share one engine; the last one to leave stops it. `GREENROOM_TEST_DOCKER` names another engine to use,
+`GREENROOM_TEST_IMAGE` an image that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -22,12 +25,13 @@ from typing import IO, TypeVar
 
 import pytest
 
-from greenroom.sandbox.docker_engine import Engine
+from greenroom.sandbox.docker_engine import Engine, EngineError
 from greenroom.sandbox.image_build import build_image
 from greenroom.sandbox.image_context import inputs_digest
 from greenroom.sandbox.settings import OUR_IMAGE
 
 START_SECONDS = 60.0
+OLD_SECONDS = 86_400.0
 T = TypeVar("T")
 
 DOCKER = "needs dockerd: apt-get install docker.io iptables, and root to run one of its own"
@@ -90,7 +94,8 @@ def docker_engine() -> Iterator[OwnEngine]:
     """Docker with our image."""
     named = os.environ.get("GREENROOM_TEST_DOCKER")
     if named:
-        yield with_image(named)
+        image = os.environ.get("GREENROOM_TEST_IMAGE")
+        yield OwnEngine(named, image, podman=False) if image else with_image(named)
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip(DOCKER)
@@ -252,6 +257,7 @@ def with_image(url: str) -> OwnEngine:
         engine = Engine(url)
         try:
             await build_image(engine, name=name)
+            await forget_old(engine, name)
         finally:
             await engine.close()
 
@@ -272,6 +278,7 @@ async def _with_copy(source: OwnEngine, target: str) -> None:
                 async for _ in taker.stream("images/load", body=archive):
                     pass
             await _rename(taker, source.image)
+            await forget_old(taker, source.image)
     finally:
         await giver.close()
         await taker.close()
@@ -283,3 +290,15 @@ async def _rename(engine: Engine, name: str) -> None:
     if await engine.has_image(loaded):
         repository, _, tag = f"localhost/{name}".rpartition(":")
         await engine.json("POST", f"images/{loaded}/tag", params={"repo": repository, "tag": tag})
+
+
+async def forget_old(engine: Engine, name: str) -> None:
+    """Remove the images of earlier contents that no run of today can want; what they share with this one stays."""
+    filters = json.dumps({"reference": [f"*{name.partition(':')[0]}*"]})
+    for image in await engine.json("GET", "images/json", params={"filters": filters}):
+        if time.time() - image["Created"] < OLD_SECONDS:
+            continue
+        for tag in image["RepoTags"] or ():
+            if not tag.endswith(name):
+                with contextlib.suppress(EngineError):  # a box of another run has it
+                    await engine.json("DELETE", f"images/{tag}")

@@ -214,7 +214,11 @@ async def test_an_ordinary_user_of_the_engine_has_the_same_boxes(
     try:
         process = await asyncio.create_subprocess_exec(
             *as_other_user(command),
-            env={**environment(home), "GREENROOM_TEST_DOCKER": docker_engine.url},
+            env={
+                **environment(home),
+                "GREENROOM_TEST_DOCKER": docker_engine.url,
+                "GREENROOM_TEST_IMAGE": docker_engine.image,
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
