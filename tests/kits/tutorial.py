@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+NO_TUTORIAL = "needs the tutorial in ../shared/seed"
+
 FOLDER = Path(__file__).parents[3] / "shared" / "seed"
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -38,5 +40,5 @@ def the_tutorial() -> Tutorial:
     """Skips the test when it is not at hand."""
     pages = sorted(FOLDER.glob("*.txt")) if FOLDER.is_dir() else []
     if not pages:
-        pytest.skip("needs the tutorial in ../shared/seed")
+        pytest.skip(NO_TUTORIAL)
     return Tutorial(pages[0].read_text(encoding="utf-8"))
