@@ -105,8 +105,8 @@ def _install(target: Path, machine: str, on_line: OnLine) -> None:
     )
     if done.returncode:
         raise SandboxUnavailable(
-            f"the image's Python packages cannot be fetched: {' '.join(command[:6])} … failed with exit code {done.returncode}; "
-            f"the package index must be reachable from here. Its last words:\n{tail(done.stdout)}"
+            f"the image's Python packages cannot be fetched: {' '.join(command[:6])} … failed with exit code "
+            f"{done.returncode}; the package index must be reachable from here. Its last words:\n{tail(done.stdout)}"
         )
 
 
