@@ -96,7 +96,7 @@ def reset() -> Request:
 
 def read(path: str) -> Request:
     """A file's bytes."""
-    return Request(method="GET", path="/workspace/file", query={"path": path, "format": "bytes"})
+    return Request(method="GET", path="/workspace/file", query={"path": _whole(path), "format": "bytes"})
 
 
 def write(path: str, data: bytes) -> Request:
@@ -104,7 +104,7 @@ def write(path: str, data: bytes) -> Request:
     return Request(
         method="PUT",
         path="/workspace/file",
-        query={"path": path},
+        query={"path": _whole(path)},
         headers={"Content-Type": "application/octet-stream"},
         body=data,
     )
@@ -115,7 +115,7 @@ def write_many(files: Mapping[str, bytes], boundary: str) -> Request:
     line = f"--{FORM_BOUNDARY}{boundary}"
     parts: list[bytes] = []
     for path, data in files.items():
-        for about, value in ((_PATH_PART, path.encode()), (_FILE_PART, data)):
+        for about, value in ((_PATH_PART, _whole(path).encode()), (_FILE_PART, data)):
             parts += (f"{line}\r\nContent-Disposition: form-data; {about}\r\n\r\n".encode(), value, b"\r\n")
     parts.append(f"{line}--\r\n".encode())
     kind = f"multipart/form-data; boundary={FORM_BOUNDARY}{boundary}"
@@ -126,17 +126,17 @@ def write_many(files: Mapping[str, bytes], boundary: str) -> Request:
 
 def list_folder(path: str, depth: int) -> Request:
     """What is in a folder, and in its folders down to `depth` (1: its own entries)."""
-    return Request(method="GET", path="/workspace/list", query={"path": path, "depth": str(depth)})
+    return Request(method="GET", path="/workspace/list", query={"path": _whole(path), "depth": str(depth)})
 
 
 def exists(path: str) -> Request:
     """Whether there is something at a path."""
-    return Request(method="GET", path="/workspace/exists", query={"path": path})
+    return Request(method="GET", path="/workspace/exists", query={"path": _whole(path)})
 
 
 def remove(path: str) -> Request:
     """Remove a file, or a folder with all that is in it."""
-    return Request(method="DELETE", path="/workspace/entry", query={"path": path})
+    return Request(method="DELETE", path="/workspace/entry", query={"path": _whole(path)})
 
 
 def move(source: str, destination: str) -> Request:
@@ -156,8 +156,26 @@ def _json(
         method=method,
         path=path,
         headers={"Content-Type": "application/json", **(headers or {})},
-        body=msgspec.json.encode(body),
+        body=_encoded(body),
     )
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_whole(body))
+
+
+def _whole(value: Any) -> Any:
+    """With `?` for half characters, which models write now and then, and which are no UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_whole(name): _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(inner) for inner in value]
+    return value
 
 
 # ------------------------------------------------------------------------------------------------------------- answers
