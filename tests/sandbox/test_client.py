@@ -1,6 +1,7 @@
 """The client of a box, against our tool server, and against boxes that mean harm."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -74,9 +75,12 @@ async def test_many_files_go_in_at_once(box: BoxProcess) -> None:
     assert await box.client.write_many({}) == []
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "/workspace-evil", "link/passwd", "link"])
-async def test_paths_out_are_refused(box: BoxProcess, path: str) -> None:
-    (box.workspace / "link").symlink_to("/etc")
+@pytest.mark.parametrize("path", ["../x", "OUTSIDE/secret", "/workspace-evil", "link/secret", "link"])
+async def test_paths_out_are_refused(box: BoxProcess, path: str, tmp_path: Path) -> None:
+    """All of them lead to folders of the test's own: a server that is broken must not hurt the machine."""
+    (tmp_path / "secret").write_text("secret")
+    (box.workspace / "link").symlink_to(tmp_path)
+    path = path.replace("OUTSIDE", str(tmp_path))
     client = box.client
     for operation in (
         client.read(path),
@@ -86,6 +90,9 @@ async def test_paths_out_are_refused(box: BoxProcess, path: str) -> None:
     ):
         with pytest.raises(SandboxFileError):
             await operation
+    with contextlib.suppress(SandboxFileError):  # there is nothing of that name in the workspace, or a link
+        await client.remove(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["secret"]
 
 
 async def test_what_is_not_there_has_an_error_of_its_own(box: BoxProcess) -> None:
@@ -280,7 +287,8 @@ async def test_what_took_the_sockets_place_is_not_connected_to(folder: Path, kin
         case "link to a socket":
             path.symlink_to(theirs)
         case "link to a file":
-            path.symlink_to("/etc/hostname")
+            (folder / "hosts.txt").write_text("x")
+            path.symlink_to(folder / "hosts.txt")
         case "file":
             path.write_text("x")
         case "folder":
@@ -305,7 +313,7 @@ async def test_connections_go_by_the_socket_that_was_looked_at(folder: Path) -> 
     async with evil(folder, ours) as client:
         await client.call("browser_snapshot", {}, 5)
         (folder / "api.sock").rename(folder / "moved.sock")
-        (folder / "api.sock").symlink_to("/run/docker.sock")
+        (folder / "api.sock").symlink_to(folder / "hosts.sock")
 
         assert (await client.call("browser_snapshot", {}, 5)).text == "ours"
 

@@ -18,6 +18,8 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "workspace-evil").mkdir()
     (tmp_path / "workspace-evil" / "secret").write_text("secret")
     (tmp_path / "secret").write_text("secret")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "passwd").write_text("secret")
     return folder
 
 
@@ -50,7 +52,7 @@ def test_an_upload_is_read(workspace: Path) -> None:
 def test_what_is_not_uploaded(workspace: Path, path: str, said: str) -> None:
     (workspace / "folder").mkdir()
     (workspace / "link").symlink_to(workspace.parent / "secret")
-    (workspace / "linked").symlink_to("/etc")
+    (workspace / "linked").symlink_to(workspace.parent / "outside")
     (workspace / "loop").symlink_to("loop")
     os.mkfifo(workspace / "pipe")
     with (workspace / "large").open("wb") as file:
