@@ -156,14 +156,16 @@ class _Bench:
         return lags, took
 
     async def _memory(self) -> float | None:
-        """Resident memory of a box that has shown the page, in MiB: shared pages count once, in proportion."""
+        """What a box that has shown the page holds, in MiB, as its control group counts: with what of the page cache is
+        in use, as `docker stats` shows it."""
         if os.geteuid() != 0:
             return None  # others' processes cannot be looked into
-        before = _box_processes()
         async with self._keeper() as keeper:
-            await self._navigate(keeper, _key("idle"))
+            key = _key("idle")
+            await self._navigate(keeper, key)
+            found = await keeper.call(key, "run_shell_command", {"command": "readlink /proc/self/ns/pid"})
             await asyncio.sleep(2)
-            return sum(map(_proportional, _box_processes() - before)) / MIB
+            return _group_memory(found.part("stdout").strip())
 
 
 def _key(name: str) -> LeaseKey:
@@ -188,25 +190,31 @@ async def _look_at_lag(lags: list[float]) -> None:
         lags.append(time.perf_counter() - start - STEP_SECONDS)
 
 
-def _box_processes() -> set[int]:
-    """What runs in boxes: the tool server, Playwright's driver, Chromium's processes."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def _group_memory(namespace: str) -> float | None:
+    """Of the control group whose processes are in this namespace; none: they are not in one that counts."""
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = path.read_bytes()
+            if (process / "ns" / "pid").readlink() != Path(namespace):
+                continue
+            lines = (process / "cgroup").read_text(encoding="ascii").splitlines()
         except OSError:
             continue
-        if b"greenroom.sandbox.image" in command or b"playwright/driver" in command or b"chromium" in command:
-            found.add(int(path.parent.name))
-    return found
+        groups = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
+        if "memory" in groups:
+            return _held(
+                Path(f"/sys/fs/cgroup/memory{groups['memory']}"),
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
+        return _held(Path(f"/sys/fs/cgroup{groups['']}"), "memory.current", "inactive_file")
+    return None
 
 
-def _proportional(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+def _held(group: Path, file: str, inactive: str) -> float | None:
+    if not (group / file).exists():
+        return None
+    counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    return (int((group / file).read_text(encoding="ascii")) - int(counts[inactive])) / MIB
 
 
 @asynccontextmanager
