@@ -181,6 +181,11 @@ def _start(own: Places, command: list[str]) -> None:
     log = (os.POSIX_SPAWN_OPEN, 1, str(own.log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)]
     # A session of its own, and no Popen, which complains when its child outlives it: another run may use the engine.
+    command = [
+        "env",
+        f"--chdir={own.run}",
+        *command,
+    ]  # Podman leaves a file where it runs when a box is out of memory
     pid = os.posix_spawnp(command[0], command, environ, file_actions=files, setsid=True)
     own.pid.write_text(str(pid))
     deadline = time.monotonic() + START_SECONDS
