@@ -101,6 +101,13 @@ class ChatEncoder:
     def __repr__(self) -> str:
         return f"<ChatEncoder {self._turn.id} at {self.number}, {len(self._kinds)} items open>"
 
+    @classmethod
+    def whole(cls, turn: Turn, events: Sequence[Event]) -> list[bytes]:
+        """All frames of a turn that has ended."""
+        frames: list[bytes] = []
+        cls(turn).feed_all(events, frames)
+        return frames
+
     def feed(self, event: Event, frames: list[bytes]) -> None:
         """Append the frames that the event makes: none, one, or at the end up to three."""
         self.feed_all((event,), frames)

@@ -29,6 +29,8 @@ FRAMED_HEADERS = CIMultiDict(HEADERS, **{"Transfer-Encoding": "chunked"})
 KEPT_FRAMED_HEADERS = CIMultiDict(FRAMED_HEADERS, Connection="keep-alive")
 CLOSED_FRAMED_HEADERS = CIMultiDict(FRAMED_HEADERS, Connection="close")
 
+_LINE_END, _END = b"\r\n", b"\r\n0\r\n\r\n"
+"""What ends a chunk, and the last."""
 _SIZES = [b"\r\n%x\r\n" % size for size in range(4096)]
 """What goes before a chunk, and after the last, for those sizes that nearly all have: looking it up takes a quarter of
 the time."""
@@ -68,7 +70,7 @@ class EventStreamResponse(web.StreamResponse):
             await self.write(self.body(frames, last))
             return
         self._begun = True
-        _send(request, self._kept, self.body(frames, last))
+        _send(request, self._kept, frames, last)
 
     async def prepare(self, request: web.BaseRequest) -> object:  # type: ignore[override]
         """Begin as any response of aiohttp's does, unless it has begun."""
@@ -85,7 +87,7 @@ class EventStreamResponse(web.StreamResponse):
             return b"".join(frames)
         if len(frames) == 1 and not last:  # at a model's pace every token comes alone
             return b"%x\r\n%b\r\n" % (len(frames[0]), frames[0])
-        return _chunks(frames, last)
+        return _chunks(b"", frames, last)[len(_LINE_END) :]
 
 
 class SentStream(web.StreamResponse):
@@ -115,30 +117,33 @@ def send_whole(request: web.Request, frames: list[bytes]) -> web.StreamResponse 
     if DIRECT not in request or request.version < HttpVersion11:
         return None
     kept = request.keep_alive
-    _send(request, kept, _chunks(frames, last=True))
+    _send(request, kept, frames, last=True)
     return _SENT[kept]
 
 
-def _send(request: web.Request, kept: bool, body: bytes) -> None:
+def _send(request: web.Request, kept: bool, frames: list[bytes], last: bool) -> None:
     """The headers and the beginning of the body."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
     head = _HEADS[kept].bytes()
     request.writer.output_size += len(head)  # aiohttp then knows that it cannot answer with an error any more
-    transport.write(head + body)
+    transport.write(_chunks(head, frames, last))
 
 
-def _chunks(frames: list[bytes], last: bool) -> bytes:
+def _chunks(before: bytes, frames: list[bytes], last: bool) -> bytes:
+    """The frames as chunks, after `before`, which lacks the end of its last line: a size's line begins with the end of
+    what goes before it."""
     # It runs for every token of a burst, so nothing in it is a step of Python's for each.
     try:
         sizes = list(map(_SIZES.__getitem__, map(len, frames)))
     except IndexError:
         sizes = [b"\r\n%x\r\n" % len(frame) for frame in frames]
-    pieces = [b"\r\n0\r\n\r\n" if last else b"\r\n"] * (2 * len(frames) + 1)
-    pieces[:-1:2] = sizes
-    pieces[1::2] = frames
-    return b"".join(pieces)[2:]  # a size's line begins with the end of the chunk before it
+    pieces = [before] * (2 * len(frames) + 2)
+    pieces[1:-1:2] = sizes
+    pieces[2:-1:2] = frames
+    pieces[-1] = _END if last else _LINE_END
+    return b"".join(pieces)
 
 
 def _is_signalled(request: web.Request) -> bool:
@@ -147,7 +152,8 @@ def _is_signalled(request: web.Request) -> bool:
 
 
 class _Head:
-    """A response's status line and headers as bytes; they change with the date, every second."""
+    """A response's status line and headers as bytes, all but their last line end; they change with the date, every
+    second."""
 
     def __init__(self, headers: CIMultiDict[str]) -> None:
         self._headers = headers
@@ -159,7 +165,7 @@ class _Head:
         if second != self._second:
             self._second = second
             lines = ["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in self._headers.items())]
-            lines += [f"Date: {formatdate(second, usegmt=True)}", f"Server: {SERVER_SOFTWARE}", "", ""]
+            lines += [f"Date: {formatdate(second, usegmt=True)}", f"Server: {SERVER_SOFTWARE}", ""]
             self._bytes = "\r\n".join(lines).encode()
         return self._bytes
 

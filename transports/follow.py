@@ -83,7 +83,8 @@ class Follower:
         # The actor's first step is scheduled already: after it, what a quick handler says leaves with the headers.
         await _others_step()
         if self._is_whole():
-            return await self._send_whole()
+            frames = self._encoder_of.whole(self._log.turn, self._log.events())
+            return send_whole(self._request, frames) or await self._begin_whole(frames)
         response = self._response = EventStreamResponse(self._request)
         self._frames: FrameReader = SharedFrames.of(self._log, self._encoder_of).reader(
             self._position, self._with_ids
@@ -108,13 +109,9 @@ class Follower:
         finally:
             self._leave()
 
-    async def _send_whole(self) -> web.StreamResponse:
-        frames: list[bytes] = []
-        self._encoder_of(self._log.turn).feed_all(self._log.events(), frames)
-        response = send_whole(self._request, frames)
-        if response is None:
-            response = EventStreamResponse(self._request)
-            await response.begin(frames, last=True)
+    async def _begin_whole(self, frames: list[bytes]) -> web.StreamResponse:
+        response = EventStreamResponse(self._request)
+        await response.begin(frames, last=True)
         return response
 
     def _is_whole(self) -> bool:

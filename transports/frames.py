@@ -13,8 +13,8 @@ The protocol is an `Encoder`: `SharedFrames.of(log, ProcessEncoder).reader()` re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.events import Event, TextDelta
@@ -51,8 +51,17 @@ class Encoder(Protocol):
         ...
 
 
-EncoderOf: TypeAlias = Callable[[Turn], Encoder]
-"""What makes a turn's encoder. It is also the name of the view that a log's readers of this protocol share."""
+class EncoderOf(Protocol):
+    """What makes a turn's encoder: its class. It is also the name of the view that a log's readers of this protocol
+    share."""
+
+    def __call__(self, turn: Turn, /) -> Encoder:
+        """An encoder of which nothing is written yet."""
+        ...
+
+    def whole(self, turn: Turn, events: Sequence[Event], /) -> list[bytes]:
+        """All frames of a turn that has ended, as an encoder makes them event by event."""
+        ...
 
 
 class SharedFrames:

@@ -10,7 +10,7 @@ filled. Deltas, the path every token takes, have all but the number and the text
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -99,16 +99,21 @@ class ProcessEncoder:
     def __repr__(self) -> str:
         return f"<ProcessEncoder {self._turn.id} at {self.number}, {len(self._items)} items open>"
 
+    @classmethod
+    def whole(cls, turn: Turn, events: Sequence[Event]) -> list[bytes]:
+        """All frames of a turn that has ended."""
+        frames = usual_frames(turn, events)
+        if frames is None:
+            frames = []
+            cls(turn).feed_all(events, frames)
+        return frames
+
     def feed(self, event: Event, frames: list[bytes]) -> None:
         """Append the frames that the event makes: most make one, some two, a delta of long arguments perhaps none."""
         self.feed_all((event,), frames)
 
     def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
         """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
-        if not self.number and type(events) is list and (usual := usual_frames(self._turn, events)):
-            self.number = len(usual)
-            frames += usual
-            return
         item, part, head, number = self._item, self._part, self._head, self.number
         for event in events:
             if type(event) is not TextDelta:

@@ -6,26 +6,17 @@ What `ProcessEncoder` would write event by event, from one look at the whole: it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import repeat
+from typing import TypeAlias
 
 from msgspec.json import Encoder
 
-from greenroom.actors.events import (
-    Event,
-    ItemDone,
-    ItemStarted,
-    PartDone,
-    TextDelta,
-    TurnAccepted,
-    TurnCompleted,
-    TurnStarted,
-)
+from greenroom.actors.events import Event, Item, TurnCompleted
 from greenroom.actors.messages import Text, Turn
 from greenroom.transports.process_templates import (
     ACCEPTED,
     DELTA,
     DELTA_HEAD,
-    FRAME,
     MESSAGE,
     NULL,
     OPENED,
@@ -35,48 +26,68 @@ from greenroom.transports.process_templates import (
 )
 from greenroom.transports.sse import DONE
 
-BEFORE = (TurnAccepted, TurnStarted, ItemStarted)
-AFTER = (PartDone, ItemDone, TurnCompleted)
-_DELTAS = frozenset({TextDelta})
+BEFORE, AFTER = 3, 3
+"""Events before the deltas (accepted, started, item started) and after them (part done, item done, completed)."""
+NUMBERS = [b"%d" % number for number in range(1024)]
+"""As they are written: those of nearly all frames."""
 
-_encode = Encoder().encode
-_MESSAGE = b'"message"'
+_encode_lines = Encoder().encode_lines
+_join = b"".join
 
-
-class UsualTurn(NamedTuple):
-    """What there is to a turn that was like nearly all."""
-
-    opened: ItemStarted
-    deltas: Sequence[Event]
-    text: Text
-    ended: TurnCompleted
+UsualTurn: TypeAlias = tuple[Item, Text, list[str], TurnCompleted]
+"""What there is to a turn that was like nearly all: its message, the text of that, its deltas and the turn's ending."""
 
 
 def usual_turn(events: Sequence[Event]) -> UsualTurn | None:
-    """The turn; none when it was of another kind."""
-    end = len(events) - len(AFTER)
-    if end < len(BEFORE) or (*map(type, events[:3]), *map(type, events[end:])) != BEFORE + AFTER:
+    """The turn; none when it was of another kind.
+
+    Whatever was said is in the ending's output, and how a turn's events follow one another is law: one message of one
+    text, complete, can only have come by deltas.
+    """
+    ended = events[-1] if events else None
+    if type(ended) is not TurnCompleted or ended.usage is not None or len(ended.output) != 1:
         return None
-    deltas = events[3:end]
-    _, _, opened = events[:3]
-    part, done, ended = events[end:]
-    assert isinstance(opened, ItemStarted)
-    assert isinstance(part, PartDone)
-    assert isinstance(done, ItemDone)
-    assert isinstance(ended, TurnCompleted)
-    item, text = done.done, part.content
-    if (
-        opened.kind != "message"
-        or type(text) is not Text
-        or item is None
-        or item.usage is not None
-        or item.metadata is not None
-        or ended.usage is not None
-        or len(ended.output) != 1
-        or not _DELTAS.issuperset(map(type, deltas))
-    ):
+    item = ended.output[0]
+    if item.kind != "message" or item.usage is not None or item.metadata is not None or len(item.parts) != 1:
         return None
-    return UsualTurn(opened, deltas, text, ended)
+    text = item.parts[0]
+    if type(text) is not Text:
+        return None
+    return item, text, [delta.text for delta in events[BEFORE:-AFTER]], ended  # type: ignore[union-attr]
+
+
+def json_texts(texts: list[str]) -> list[bytes]:
+    """Each as JSON. Raises `UnicodeEncodeError` for half a surrogate pair, which takes mending."""
+    return _encode_lines(texts).splitlines()  # line ends within a text are escaped
+
+
+def numbers_to(end: int) -> Sequence[bytes]:
+    """The numbers from 0 on, at least to `end`, as they are written."""
+    return NUMBERS if end <= len(NUMBERS) else [b"%d" % number for number in range(end)]
+
+
+def cut(template: bytes, *values: bytes | int) -> list[bytes]:
+    """What stands around those of a template's holes whose value is `OPEN`.
+
+    Joining it with what goes between costs half of filling the template.
+    """
+    filled = tuple(value if isinstance(value, bytes) else b"%d" % value for value in values)
+    return (template.replace(b"%d", b"%b") % filled).split(OPEN)
+
+
+OPEN = b"\0"  # JSON has no such byte: text has it escaped
+_LINE, _END = b"data: ", b"\n\n"
+_KIND = b'"message"'
+_A0, _A1, _A2, _A3 = cut(ACCEPTED, 0, OPEN, OPEN, OPEN)
+_S0, _S1, _S2, _S3 = cut(STARTED, 1, OPEN, OPEN, OPEN)
+_O0, _O1, _O2 = cut(OPENED, 2, OPEN, _KIND, OPEN)
+_H0, _H1 = cut(DELTA_HEAD, 0, OPEN)
+_D0, _, _, _D3 = cut(DELTA, OPEN, OPEN, OPEN)
+_T0, _T1, _T2, _T3 = cut(TEXT, OPEN, b"completed", 0, NULL, OPEN, OPEN)
+_M0, _M1, _M2, _M3, _M4 = cut(MESSAGE, OPEN, b"completed", OPEN, _KIND, OPEN, b"[%b]" % OPEN, NULL, NULL)
+_R0, _R1, _R2, _R3, _R4, _R5, _R6 = cut(
+    RESPONSE, OPEN, b"completed", NULL, OPEN, OPEN, OPEN, b"[%b]" % OPEN, NULL, OPEN
+)
 
 
 def usual_frames(turn: Turn, events: Sequence[Event]) -> list[bytes] | None:
@@ -86,29 +97,30 @@ def usual_frames(turn: Turn, events: Sequence[Event]) -> list[bytes] | None:
         return None
     try:
         return _frames(turn, *usual)
-    except (TypeError, ValueError):  # half a surrogate pair: it takes mending, which is not done here
+    except UnicodeEncodeError:
         return None
 
 
-def _frames(
-    turn: Turn, opened: ItemStarted, deltas: Sequence[Event], text: Text, ended: TurnCompleted
-) -> list[bytes]:
-    turn_id, at, session_id = _encode(turn.id), int(turn.created_at), _encode(turn.key.session_id)
-    item, role = _encode(opened.item), _encode(opened.role)
-    head = DELTA_HEAD % (0, item)
-    after = len(BEFORE) + len(deltas)
-    part = TEXT % (after, b"completed", 0, NULL, item, _encode(text.text))
-    message = MESSAGE % (after + 1, b"completed", item, _MESSAGE, role, b"[%b]" % part, NULL, NULL)
-    response = RESPONSE % (
-        b"%d" % (after + 2), b"completed", NULL, turn_id, at, b"%d" % ended.at, b"[%b]" % message, NULL, session_id
-    )  # fmt: skip
+def _frames(turn: Turn, said: Item, text: Text, pieces: list[str], ended: TurnCompleted) -> list[bytes]:
+    turn_id, session_id, item, role, whole, *deltas = json_texts(
+        [turn.id, turn.key.session_id, said.id, said.role, text.text, *pieces]
+    )
+    at, until = b"%d" % int(turn.created_at), b"%d" % int(ended.at)
+    last = BEFORE + len(deltas)
+    numbers = numbers_to(last + AFTER)
+    part = _join((_T0, numbers[last], _T1, item, _T2, whole, _T3))
+    message = _join((_M0, numbers[last + 1], _M1, item, _M2, role, _M3, part, _M4))
+    response = _join(
+        (_R0, numbers[last + 2], _R1, turn_id, _R2, at, _R3, until, _R4, message, _R5, session_id, _R6)
+    )
+    head = _join((_H0, item, _H1))
     return [
-        ACCEPTED % (0, turn_id, at, session_id),
-        STARTED % (1, turn_id, at, session_id),
-        OPENED % (2, item, _MESSAGE, role),
-        *[DELTA % (number, head, _encode(delta.text)) for number, delta in enumerate(deltas, 3)],  # type: ignore[union-attr]
-        FRAME % part,
-        FRAME % message,
-        FRAME % response,
+        _join((_A0, turn_id, _A1, at, _A2, session_id, _A3)),
+        _join((_S0, turn_id, _S1, at, _S2, session_id, _S3)),
+        _join((_O0, item, _O1, role, _O2)),
+        *map(_join, zip(repeat(_D0), numbers[BEFORE:last], repeat(head), deltas, repeat(_D3), strict=False)),
+        _join((_LINE, part, _END)),
+        _join((_LINE, message, _END)),
+        _join((_LINE, response, _END)),
         DONE,
     ]

@@ -11,8 +11,8 @@ all but the number and the text filled in once a part. The order in which items 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -107,17 +107,22 @@ class ResponsesEncoder:
     def __repr__(self) -> str:
         return f"<ResponsesEncoder at {self.number}, {self._order!r}>"
 
+    @classmethod
+    def whole(cls, turn: Turn, events: Sequence[Event]) -> list[bytes]:
+        """All frames of a turn that has ended."""
+        usual = turn.options is None or turn.options.answer is None  # which puts things in another order
+        frames = usual_frames(ResponseShape(turn), events) if usual else None
+        if frames is None:
+            frames = []
+            cls(turn).feed_all(events, frames)
+        return frames
+
     def feed(self, event: Event, frames: list[bytes]) -> None:
         """Append the frames that the event makes, which may be none."""
         self.feed_all((event,), frames)
 
     def feed_all(self, events: Iterable[Event], frames: list[bytes]) -> None:
         """The same for events that follow one another. Every token comes this way: what can be looked up once is."""
-        whole = not self.number and type(events) is list and self._order is None
-        if whole and (usual := usual_frames(self._shape, cast("list[Event]", events))) is not None:
-            self.number = len(usual)
-            frames += usual
-            return
         self._frames = frames
         item, part, form, number = self._item, self._part, self._format, self.number
         for event in events:

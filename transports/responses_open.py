@@ -27,9 +27,14 @@ class Sink(Protocol):
         ...
 
 
-def wire_id(prefix: str, item: str) -> bytes:
+def wire_name(prefix: str, item: str) -> str:
     """An item's id as its kind has it, from our own: `msg_…`, `rs_…`, `fc_…`, `mcp_…`."""
-    return encode(f"{prefix}_{item.removeprefix('msg_').replace('-', '')}")
+    return f"{prefix}_{item.removeprefix('msg_').replace('-', '')}"
+
+
+def wire_id(prefix: str, item: str) -> bytes:
+    """The same as JSON."""
+    return encode(wire_name(prefix, item))
 
 
 def json_list(lines: list[bytes]) -> bytes:

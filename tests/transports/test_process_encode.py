@@ -497,11 +497,7 @@ SURROGATE = "half a pair \ud83d"
     told_turns() | st.lists(st.text(max_size=5) | st.just(SURROGATE), max_size=5).map(lambda d: one_text(*d))
 )
 def test_a_turn_that_is_read_whole_has_the_frames_it_has_event_by_event(events: list[Event]) -> None:
-    frames: list[bytes] = []
-    encoder = ProcessEncoder(a_turn())
-    encoder.feed_all(events, frames)
-    assert frames == frames_of(events)
-    assert encoder.number == len(frames)
+    assert ProcessEncoder.whole(a_turn(), events) == frames_of(events)
 
 
 @pytest.mark.parametrize(

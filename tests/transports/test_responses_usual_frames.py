@@ -41,14 +41,11 @@ def test_it_has_the_frames_it_has_event_by_event(
     events: list[Event], background: bool, options: TurnOptions | None
 ) -> None:
     turn = asked(background, options)
-    whole, each = ResponsesEncoder(turn), ResponsesEncoder(turn)
-    frames: list[bytes] = []
+    each = ResponsesEncoder(turn)
     expected: list[bytes] = []
-    whole.feed_all(events, frames)
     for event in events:
         each.feed(event, expected)
-    assert frames == expected
-    assert whole.number == len(frames)
+    assert ResponsesEncoder.whole(turn, events) == expected
 
 
 @pytest.mark.parametrize(
