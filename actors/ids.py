@@ -11,7 +11,7 @@ from msgspec import Struct
 DRAWN = 64
 """Ids that are made at once: asking the system for randomness each time costs more than all the rest."""
 
-_BLANK = b"00000000-0000-4000-8000-000000000000"  # version 4; the variant is one of 8, 9, a and b
+_BLANK = b"00000000-0000-4000-8000-000000000000\n"  # version 4; the variant is one of 8, 9, a and b
 _VARIANT = _BLANK.index(b"8")
 _VARIANTS = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
 _DIGITS = tuple(place for place, digit in enumerate(_BLANK) if digit == ord("0"))
@@ -38,8 +38,7 @@ def _draw() -> list[str]:
     for number, place in enumerate(_DIGITS):
         ids[place :: len(_BLANK)] = random[number::32]
     ids[_VARIANT :: len(_BLANK)] = random[31::32].translate(_VARIANTS)
-    text = ids.decode()
-    return [text[start : start + len(_BLANK)] for start in range(0, len(text), len(_BLANK))]
+    return ids.decode().splitlines()
 
 
 class Sources(Struct, frozen=True):

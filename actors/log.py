@@ -26,8 +26,8 @@ def _over(event: Event) -> None:
 
 
 class TurnLog(Struct, eq=False, weakref=True):
-    """Events of `turn`, numbered from 0. `size`: of its text, when it has ended. `views`: forms of it that its readers
-    share, by protocol.
+    """Events of `turn`, numbered from 0. `size`: of its text, when it has ended; `ended_at`: when that was, by the
+    loop's clock. `views`: forms of it that its readers share, by protocol.
 
     A struct, as every turn makes several such objects and a class of Python's own takes twice as long to fill one.
     """
@@ -36,6 +36,7 @@ class TurnLog(Struct, eq=False, weakref=True):
     terminal: Terminal | None = None
     expired: bool = False
     size: int = 0
+    ended_at: float = 0.0
     views: dict[object, object] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
     _watchers: tuple[Callable[[], None], ...] = ()

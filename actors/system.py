@@ -189,15 +189,16 @@ class ActorSystem:
 
     def find(self, turn_id: str, principal: str | None = None) -> TurnLog:
         """The log of a turn. Raises `TurnNotFound`."""
-        return self._archive.get((principal, turn_id)).log
+        return self._archive.log((principal, turn_id))
 
     async def cancel(
         self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request"
     ) -> TurnLog:
         """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
-        run = self._archive.get((principal, turn_id))
-        if run.phase != "ended":
-            self._actor_of(run).cancel(run, reason)
+        run = self._archive.run((principal, turn_id))
+        if run is None:
+            return self._archive.log((principal, turn_id))
+        self._actor_of(run).cancel(run, reason)
         return run.log
 
     async def forget(self, key: SessionKey) -> None:
@@ -238,8 +239,8 @@ class ActorSystem:
             timer.cancel()
 
     def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
-        if log.terminal is None and not log.watched:
-            run = self._archive.get((log.turn.principal, log.id))
+        run = self._archive.run((log.turn.principal, log.id))
+        if run is not None and not log.watched:
             self._actor_of(run).cancel(run, reason)
 
     def statistics(self) -> Statistics:
@@ -250,7 +251,7 @@ class ActorSystem:
             idle_sessions=self._roster.idle,
             passivated_sessions=self._roster.passivated,
             open_turns=self._archive.open,
-            kept_turns=len(self._archive) - self._archive.open,
+            kept_turns=self._archive.kept,
             accepted_turns=self._accepted,
         )
 

@@ -24,7 +24,7 @@ Phase: TypeAlias = Literal["queued", "running", "committing", "ended"]
 class TurnRun(Struct, eq=False):
     """The mutable side of a turn, touched by its actor alone.
 
-    `scope` and `context` are for the time it runs only: its log may be kept for long, and there are many.
+    It is for the time it runs only: its log may be kept for long, and there are many.
     """
 
     log: TurnLog
@@ -42,8 +42,6 @@ class TurnRun(Struct, eq=False):
     timers: tuple[asyncio.TimerHandle, ...] = ()
     watch: Callable[[asyncio.Task[None]], None] | None = None
     """Hears of it when the task ends before the turn does."""
-    ended_at: float = 0.0
-    """When it ended, by the loop's clock."""
 
     def __repr__(self) -> str:
         return f"<TurnRun {self.log.id} {self.phase}>"

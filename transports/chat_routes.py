@@ -52,7 +52,7 @@ class ChatRoutes:
         """A turn: with `"stream": true` chunks, else one completion."""
         host = self._host
         principal = await host.authenticate(request.headers)
-        body = await self._body.read(request)
+        body = self._body.at_hand(request) or await self._body.read(request)
         turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal)
         if turn.request.stream:
             log = await host.submit(turn)

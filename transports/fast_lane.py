@@ -30,11 +30,11 @@ class FastLane:
             and route.resource.canonical in paths
         }
 
-    async def __call__(self, request: Any) -> web.StreamResponse:
+    def __call__(self, request: Any) -> Awaitable[web.StreamResponse]:
         """The response, from whichever way."""
         handler = self._handlers.get(request.raw_path)
         if handler is None or request.method != hdrs.METH_POST or hdrs.EXPECT in request.headers:
-            response: web.StreamResponse = await self._usual(request)
-            return response
+            usual: Awaitable[web.StreamResponse] = self._usual(request)
+            return usual
         request[DIRECT] = True
-        return await handler(request)
+        return handler(request)

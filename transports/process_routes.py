@@ -38,7 +38,8 @@ class ProcessRoutes:
         host = self._host
         check_media_type(request)
         principal = await host.authenticate(request.headers)
-        turn = decode_request(await self._body.read(request), sources=host.sources, principal=principal)
+        body = self._body.at_hand(request) or await self._body.read(request)
+        turn = decode_request(body, sources=host.sources, principal=principal)
         log = await host.submit(turn)
         try:
             if turn.request.stream:

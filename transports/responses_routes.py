@@ -59,7 +59,7 @@ class ResponsesRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """A turn: its events as a stream, its response when it has ended, or, in the background, as it stands now."""
         principal = await self._host.authenticate(request.headers)
-        body = await self._body.read(request)
+        body = self._body.at_hand(request) or await self._body.read(request)
         create = decode_create(body, sources=self._host.sources, settings=self._settings, principal=principal)
         if create.stream:
             log = await self._turns.begin(create)
