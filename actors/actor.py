@@ -104,27 +104,33 @@ class SessionActor:
 
     def deliver(self, turn: Turn) -> TurnRun:
         """Put a turn in the mailbox. Raises `SessionBusy` or `MailboxFull`; then nothing of it is kept."""
-        overlap = turn.overlap or self._system.overlap
-        if self.busy and overlap == "reject":
-            raise SessionBusy(
-                f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
-                '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
-            )
-        if self.busy and len(self._mailbox) >= self._system.limits.waiting_turns:
-            raise MailboxFull(
-                f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
-                "send it again when some are done"
-            )
-        scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
-        run = TurnRun(TurnLog(turn), scope, copy_context())
-        run.log.emit(TurnAccepted(turn.id, turn.created_at))
-        if self._current is None:
+        system, current = self._system, self._current
+        overlap = turn.overlap or system.overlap
+        if current is not None:
+            self._check_room(overlap)
+        log = TurnLog(turn)
+        log.emit(TurnAccepted(turn.id, turn.created_at))
+        scope = TurnScope(turn.key, turn.id, turn.options, system.worker_threads)
+        run = TurnRun((turn.principal, turn.id), log, scope, copy_context())
+        if current is None:
             self._start(run)
         else:
             self._mailbox = (*self._mailbox, run)
             if overlap == "interrupt":
-                self.cancel(self._current, f"interrupted by turn {turn.id}")
+                self.cancel(current, f"interrupted by turn {turn.id}")
         return run
+
+    def _check_room(self, overlap: Overlap) -> None:
+        if overlap == "reject":
+            raise SessionBusy(
+                f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
+                '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
+            )
+        if len(self._mailbox) >= self._system.limits.waiting_turns:
+            raise MailboxFull(
+                f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
+                "send it again when some are done"
+            )
 
     def _start(self, run: TurnRun) -> None:
         """Give a turn its task: one a turn, in the context it was submitted in."""
@@ -262,16 +268,17 @@ class SessionActor:
         system = self._system
         turn = run.log.turn
         run.composer = Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
-        self.session.principal = turn.principal
-        self.session.turn_id = turn.id
-        self.session.options = turn.options or NO_OPTIONS
+        session = self.session
+        session.principal = turn.principal
+        session.turn_id = turn.id
+        session.options = turn.options or NO_OPTIONS
         handler = system.handler
         translator = handler.adapter.translator(run.composer)
-        stream = await handler.answer(self.session, turn)
-        breath = BREATH
+        stream = await handler.answer(session, turn)
+        feed, breath = translator.feed, BREATH
         try:
             async for item in stream:
-                translator.feed(item)
+                feed(item)
                 breath -= 1
                 if not breath:
                     breath = BREATH

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeAlias
 
 from greenroom.actors.errors import TurnExists, TurnNotFound
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.turn import TurnRun
-
-TurnKey: TypeAlias = tuple[str | None, str]
-"""A turn's principal and id. Ids may be the client's own choice, so they are looked up only among the turns of the same
-principal."""
+from greenroom.actors.turn import TurnKey, TurnRun
 
 
 class Archive:
@@ -45,9 +40,9 @@ class Archive:
                 f"or read the turn you have with GET /process/{key[1]}/events"
             )
 
-    def add(self, key: TurnKey, run: TurnRun) -> None:
+    def add(self, run: TurnRun) -> None:
         """Keep a turn that has just been accepted."""
-        self._runs[key] = run
+        self._runs[run.key] = run
 
     def run(self, key: TurnKey) -> TurnRun | None:
         """The turn, if it has not ended."""
@@ -66,15 +61,13 @@ class Archive:
 
     def ended(self, run: TurnRun, now: float) -> None:
         """The turn has ended, at `now` (seconds of the loop's clock); older ones make room for it."""
-        log = run.log
-        key = (log.turn.principal, log.turn.id)
+        key, log, limits = run.key, run.log, self._limits
         del self._runs[key]
         self._ended[key] = log
+        self._line.append(key)
         log.ended_at = now
-        line = self._line
-        line.append(key)
         self._kept_size += log.size
-        while len(line) > self._limits.kept_turns or self._kept_size > self._limits.kept_bytes:
+        while len(self._line) > limits.kept_turns or self._kept_size > limits.kept_bytes:
             self._forget()
 
     def expire(self, now: float) -> None:

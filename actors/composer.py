@@ -45,7 +45,8 @@ class Listener(Struct, frozen=True):
 class Composer(Struct, eq=False):
     """Writes one turn. The `sink` gets each event as it arises; `new_id` makes item ids.
 
-    `limit`: how much text the turn may say; `spent`: how much it has said. A struct for `TurnLog`'s reason.
+    `limit`: how much text the turn may say; `spent`: how much it has said. `speech`: the plain speech that was
+    begun last, if it may be open still. A struct for `TurnLog`'s reason.
     """
 
     sink: Sink
@@ -53,7 +54,7 @@ class Composer(Struct, eq=False):
     limit: int = NO_LIMIT
     spent: int = 0
     _drafts: dict[str, Draft] = field(default_factory=dict)
-    _speech: MessageDraft | None = None
+    speech: MessageDraft | None = None
     output: list[Item] = field(default_factory=list)
     usage: Usage | None = None
     incomplete: Incompleteness | None = None
@@ -87,24 +88,24 @@ class Composer(Struct, eq=False):
 
     def say(self, delta: str) -> None:
         """More text of the assistant's answer; the message is opened as needed."""
-        speech = self._speech
+        speech = self.speech
         if speech is None or not speech.open:
             if not delta:
                 return
-            speech = self._speech = self.message()
+            speech = self.speech = self.message()
         speech.text(delta)
 
     def show(self, part: Content) -> None:
         """A whole part of the assistant's answer."""
-        if self._speech is None or not self._speech.open:
-            self._speech = self.message()
-        self._speech.content(part)
+        if self.speech is None or not self.speech.open:
+            self.speech = self.message()
+        self.speech.content(part)
 
     def end_speech(self) -> None:
         """The plain speech that is open is complete."""
-        if self._speech is not None:
-            self._speech.done()
-            self._speech = None
+        if self.speech is not None:
+            self.speech.done()
+            self.speech = None
 
     # -- the turn --------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Composer(Struct, eq=False):
         if self._drafts:
             for draft in tuple(self._drafts.values()):
                 draft.done()
-        self._speech = None
+        self.speech = None
 
     def abandon(self) -> None:
         """The turn ends now, whatever is open: its partial items are kept in `output`, marked incomplete.
@@ -138,7 +139,7 @@ class Composer(Struct, eq=False):
         self._end_calls()
         self.output += [draft.abandon() for draft in self._drafts.values()]
         self._drafts.clear()
-        self._speech = None
+        self.speech = None
         self.ended = True
 
     def _end_calls(self) -> None:
@@ -177,7 +178,7 @@ class Composer(Struct, eq=False):
         self._drafts.pop(draft.id, None)
 
     def _text_item(self, kind: ItemKind, role: str) -> MessageDraft:
-        if self._speech is not None:
+        if self.speech is not None:
             self.end_speech()
         if self.ended:
             raise unheard()

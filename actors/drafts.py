@@ -143,8 +143,8 @@ class MessageDraft(Draft):
             self._check_open()
             self._check_heard()
         if delta:  # as all is counted and sent here: every token comes this way, and no call is idle
-            pen.spent += len(delta)
-            if pen.spent > pen.limit:
+            spent = pen.spent = pen.spent + len(delta)
+            if spent > pen.limit:
                 raise too_large()
             pen.sink.emit(TextDelta(delta, self.id, len(self._parts)))
             self._pieces.append(delta)

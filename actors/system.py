@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.aftermath import Aftermath
-from greenroom.actors.archive import Archive, TurnKey
+from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
 from greenroom.actors.handler import Handler
@@ -27,7 +27,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
-from greenroom.actors.turn import TurnRun
+from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
@@ -179,11 +179,10 @@ class ActorSystem:
 
     def _accept(self, turn: Turn) -> TurnLog:
         self._check_open(turn)
-        key = (turn.principal, turn.id)
         actor = self._roster.get(turn.key)
         run = actor.deliver(turn)
         self._roster.working(actor)
-        self._archive.add(key, run)
+        self._archive.add(run)
         self._accepted += 1
         return run.log
 
@@ -260,8 +259,9 @@ class ActorSystem:
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
         if self._graces:
-            self._end_grace((run.log.turn.principal, run.log.id))
-        if run.log.turn.stored or not run.log.turn.kept:
+            self._end_grace(run.key)
+        turn = run.log.turn
+        if turn.stored or not turn.kept:
             self._aftermath.of(run.log)
         self._archive.ended(run, self.loop.time())
         if not self._archive.open:

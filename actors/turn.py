@@ -18,6 +18,9 @@ from greenroom.actors.scope import TurnScope
 _NO_CONTEXT = Context()
 _NO_SCOPE = TurnScope(SessionKey("", ""), "", closed=True)
 
+TurnKey: TypeAlias = tuple[str | None, str]
+"""A turn's principal and id. Ids may be the client's own choice, so they are looked up only among the turns of the same
+principal."""
 Phase: TypeAlias = Literal["queued", "running", "committing", "ended"]
 
 
@@ -27,6 +30,7 @@ class TurnRun(Struct, eq=False):
     It is for the time it runs only: its log may be kept for long, and there are many.
     """
 
+    key: TurnKey
     log: TurnLog
     scope: TurnScope
     context: Context

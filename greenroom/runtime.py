@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,6 +36,14 @@ Authenticate: TypeAlias = Callable[[Mapping[str, str]], Any]
 """Gets the request's headers (names in any case) and returns who it is, as a user id; `None` turns the caller away."""
 
 
+class _Anybody:
+    """Who calls where nobody asks: an answer that is there already, and costs no coroutine."""
+
+    def __await__(self) -> Any:
+        return iter(())
+
+
+_ANYBODY = _Anybody()
 STREAMS_END_SECONDS = 5.0
 """How long a stream may take to deliver its ending to a slow reader after all turns have ended."""
 
@@ -176,10 +184,11 @@ class Runtime:
 
     # -- Host ------------------------------------------------------------------------------------------------------
 
-    async def authenticate(self, headers: Mapping[str, str]) -> str | None:
+    def authenticate(self, headers: Mapping[str, str]) -> Awaitable[str | None]:
         check = self._settings.authenticate
-        if check is None:
-            return None
+        return _ANYBODY if check is None else self._authenticate(check, headers)
+
+    async def _authenticate(self, check: Authenticate, headers: Mapping[str, str]) -> str | None:
         principal = check(headers)
         if inspect.isawaitable(principal):
             principal = await principal

@@ -57,8 +57,8 @@ def encode_turn(record: TurnRecord) -> bytes:
         record.turn_id,
         record.status,
         record.at,
-        [astuple(message) for message in record.input],
-        [astuple(item) for item in record.output],
+        list(map(astuple, record.input)),
+        list(map(astuple, record.output)),
     )
     raw = _turn_encoder.encode(fields)
     _turn_decoder.decode(raw)

@@ -82,7 +82,11 @@ class InMemoryStore:
             raw = encode_turn(turn.record)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
             raise refusal(turn.record, "turn", error) from error
-        session = sessions.find(key) or _Session()
+        session = sessions.find(key)
+        if session is None:
+            session = _Session(revision=1, state=turn.state, turns=(raw,))
+            sessions.keep(key, session, len(raw) + len(turn.state or b""))
+            return
         size = session.size + len(raw)
         state = session.state if turn.state is None else turn.state
         if session.turns and self._states_kept > 1:

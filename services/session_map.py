@@ -89,7 +89,9 @@ class SessionMap(Generic[R]):
 
     def find(self, key: SessionKey) -> R | None:
         """The session, which counts as a use of it; none when it is not held."""
-        self._sweep()
+        now = self._monotonic()
+        if self._behind or now - self._now >= self._grain:
+            self._sweep(now)
         self._key = key
         flat = self._flat = flatten(key)
         resident = self._residents.get(flat)
@@ -108,7 +110,7 @@ class SessionMap(Generic[R]):
         Who keeps has looked before, with `find`: what time it is need not be asked again.
         """
         flat = self._flat if key is self._key else flatten(key)
-        residents = self._residents
+        residents, bounds = self._residents, self._bounds
         before = residents.get(flat)
         residents[flat] = resident
         if before is not None:
@@ -117,7 +119,9 @@ class SessionMap(Generic[R]):
         self.size += size
         resident.size = size
         resident.used = self._now
-        while len(residents) > 1 and self._over():
+        while self.size > bounds.max_bytes or len(residents) > bounds.max_sessions:
+            if len(residents) == 1:
+                break
             self._forget(next(iter(residents)))
 
     def drop(self, key: SessionKey) -> None:
@@ -125,9 +129,6 @@ class SessionMap(Generic[R]):
         flat = flatten(key)
         if flat in self._residents:
             self._forget(flat)
-
-    def _over(self) -> bool:
-        return len(self._residents) > self._bounds.max_sessions or self.size > self._bounds.max_bytes
 
     def _is_idle(self, resident: R) -> bool:
         # A time stamp may be one grain older than the use it stands for.
@@ -138,10 +139,7 @@ class SessionMap(Generic[R]):
         if self._forgotten is not None:
             self._forgotten(unflatten(flat))
 
-    def _sweep(self) -> None:
-        now = self._monotonic()
-        if now - self._now < self._grain and not self._behind:
-            return
+    def _sweep(self, now: float) -> None:
         self._now = now
         for _ in range(SWEPT_AT_ONCE):
             oldest = next(iter(self._residents), None)

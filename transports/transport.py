@@ -6,7 +6,7 @@ handler, no framework and no store. Its conformance kit is `tests/kits/transport
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -65,7 +65,7 @@ class Host(Sessions, Protocol):
         """Whether turns are taken."""
         ...
 
-    async def authenticate(self, headers: Mapping[str, str]) -> str | None:
+    def authenticate(self, headers: Mapping[str, str]) -> Awaitable[str | None]:
         """Who calls (`None`: anybody, as no authentication is configured). Raises `Unauthenticated`."""
         ...
 

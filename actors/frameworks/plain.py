@@ -49,7 +49,11 @@ class PlainTranslator:
 
     def feed(self, item: object) -> None:
         if type(item) is str:
-            self._composer.say(item)
+            speech = self._composer.speech
+            if speech is not None and speech.open:  # as `say` does it; nearly every token comes this way
+                speech.text(item)
+            else:
+                self._composer.say(item)
             return
         hear = HEARD.get(type(item))
         if hear is not None:
