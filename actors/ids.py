@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-DRAWN = 64
+DRAWN = 256
 """Ids that are made at once: asking the system for randomness each time costs more than all the rest."""
 
 _BLANK = b"00000000-0000-4000-8000-000000000000\n"  # version 4; the variant is one of 8, 9, a and b

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import cast
 
 from msgspec import Struct, field
@@ -19,6 +20,10 @@ from greenroom.actors.events import TERMINAL, Event, Terminal
 from greenroom.actors.messages import Turn
 
 logger = logging.getLogger("greenroom.actors")
+
+
+NO_VIEWS: Mapping[object, object] = MappingProxyType({})
+"""Most turns are read by one reader, from their beginning."""
 
 
 def _over(event: Event) -> None:
@@ -37,7 +42,7 @@ class TurnLog(Struct, eq=False, weakref=True):
     expired: bool = False
     size: int = 0
     ended_at: float = 0.0
-    views: dict[object, object] = field(default_factory=dict)
+    views: Mapping[object, object] = NO_VIEWS
     _events: list[Event] = field(default_factory=list)
     _watchers: tuple[Callable[[], None], ...] = ()
     _notifying: bool = False
@@ -137,4 +142,4 @@ class TurnLog(Struct, eq=False, weakref=True):
         """Let the events go."""
         self.expired = True
         self._events = []
-        self.views.clear()
+        self.views = NO_VIEWS

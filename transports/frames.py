@@ -88,7 +88,8 @@ class SharedFrames:
         """Those of a log, made when first asked for."""
         shared = log.views.get(encoder_of)
         if not isinstance(shared, SharedFrames):
-            shared = log.views[encoder_of] = SharedFrames(log, encoder_of)
+            shared = SharedFrames(log, encoder_of)
+            log.views = {**log.views, encoder_of: shared}
         return shared
 
     def reader(self, position: int = 0, with_ids: bool = False) -> FrameReader:
@@ -264,7 +265,8 @@ class FrameReader:
         shared.passed()
         self._own = None
         if self._log.terminal is not None and not shared.readers:
-            self._log.views.pop(shared.encoder_of, None)
+            log, own = self._log, shared.encoder_of
+            log.views = {view: frames for view, frames in log.views.items() if view is not own}
 
 
 def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:

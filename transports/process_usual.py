@@ -79,7 +79,7 @@ OPEN = b"\0"  # JSON has no such byte: text has it escaped
 _LINE, _END = b"data: ", b"\n\n"
 _KIND = b'"message"'
 _A0, _A1, _A2, _A3 = cut(ACCEPTED, 0, OPEN, OPEN, OPEN)
-_S0, _S1, _S2, _S3 = cut(STARTED, 1, OPEN, OPEN, OPEN)
+_S0 = cut(STARTED, 1, OPEN, OPEN, OPEN)[0]
 _O0, _O1, _O2 = cut(OPENED, 2, OPEN, _KIND, OPEN)
 _H0, _H1 = cut(DELTA_HEAD, 0, OPEN)
 _D0, _, _, _D3 = cut(DELTA, OPEN, OPEN, OPEN)
@@ -114,13 +114,14 @@ def _frames(turn: Turn, said: Item, text: Text, pieces: list[str], ended: TurnCo
         (_R0, numbers[last + 2], _R1, turn_id, _R2, at, _R3, until, _R4, message, _R5, session_id, _R6)
     )
     head = _join((_H0, item, _H1))
+    labels = _join((turn_id, _A1, at, _A2, session_id, _A3))
     return [
-        _join((_A0, turn_id, _A1, at, _A2, session_id, _A3)),
-        _join((_S0, turn_id, _S1, at, _S2, session_id, _S3)),
+        _A0 + labels,
+        _S0 + labels,
         _join((_O0, item, _O1, role, _O2)),
         *map(_join, zip(repeat(_D0), numbers[BEFORE:last], repeat(head), deltas, repeat(_D3), strict=False)),
-        _join((_LINE, part, _END)),
-        _join((_LINE, message, _END)),
-        _join((_LINE, response, _END)),
+        _LINE + part + _END,
+        _LINE + message + _END,
+        _LINE + response + _END,
         DONE,
     ]
