@@ -220,6 +220,10 @@ class Keeper:
         """
         await self._tenants.release(key, lost)
 
+    def bereave(self, key: LeaseKey, why: str) -> None:
+        """Who uses the key next believes that it has a box, and has none: that call raises `SandboxLost`."""
+        self._tenants.remember(key, why)
+
     def statistics(self) -> KeeperStatistics:
         """What it has at this moment."""
         boxes, waiting = self._boxes.all(), self._boxes.waiting

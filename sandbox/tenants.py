@@ -140,7 +140,7 @@ class Tenants:
         if box is not None:
             tenancy.let_go()
             if lost and not box.ending:
-                self._remember(key, lost)
+                self.remember(key, lost)
             try:
                 await box.quiet()
             finally:
@@ -184,15 +184,16 @@ class Tenants:
         """It ends, and the next use makes another. Whose it was learns that, if he does not know."""
         tenancy.let_go()
         if not box.told:
-            self._remember(tenancy.key, box.why)
+            self.remember(tenancy.key, box.why)
 
-    def _remember(self, key: LeaseKey, why: str) -> None:
+    def remember(self, key: LeaseKey, why: str) -> None:
+        """Who uses the key next is told first that what it had is lost."""
         self._losses[key] = why
         while len(self._losses) > LOSSES:
             self._losses.popitem(last=False)
 
     def _bereaved(self, key: LeaseKey) -> None:
-        self._remember(key, "the process that had it ended")
+        self.remember(key, "the process that had it ended")
 
     # -------------------------------------------------------------------------------------------------------- idleness
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 from weakref import WeakValueDictionary
 
-from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.errors import ConfigurationError, TurnOver
 from greenroom.actors.messages import SessionKey
 from greenroom.sandbox.backend import BoxKind
 from greenroom.sandbox.base_sandbox import BaseSandbox
@@ -31,6 +32,13 @@ OnPassivate: TypeAlias = Literal["keep", "release"]
 
 KINDS: Final[Mapping[BoxKind, type[BaseSandbox]]] = {"browser": BrowserSandbox, "base": BaseSandbox}
 """The sandboxes there are, by `sandbox_types`."""
+
+USED: Final = 10_000
+"""Sandboxes of which it is remembered that turns used them. Those that were first used longest ago go first."""
+
+BRANCHED: Final = (
+    "the conversation branched off at an earlier turn, and the sandbox stayed with the other branch"
+)
 
 
 class SandboxService:
@@ -65,6 +73,8 @@ class SandboxService:
         self._objects: WeakValueDictionary[LeaseKey, BaseSandbox] = WeakValueDictionary()
         self._turns: set[tuple[Work, LeaseKey]] = set()
         self._taken: set[LeaseKey] = set()
+        # The first turn of each that used it: what came of that turn believes to have it.
+        self._used: OrderedDict[LeaseKey, str] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<SandboxService, {self._keeper or 'not started'}>"
@@ -140,9 +150,20 @@ class SandboxService:
         """The same, by the session's key."""
         keys = _keys(key)
         await self._end(keys, "this sandbox was released; connect again for a new one")
-        if self._keeper is not None:
-            for lease_key in keys:
+        for lease_key in keys:
+            self._used.pop(lease_key, None)
+            if self._keeper is not None:
                 await self._keeper.release(lease_key)
+
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        """A browser cannot be copied: `target` has none of `source`'s sandboxes, and where its agent has used them by
+        that turn it is told so once, before it goes on in an empty one. See `Forkable.fork`."""
+        for old, new in zip(_keys(source), _keys(target), strict=True):
+            first = self._used.get(old)
+            if first is not None and self._keeper is not None and first not in _after(turn_id, turns):
+                self.used(new, first)
+                self._keeper.bereave(new, BRANCHED)
+        return True
 
     async def passivated(self, key: SessionKey) -> None:
         """The session is put away: keep its boxes for a while, or release them, as `on_passivate` says. An agent that
@@ -189,14 +210,23 @@ class SandboxService:
 
     def _connect(self, key: LeaseKey) -> BaseSandbox:
         keeping = _Keeping(self, self._started())
-        keeping.hold(key)
+        keeping.hold(key, using=False)
         box = self._objects.get(key)
         if box is None:
             box = self._objects[key] = KINDS[key.kind].leased(keeping, key, self._home)
         return box
 
-    def hold(self, keeper: Keeper, key: LeaseKey, work: Work) -> None:
+    def used(self, key: LeaseKey, turn_id: str) -> None:
+        """A turn that was committed has used the key's sandbox."""
+        self._used.setdefault(key, turn_id)
+        if len(self._used) > USED:
+            self._used.popitem(last=False)
+
+    def hold(self, keeper: Keeper, key: LeaseKey, work: Work, using: bool) -> None:
         """Hold the key until the turn is over. On the home loop."""
+        if using:
+            with suppress(TurnOver):
+                work.staging(self, _Uses).keys.add(key)
         if (work, key) not in self._turns:
             self._turns.add((work, key))
             held = keeper.hold(key)
@@ -220,6 +250,18 @@ class SandboxService:
         return self._home
 
 
+class _Uses:
+    """The sandboxes that a turn has used."""
+
+    def __init__(self, service: SandboxService) -> None:
+        self._service = service
+        self.keys: set[LeaseKey] = set()
+
+    def apply(self, turn_id: str) -> None:
+        for key in self.keys:
+            self._service.used(key, turn_id)
+
+
 class _Keeping:
     """A keeper as sandbox objects see it: what a turn uses is held until it is over."""
 
@@ -227,12 +269,12 @@ class _Keeping:
         self._service = service
         self._keeper = keeper
 
-    def hold(self, key: LeaseKey) -> None:
-        """Hold the key if this is inside a turn, from whatever thread."""
+    def hold(self, key: LeaseKey, *, using: bool = True) -> None:
+        """Hold the key if this is inside a turn, from whatever thread. Not `using`: it is only got ready."""
         work = current_work.get()
         if work is None:
             return
-        hold = partial(self._service.hold, self._keeper, key, work)
+        hold = partial(self._service.hold, self._keeper, key, work, using)
         try:
             here = asyncio.get_running_loop() is self._service.home
         except RuntimeError:
@@ -262,6 +304,11 @@ class _Keeping:
 
     async def stop(self) -> None:
         """The service's keeper stops with the service."""
+
+
+def _after(turn_id: str, turns: Sequence[str]) -> Sequence[str]:
+    """Those that came after it."""
+    return turns[turns.index(turn_id) + 1 :] if turn_id in turns else ()
 
 
 def _keys(key: SessionKey) -> list[LeaseKey]:

@@ -24,6 +24,7 @@ from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.keeper import Keeper
 from greenroom.services import sandbox_service
 from kits.keeping import World
+from kits.remembering import heard, tell
 from kits.system import said
 
 
@@ -141,6 +142,22 @@ async def test_a_deleted_session_loses_its_box() -> None:
         assert app._runtime is not None
         await app._runtime.forget(SessionKey("u", "s1"))
         assert not world.engine.living()
+    world.nothing_left()
+
+
+async def test_a_session_that_branches_off_is_told_that_its_browser_is_another() -> None:
+    world = World()
+    async with browsing(world) as app:
+        assert app._runtime is not None
+        system = app._runtime.system
+        box = heard(await tell(system, "first"))
+        assert heard(await tell(system, "second")) == box
+        fork = await tell(system, "third", after="first")
+        assert isinstance(fork.terminal, TurnFailed)
+        assert "stayed with the other branch" in fork.terminal.error.message
+        session = fork.turn.key.session_id
+        assert heard(await tell(system, "fourth", session=session)) not in {"", box}
+        assert heard(await tell(system, "fifth")) == box
     world.nothing_left()
 
 

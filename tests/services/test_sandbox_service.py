@@ -18,7 +18,9 @@ from greenroom.sandbox.browser_sandbox import BrowserSandbox
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
+from greenroom.services import sandbox_service
 from greenroom.services.sandbox_service import OnPassivate, SandboxService
+from greenroom.services.service import Forkable
 from kits.fake_backend import FakeBox
 from kits.in_turn import TRICKY_KEYS, in_turn
 from kits.keeping import World
@@ -210,6 +212,65 @@ async def test_a_session_that_is_put_away_keeps_or_releases_its_box(policy: OnPa
             with pytest.raises(SandboxLost, match="put away"):
                 await ask(box)
             assert await ask(box) != first
+
+
+async def browsed(service: SandboxService, session_id: str, turn_id: str) -> None:
+    """A turn that looks at its page."""
+    with in_turn(turn_id) as work:
+        await ask(service.connect(session_id, "u", BROWSER)[0])
+        work.commit()
+
+
+@virtual_time
+async def test_a_fork_has_a_box_of_its_own_and_is_told_so() -> None:
+    turns = ["1", "2", "3", "4"]
+    source, fork, second = (SessionKey("u", name) for name in ("s", "fork", "second"))
+    world = World()
+    async with serving(world) as service:
+        assert isinstance(service, Forkable)
+        with in_turn("1") as work:
+            service.connect("s", "u", BROWSER)  # and uses nothing
+            work.commit()
+        await browsed(service, "s", "2")
+        await browsed(service, "s", "3")
+        assert await service.fork(source, "3", turns, fork)
+        assert len(world.engine.ever) == 1
+        box = service.for_session(fork)
+        with pytest.raises(SandboxLost, match=r"stayed with the other branch.*begin anew"):
+            await ask(box)
+        assert await ask(box) != await ask(service.for_session(source))
+        assert await ask(service.connect("fork", "u", ["base"])[0])  # it had none that could be lost
+        assert await service.fork(fork, "2", turns[:3], second)
+        with pytest.raises(SandboxLost, match="other branch"):
+            await ask(service.for_session(second))
+
+
+@virtual_time
+async def test_a_fork_whose_turns_used_no_box_has_nothing_to_be_told() -> None:
+    turns = ["1", "2", "3"]
+    source = SessionKey("u", "s")
+    async with serving(World()) as service:
+        with in_turn("1") as work:
+            await ask(service.for_session(source))
+            work.roll_back()  # nobody remembers what it did
+        await browsed(service, "s", "2")
+        await service.fork(source, "1", turns, SessionKey("u", "earlier"))
+        assert await ask(service.connect("earlier", "u", BROWSER)[0])
+        await service.fork(SessionKey("u", "other"), "3", turns, SessionKey("u", "fork of another"))
+        assert await ask(service.connect("fork of another", "u", BROWSER)[0])
+        await service.forget(source)
+        await service.fork(source, "3", turns, SessionKey("u", "fork of nothing"))
+        assert await ask(service.connect("fork of nothing", "u", BROWSER)[0])
+
+
+@virtual_time
+async def test_what_was_used_is_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_service, "USED", 2)
+    async with serving(World()) as service:
+        for name in ("a", "b", "c"):
+            await browsed(service, name, "1")
+            await service.fork(SessionKey("u", name), "1", ["1"], SessionKey("u", f"fork of {name}"))
+        assert len(service._used) == 2
 
 
 @virtual_time
