@@ -9,14 +9,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
+from kits.engine import OwnEngine
 from kits.example_site import URL, example_site
+from kits.needs import needs_bubblewrap
 from kits.scripted_model_script import CallTool, Reply, Request, text_of, tool_names
 from kits.server_process import APPS
 from kits.stage import Stage, for_installed_line, stage_of
@@ -35,10 +37,27 @@ from agentscope_runtime.sandbox import BrowserSandbox
 """Step 1's imports, as far as step 2 needs them: those of AgentScope 1.x are not there with 2.x."""
 
 
+Env: TypeAlias = Mapping[str, str]
+
+
+@pytest.fixture(params=["local", "docker"])
+def where(request: pytest.FixtureRequest) -> Env:
+    """Where sandboxes come from, in the environment's words."""
+    if request.param == "local":
+        needs_bubblewrap()
+        return {"GREENROOM_SANDBOX": "local"}
+    engine: OwnEngine = request.getfixturevalue("docker_engine")
+    return {
+        "GREENROOM_SANDBOX": "docker",
+        "DOCKER_HOST": engine.url,
+        "GREENROOM_SANDBOX_IMAGE": engine.image,
+    }
+
+
 # -- step 2: a script --------------------------------------------------------------------------------------------------
 
 
-async def script(code: str, env: dict[str, str], given: str = "") -> tuple[str, str]:
+async def script(code: str, env: Env, given: str = "") -> tuple[str, str]:
     """Run it as a reader would; what it printed, and what it wrote to the error output. `given`: its input."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -54,10 +73,10 @@ async def script(code: str, env: dict[str, str], given: str = "") -> tuple[str, 
     return printed, errors
 
 
-async def test_step_2_prints_the_tools_the_page_and_a_snapshot(tmp_path: Path) -> None:
+async def test_step_2_prints_the_tools_the_page_and_a_snapshot(tmp_path: Path, where: Env) -> None:
     tutorial = the_tutorial()
     async with example_site(tmp_path) as site:
-        printed, errors = await script(OURS + OF_THE_SANDBOX + tutorial.code(2), site.env)
+        printed, errors = await script(OURS + OF_THE_SANDBOX + tutorial.code(2), {**site.env, **where})
     assert "browser_navigate(url): Load a web address" in printed
     assert printed.count("- Page Title: Example Domain") == 2
     assert re.search(r'textbox "Your name"[^\n]*\[ref=\w+\]', printed)
@@ -86,6 +105,7 @@ asyncio.run(run(sys.stdin.read()))
 
 
 async def test_step_2_in_a_notebook_whose_loop_runs(tmp_path: Path) -> None:
+    needs_bubblewrap()
     with_box, _ = the_tutorial().cells(2)
     async with example_site(tmp_path) as site:
         code = OURS + OF_THE_SANDBOX + with_box
@@ -138,7 +158,7 @@ async def answer(stage: Stage, text: str, session: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def served(app: Path, env: dict[str, str]) -> AsyncIterator[Stage]:
+async def served(app: Path, env: Env) -> AsyncIterator[Stage]:
     async with stage_of(str(app), **env) as stage:
         stage.begin()
         stage.play(browsing)
@@ -159,13 +179,13 @@ async def check_browsing(stage: Stage) -> None:
 
 
 @pytest.mark.agentscope1
-async def test_the_whole_tutorial_is_served_as_written(tmp_path: Path) -> None:
+async def test_the_whole_tutorial_is_served_as_written(tmp_path: Path, where: Env) -> None:
     tutorial = the_tutorial()
     app = tmp_path / "tutorial.py"
     app.write_text(tutorial.code(1, 2, 3, 4), encoding="utf-8")
     async with (
         example_site(tmp_path) as site,
-        served(app, {**site.env, "PYTHONPATH": str(APPS)}) as stage,
+        served(app, {**site.env, **where, "PYTHONPATH": str(APPS)}) as stage,
     ):
         assert site.asked.count("/") == 2  # step 2, when the file was loaded
         await check_browsing(stage)
@@ -177,9 +197,9 @@ async def test_the_whole_tutorial_is_served_as_written(tmp_path: Path) -> None:
         assert site.asked.count("/") == 3
 
 
-async def test_friday_browses(tmp_path: Path) -> None:
+async def test_friday_browses(tmp_path: Path, where: Env) -> None:
     app = EXAMPLES / for_installed_line("friday_{}.py").replace("_1", "")
-    async with example_site(tmp_path) as site, served(app, site.env) as stage:
+    async with example_site(tmp_path) as site, served(app, {**site.env, **where}) as stage:
         await check_browsing(stage)
         assert site.asked.count("/") == 1
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio.to_thread
-import pytest
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,7 +26,7 @@ PAGE = """<!doctype html><meta charset=utf-8><title>Example Domain</title>
 
 
 class ExampleSite:
-    """`env`: what makes sandboxes of the local backend go there, and trust it. `asked`: paths, in order."""
+    """`env`: what makes sandboxes, of the local backend, go there and trust it. `asked`: paths, in order."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self.env = env
@@ -42,9 +40,7 @@ class ExampleSite:
 
 @asynccontextmanager
 async def example_site(folder: Path) -> AsyncIterator[ExampleSite]:
-    """The site, on a free port; its certificates are made in `folder`. Skips where the local backend cannot run."""
-    if shutil.which("bwrap") is None:
-        pytest.skip("needs bubblewrap: apt-get install bubblewrap")
+    """The site, on a free port; its certificates are made in `folder`."""
     authority, certificate, key = await anyio.to_thread.run_sync(make_certificates, folder)
     env = {
         "GREENROOM_SANDBOX": "local",
