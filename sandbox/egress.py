@@ -43,6 +43,8 @@ ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 LOOKUPS_AT_A_TIME: Final = 4
 """Of one box."""
 LAST_WORD_SECONDS: Final = 2.0
+LAST_WORDS: Final = 16
+"""Connections over the bound that are told so at a time; the next wait until they are accepted."""
 PAUSE_SECONDS: Final = 1.0
 """After the system had no file descriptors left."""
 KINDS_LOGGED: Final = 200
@@ -114,6 +116,8 @@ class EgressListener:
         self._policy = policy
         self._limits = limits
         self._lookups = Lookups(resolver, LOOKUPS_AT_A_TIME)
+        self._room = anyio.Semaphore(limits.connections + LAST_WORDS)
+        self._turn = anyio.Lock()
         self._open = 0
         self._accepted = 0
         self._refusals: Counter[str] = Counter()
@@ -132,9 +136,11 @@ class EgressListener:
         async with anyio.create_task_group() as group:
             while True:
                 await pace.wait()
+                await self._room.acquire()
                 try:
                     accepted, _ = await loop.sock_accept(listening)
                 except OSError as error:
+                    self._room.release()
                     _log.error("egress of %s: cannot accept a connection: %s", self._who, error)
                     await anyio.sleep(PAUSE_SECONDS)
                     continue
@@ -155,6 +161,7 @@ class EgressListener:
             _log.exception("egress of %s: a connection failed, which is a defect of Greenroom", self._who)
         finally:
             self._open -= 1
+            self._room.release()
 
     async def _answer(self, box: Streams) -> None:
         try:
@@ -231,7 +238,7 @@ class EgressListener:
 
     async def _exchange(self, request: PlainRequest, box: Streams, server: Streams, early: bytes) -> None:
         await send(server[1], request.head)
-        await relay_exchange(box, server, Body(request.framing), early, self._limits.idle_seconds)
+        await relay_exchange(box, server, Body(request.framing), early, self._limits.idle_seconds, self._turn)
 
     def _log(self, refusal: Refusal) -> None:
         """Log a refusal; the same one again is only counted, and so is what a box tries without end."""

@@ -12,6 +12,9 @@ LONGEST_LINE: Final = 8 * 1024
 """Bytes of a chunk's first line, or of one trailer."""
 LONGEST_ANSWER_HEAD: Final = 256 * 1024
 """What browsers take."""
+MOST_ANSWER_HEADERS: Final = 1000
+MOST_EARLY_ANSWERS: Final = 20
+"""Before the one that was asked for. Each is work, and a server could send them without end."""
 
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _METHODS: Final = (
@@ -30,9 +33,9 @@ class Body:
     """
 
     def __init__(self, framing: Framing) -> None:
-        self._chunked = framing == "chunked"
+        self.chunked = framing == "chunked"
         self._left = 0 if framing == "chunked" else framing
-        self._expected: Expected = "size" if self._chunked else "bytes"
+        self._expected: Expected = "size" if self.chunked else "bytes"
         self._line = bytearray()
         self._trailers = 0
         if framing == 0:
@@ -57,7 +60,7 @@ class Body:
         out += piece
         self._left -= len(piece)
         if self._left == 0:
-            self._expected = "end of chunk" if self._chunked else "nothing"
+            self._expected = "end of chunk" if self.chunked else "nothing"
         return place + len(piece)
 
     def _take_line(self, data: bytes, place: int, out: bytearray) -> int:
@@ -111,6 +114,7 @@ class Answer:
 
     def __init__(self) -> None:
         self._head: bytearray | None = bytearray()
+        self._early = 0
 
     @property
     def begun(self) -> bool:
@@ -127,6 +131,9 @@ class Answer:
             head, rest = bytes(self._head[:end]), bytes(self._head[end + len(HEAD_END) :])
             status = _status_of(head)
             if 100 <= status < 200:
+                self._early += 1
+                if self._early > MOST_EARLY_ANSWERS:
+                    raise no_answer("the server says again and again that its answer will come")
                 out += head + HEAD_END
                 self._head = bytearray(rest)
             else:
@@ -153,6 +160,8 @@ def _status_of(head: bytes) -> int:
 
 
 def _closing(head: bytes) -> bytes:
+    if head.count(b"\r\n") > MOST_ANSWER_HEADERS:
+        raise no_answer(f"the server's answer has more than {MOST_ANSWER_HEADERS} headers")
     first, *lines = head.split(b"\r\n")
     kept = [
         line

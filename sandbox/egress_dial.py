@@ -87,22 +87,27 @@ def _look_up(host: str) -> list[str]:
 def is_own(address: Address) -> bool:
     """Whether the address is one of this machine's: what its kernel would connect to it from is the address itself.
 
-    A public address of this host leads past the firewall that guards it from outside. No packet is sent.
+    A public address of this host leads past the firewall that guards it from outside. No packet is sent. Raises
+    `OSError` when it cannot be told, for want of file descriptors: a box may be what uses them up.
     """
     family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.setblocking(False)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
             probe.connect((str(address), 9))
-            return bool(probe.getsockname()[0] == str(address))
-    except OSError:  # no way to it: connecting will say so
-        return False
+        except OSError:  # no way to it: connecting will say so
+            return False
+        return bool(probe.getsockname()[0] == str(address))
 
 
 async def dial(target: Target, route: Route) -> Streams:
     """Connect to the route's addresses, to the first that answers. Raises `Refusal`, and has no end of its own."""
     addresses = route.addresses[:MOST_ADDRESSES]
-    if not route.trusted and any(map(is_own, addresses)):
+    try:
+        own = not route.trusted and any(map(is_own, addresses))
+    except OSError as error:
+        raise Refusal(HTTPStatus.BAD_GATEWAY, f"{target} cannot be reached", detail=str(error)) from None
+    if own:
         raise own_address(target)
     attempts = _Attempts(route.port)
     await attempts.run(addresses)

@@ -15,6 +15,8 @@ from greenroom.sandbox.egress_refusal import Refusal
 
 NOTICE_SECONDS: Final = 1.0
 """How exact an idle connection's end is: a timer is not set anew for every piece."""
+TURN_BYTES: Final = 4096
+"""Of bodies in chunks, that are read at a time: chunks of one byte are a thousand times the work of large ones."""
 LINGER_SECONDS: Final = 60.0
 """How long a server may be silent whose box has said all: it may have gone, which only a write would show."""
 
@@ -75,9 +77,10 @@ async def relay_tunnel(box: Streams, server: Streams, idle_seconds: float) -> No
 
 
 async def relay_exchange(
-    box: Streams, server: Streams, body: Body, early: bytes, idle_seconds: float
+    box: Streams, server: Streams, body: Body, early: bytes, idle_seconds: float, turn: anyio.Lock
 ) -> None:
-    """Send one request's body, of which `early` has come already, and pass the one answer on.
+    """Send one request's body, of which `early` has come already, and pass the one answer on. `turn`: held by the one
+    of a box's exchanges that reads chunks.
 
     Raises `OSError` when either side breaks, `Refusal` for a bad body or answer before any of the answer was sent on.
     """
@@ -85,7 +88,7 @@ async def relay_exchange(
     with Idle(idle_seconds) as idle:
         try:
             await _together(
-                lambda _: _send_body(box[0], server[1], body, early, idle),
+                lambda _: _send_body(box[0], server[1], body, early, idle, turn),
                 lambda group: _pass_answer(server[0], box[1], answer, idle, group),
             )
         except Refusal as refusal:
@@ -106,12 +109,28 @@ async def _together(*parts: Callable[[TaskGroup], Coroutine[Any, Any, None]]) ->
         raise failed.exceptions[0] from None
 
 
+async def _understood(body: Body, data: bytes, turn: anyio.Lock) -> bytes:
+    """What of the data is sent on. Between two pieces of one box's chunks, others get to do something."""
+    if not body.chunked:
+        return body.feed(data)
+    out = bytearray()
+    for start in range(0, len(data), TURN_BYTES):
+        async with turn:
+            out += body.feed(data[start : start + TURN_BYTES])
+    return bytes(out)
+
+
 async def _send_body(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: Body, data: bytes, idle: Idle
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    body: Body,
+    data: bytes,
+    idle: Idle,
+    turn: anyio.Lock,
 ) -> None:
     try:
         while True:
-            await send(writer, body.feed(data))
+            await send(writer, await _understood(body, data, turn))
             idle.touch()
             if body.done:
                 break

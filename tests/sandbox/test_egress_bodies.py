@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from greenroom.sandbox.egress_bodies import (
     LONGEST_ANSWER_HEAD,
     LONGEST_LINE,
+    MOST_ANSWER_HEADERS,
+    MOST_EARLY_ANSWERS,
     Answer,
     Body,
     begins_like_the_web,
@@ -100,6 +102,8 @@ def test_an_answer_says_that_the_connection_ends(end: bytes, places: list[int]) 
         b"HTTP/1.1 OK\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"x" * (LONGEST_ANSWER_HEAD + 1),
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (MOST_EARLY_ANSWERS + 1),
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * (MOST_ANSWER_HEADERS + 1) + b"\r\n",
     ],
     ids=lambda data: repr(data[:20]),
 )

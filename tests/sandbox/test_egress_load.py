@@ -1,0 +1,92 @@
+"""What boxes can do to the process that the filter runs in: hold up its loop, use up its file descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import anyio
+import pytest
+
+from greenroom.sandbox.egress import LAST_WORDS, EgressFilter, EgressLimits
+from greenroom.sandbox.egress_addresses import read_host
+from greenroom.sandbox.egress_dial import dial, is_own
+from greenroom.sandbox.egress_refusal import Refusal
+from greenroom.sandbox.egress_rules import Route, Target
+from greenroom.sandbox.settings import EgressRules
+from kits.until import until
+
+UPLOADS = 20
+CHUNKS = b"1\r\nx\r\n" * 10_000
+
+
+async def reads_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65536):
+        pass
+    writer.close()
+
+
+async def test_bodies_in_chunks_of_one_byte_do_not_hold_up_the_loop(tmp_path: Path) -> None:
+    server = await asyncio.start_server(reads_all, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    rules = EgressRules(hosts={"shop.test": f"127.0.0.1:{port}"})
+    path = tmp_path / "egress.sock"
+    longest = 0.0
+
+    async def upload() -> None:
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"POST http://shop.test/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS * 3)
+        await writer.drain()
+        writer.transport.abort()
+
+    async with server, EgressFilter(rules).listen(path, "lease-1"), anyio.create_task_group() as group:
+        for _ in range(UPLOADS):
+            group.start_soon(upload)
+        for _ in range(300):
+            begun = anyio.current_time()
+            await asyncio.sleep(0)
+            longest = max(longest, anyio.current_time() - begun)
+    # All uploads in one round of the loop took twenty times as long as one of them.
+    assert longest < 0.15
+
+
+async def test_a_box_that_opens_more_connections_than_it_may_holds_few_file_descriptors(
+    tmp_path: Path,
+) -> None:
+    limits = EgressLimits(connections=3, connections_a_second=10_000)
+    path = tmp_path / "egress.sock"
+    async with EgressFilter(EgressRules(), limits=limits).listen(path, "lease-1") as listener:
+        held = [await asyncio.open_unix_connection(path) for _ in range(40)]
+        await until(lambda: listener.statistics().open == 3 + LAST_WORDS)
+        await asyncio.sleep(0.05)
+        assert listener.statistics().accepted == 3 + LAST_WORDS
+        for _, writer in held:
+            writer.transport.abort()
+        await until(lambda: listener.statistics().accepted == 40 and not listener.statistics().open)
+
+
+@contextmanager
+def no_file_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_an_address_that_cannot_be_judged_is_not_connected_to() -> None:
+    loopback = ip_address("127.0.0.1")
+    assert is_own(loopback)
+    target = Target(read_host("shop.test"), 443)
+    with no_file_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        is_own(loopback)
+    with no_file_descriptors(), pytest.raises(Refusal, match=r"shop\.test:443 cannot be reached"):
+        await dial(target, Route([loopback], 443))
