@@ -15,6 +15,7 @@ from greenroom.sandbox.browsers import find_browser
 from greenroom.sandbox.local_compiled import compiled_modules
 from greenroom.sandbox.local_mounts import Place
 from greenroom.sandbox.local_seccomp import seccomp_program
+from greenroom.sandbox.places import state_folder
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.trust import spki_hashes
 
@@ -26,6 +27,9 @@ OLDEST: Final = (0, 7)
 
 TOO_WIDE: Final = frozenset(map(Path, ("/", "/usr", "/home", "/root", "/etc", "/var", "/tmp")))
 """Never shown to a box as a whole because some module lies in it."""
+
+OF_AN_ENVIRONMENT: Final = ("bin", "lib", "lib64", "pyvenv.cfg")
+"""What an interpreter needs of its folder."""
 
 SYSCTLS: Final = Path("/proc/sys")
 
@@ -54,11 +58,18 @@ def find_place(settings: SandboxSettings) -> Place:
     browser = find_browser(settings.browser)
     imports = _imports()
     image = image_package()
+    if holds_private(browser.folder):
+        raise SandboxUnavailable(
+            f"the browser {browser.program} lies in {browser.folder}, where other things of yours are that boxes would "
+            f"see: move it into a folder of its own{TAIL}"
+        )
     trust = spki_hashes(settings.trusted_certificates) if settings.trusted_certificates else ()
+    environment = [path for path in _interpreter() if not _is_of_the_system(path)]
+    folders = (*(part for path in environment for part in without_private(path)), browser.folder)
     return Place(
         bubblewrap=_bubblewrap(),
         python=sys.executable,
-        folders=tuple(path for path in (*_interpreter(), browser.folder) if not _is_of_the_system(path)),
+        folders=tuple(path for path in folders if not _is_of_the_system(path)),
         imports=imports,
         image=image,
         browser=browser.program,
@@ -153,7 +164,22 @@ def _imports() -> tuple[Path, ...]:
         folder = Path(spec.origin).parent.parent
         if not any(folder.is_relative_to(path) for path in [*shown, Path("/usr")]):
             found.append(folder)
-    return tuple(path for path in dict.fromkeys(found) if path not in TOO_WIDE)
+    return tuple(path for path in dict.fromkeys(found) if path not in TOO_WIDE and not holds_private(path))
+
+
+def holds_private(folder: Path) -> bool:
+    """Whether what is its user's own lies in there. A link to an interpreter may lie in `~/bin` or `~/.local/bin`, and
+    the folder above is then the home, or where keyrings and records of sandboxes are."""
+    home = Path.home()
+    private = (home, home / ".local", state_folder())
+    return any(path.resolve().is_relative_to(folder.resolve()) for path in private)
+
+
+def without_private(folder: Path) -> list[Path]:
+    """What of an interpreter's folder a box may see: all, unless what is its user's own lies in there."""
+    if not holds_private(folder):
+        return [folder]
+    return [folder / name for name in OF_AN_ENVIRONMENT if (folder / name).exists()]
 
 
 def _is_of_the_system(path: Path) -> bool:

@@ -16,9 +16,10 @@ from greenroom.sandbox.browsers import find_browser
 from greenroom.sandbox.cgroups import Cgroups, find_cgroups
 from greenroom.sandbox.local_compiled import compiled_modules
 from greenroom.sandbox.local_mounts import Place, world
-from greenroom.sandbox.local_place import image_package
+from greenroom.sandbox.local_place import find_place, image_package, without_private
 from greenroom.sandbox.local_seccomp import PROCESSORS, seccomp_program
 from greenroom.sandbox.local_users import RANGE, SMALL_RANGE, bounds, told_bounds
+from greenroom.sandbox.settings import SandboxSettings
 
 PROFILE = image_package() / "seccomp.json"
 ALLOWED, NOT_PERMITTED, NO_FAMILY = 0x7FFF0000, 0x50001, 0x50061
@@ -84,6 +85,30 @@ def a_place(folder: Path) -> Place:
         image=folder,
         browser=Path("/opt/browser/chrome"),
     )
+
+
+def test_a_link_to_the_interpreter_shows_no_box_the_home_it_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name in (".ssh", "bin", ".local/bin", ".local/lib", ".local/share/keyrings", "env/bin"):
+        (home / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    assert without_private(home) == [home / "bin"]
+    assert without_private(home / ".local") == [home / ".local/bin", home / ".local/lib"]
+    assert without_private(tmp_path) == []
+    assert without_private(home / "env") == [home / "env"]
+    monkeypatch.setenv("GREENROOM_STATE", str(home / "env/state"))
+    assert without_private(home / "env") == [home / "env/bin"]
+
+
+def test_a_browser_that_lies_among_things_of_ones_own_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = program(tmp_path / "chrome")
+    with pytest.raises(SandboxUnavailable, match="a folder of its own"):
+        find_place(SandboxSettings(browser=str(own)))
 
 
 @pytest.mark.parametrize("user", [None, 1_880_000_000])
