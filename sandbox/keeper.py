@@ -227,12 +227,13 @@ class Keeper:
     def statistics(self) -> KeeperStatistics:
         """What it has at this moment."""
         boxes, waiting = self._boxes.all(), self._boxes.waiting
-        there = [box for box in boxes if box.there and not box.ending]
         ending = sum(box.ending for box in boxes)
+        ready = sum(box.there and not box.ending and box.lease.key is not None for box in boxes)
+        warm = len(self._pool)
         return KeeperStatistics(
-            ready=sum(box.lease.key is not None for box in there),
-            making=len(boxes) - len(there) - ending - waiting,
-            warm=sum(box.lease.key is None for box in there),
+            ready=ready,
+            making=len(boxes) - ready - warm - ending - waiting,
+            warm=warm,
             ending=ending,
             waiting=waiting,
         )

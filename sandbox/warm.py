@@ -44,7 +44,7 @@ class WarmPool:
         return f"<WarmPool of {len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._paused)
+        return sum(not box.ending for box in self._paused)
 
     def look(self) -> None:
         """There may be something to do."""
