@@ -14,6 +14,8 @@ COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 """Tracebacks come coloured, for terminals."""
 
 PICTURES: Final = 8
+PICTURE_LENGTH: Final = 5 * 1024 * 1024
+"""Characters of one in base64: models take no larger ones."""
 PICTURE_TYPES: Final = ("image/png", "image/jpeg")
 
 
@@ -53,7 +55,13 @@ class CellOutput:
     def _show(self, data: Mapping[str, Any], label: str) -> None:
         for media_type in PICTURE_TYPES:
             encoded = data.get(media_type)
-            if isinstance(encoded, str) and len(self._pictures) < PICTURES:
+            if not isinstance(encoded, str) or len(self._pictures) >= PICTURES:
+                continue
+            if len(encoded) > PICTURE_LENGTH:
+                self._out.feed(
+                    _encoded("[a picture is left out: it is too large; save it to a file instead]\n")
+                )
+            else:
                 try:
                     self._pictures.append(image_part(base64.b64decode(encoded), media_type))
                 except binascii.Error:

@@ -160,6 +160,16 @@ def test_a_tools_answer_stays_as_it_is() -> None:
     assert wire.tool_result(200, json.dumps(answer).encode()) == answer
 
 
+@pytest.mark.parametrize("part", ["{}", "[]", '"ab"', '{"path": "", "name": "", "type": ""}'])
+def test_an_answer_of_very_many_parts_is_not_taken_apart(part: str) -> None:
+    parts = ",".join([part] * (wire.MOST_PARTS + 2))
+    with pytest.raises(SandboxError, match="more than 250000 parts"):
+        wire.tool_result(200, f'{{"content": [{parts}]}}'.encode())
+    with pytest.raises(SandboxError, match="more than 250000 parts"):
+        wire.entries(200, f"[{parts}]".encode())
+    assert len(wire.tool_result(500, f'{{"detail": [{parts}]}}'.encode()).text) <= 200
+
+
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
 def test_a_call_that_the_server_refuses_is_a_result_that_says_why(status: int) -> None:
     body = b'{"detail": "Tool \'x\' not found.: Traceback (most recent call last):\\n  File secret.py"}'
