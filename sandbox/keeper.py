@@ -31,7 +31,7 @@ from greenroom.sandbox.reconcile import Reconciler
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
-from greenroom.sandbox.tenancy import ACTS, Tenancy, handed_back, lost
+from greenroom.sandbox.tenancy import ACTS, BLIND, Tenancy, handed_back, lost
 from greenroom.sandbox.tenants import Tenants
 from greenroom.sandbox.warm import WarmPool
 
@@ -273,7 +273,7 @@ class Keeper:
                 answer = handed_back(tool, await client.call("browser_snapshot", {}, seconds))
             else:
                 answer = await client.call(tool, arguments, seconds)
-            tenancy.must_look = False
+            tenancy.must_look = tenancy.must_look and tool in BLIND
             return answer
 
     # ---------------------------------------------------------------------------------------------------- book-keeping

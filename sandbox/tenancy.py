@@ -17,14 +17,26 @@ from greenroom.sandbox.result import ToolResult
 ACTS: Final = frozenset(
     {
         "browser_click",
+        "browser_close",
         "browser_drag",
+        "browser_file_upload",
+        "browser_handle_dialog",
         "browser_hover",
+        "browser_navigate_back",
+        "browser_navigate_forward",
         "browser_press_key",
         "browser_select_option",
+        "browser_tab_close",
+        "browser_tab_select",
         "browser_type",
     }
 )
 """Tools that act on what was seen before."""
+
+BLIND: Final = frozenset(
+    {"browser_console_messages", "browser_network_requests", "browser_pdf_save", "browser_tab_list"}
+)
+"""Tools whose answers do not show the page."""
 
 HANDED_BACK: Final = (
     "{tool} was not carried out: a person used this browser meanwhile, and the page may be another than you saw. "

@@ -7,8 +7,9 @@ import anyio
 import pytest
 
 from greenroom.actors.errors import LeaseOver, SandboxLost
+from greenroom.sandbox.image.tool_schemas import BROWSER_TOOLS
 from greenroom.sandbox.result import ToolResult
-from greenroom.sandbox.tenancy import ACTS
+from greenroom.sandbox.tenancy import ACTS, BLIND
 from kits.fake_backend import FakeBox
 from kits.keeping import KEY, Gate, World, ask, raised
 from kits.virtual_time import virtual_time
@@ -100,6 +101,23 @@ async def test_looking_is_enough_and_a_browser_that_nobody_had_needs_no_look() -
         keeper.hand_back(KEY)
         await keeper.call(KEY, "browser_take_screenshot", {})
         assert not (await keeper.call(KEY, "browser_click", {})).is_error
+
+
+@pytest.mark.parametrize("tool", sorted(BLIND))
+async def test_an_answer_that_does_not_show_the_page_is_no_look(tool: str) -> None:
+    world = World()
+    async with world.keeping() as keeper:
+        await ask(keeper, tool="browser_navigate")
+        await keeper.take_over(KEY)
+        keeper.hand_back(KEY)
+        assert not (await keeper.call(KEY, tool, {})).is_error
+        assert "was not carried out" in (await keeper.call(KEY, "browser_click", {})).text
+        assert not (await keeper.call(KEY, "browser_click", {})).is_error
+
+
+def test_what_acts_and_what_is_blind_are_tools() -> None:
+    assert ACTS | BLIND < BROWSER_TOOLS.keys()
+    assert not ACTS & BLIND
 
 
 async def test_a_box_that_dies_in_a_person_s_hands_is_told_of_after_it_is_handed_back() -> None:
