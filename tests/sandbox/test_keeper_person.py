@@ -116,7 +116,7 @@ async def test_an_answer_that_does_not_show_the_page_is_no_look(tool: str) -> No
 
 
 def test_what_acts_and_what_is_blind_are_tools() -> None:
-    assert ACTS | BLIND < BROWSER_TOOLS.keys()
+    assert BROWSER_TOOLS.keys() > ACTS | BLIND
     assert not ACTS & BLIND
 
 
