@@ -232,20 +232,13 @@ def test_the_program_refuses_what_the_profile_names() -> None:
     assert decided(code, 40, machine="aarch64") == NOT_PERMITTED  # of another processor: whatever it is
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 50), st.integers(0, 2**32 - 1), st.integers(0, 20))
+@given(st.integers(0, 2**32 - 1), st.integers(0, 63), st.integers(0, 2**32 - 1), st.integers(0, 20))
 def test_families_of_sockets_are_told_by_the_part_that_counts(
     high: int, family: int, high_too: int, protocol: int
 ) -> None:
-    rules = [rule for rule in json.loads(PROFILE.read_text())["syscalls"] if "args" in rule]
-    families = {
-        arg["valueTwo"] if "MASKED" in arg["op"] else arg["value"]
-        for rule in rules
-        if len(rule["args"]) == 1
-        for arg in rule["args"]
-    }
     code = seccomp_program(PROFILE, "x86_64")
     said = decided(code, 41, ((high << 32) | family, 3, (high_too << 32) | protocol))
-    if family in families:
+    if family not in {0, 1, 2, 10, 16}:  # none, UNIX, IPv4, IPv6, netlink
         assert said == NO_FAMILY
     elif (family, protocol) == (16, 12):
         assert said == NOT_PERMITTED
