@@ -48,7 +48,8 @@ async def _all_rows(rounds: int, say: Callable[[str], None]) -> list[Row]:
     rows: list[Row] = []
     async with _page() as url:
         address = url.removeprefix("http://").rstrip("/")
-        settings = SandboxSettings(egress=EgressRules(private=(address,)), boxes=TOGETHER + 2)
+        egress = EgressRules(private=(address,))
+        settings = structs.replace(SandboxSettings.from_environ(), egress=egress, boxes=TOGETHER + 2, warm=0)
         for name, new in BACKENDS.items():
             say(f"sandbox, {name}")
             try:

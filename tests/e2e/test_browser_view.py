@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, WSServerHandshakeError
+from msgspec import structs
 from playwright.async_api import Page, async_playwright
 
 from greenroom import AgentApp
@@ -17,11 +18,14 @@ from greenroom.sandbox.settings import EgressRules, SandboxSettings
 from greenroom.transports.aiohttp_server import AiohttpServer
 from greenroom.transports.view_tickets import BrowserView
 from kits.browser_here import browser_path, ref_of
+from kits.engine import OwnEngine
 from kits.needs import needs_bubblewrap
 from kits.site import Site, site
 from kits.system import said
 
 pytestmark = pytest.mark.slow
+
+LOCAL = SandboxSettings(backend="local")
 
 FORM = """<title>Form</title><style>body { margin: 0 } input, button { position: absolute; width: 400px; height: 100px }
 input { left: 100px; top: 100px } button { left: 100px; top: 300px }</style>
@@ -69,12 +73,21 @@ class Theatre:
         await self.person.mouse.click(*at)
 
 
+@pytest.fixture(params=["local", "docker"])
+def backend(request: pytest.FixtureRequest) -> SandboxSettings:
+    if request.param == "local":
+        return LOCAL
+    engine: OwnEngine = request.getfixturevalue("docker_engine")
+    return SandboxSettings(backend="docker", docker_host=engine.url, image=engine.image)
+
+
 @asynccontextmanager
-async def theatre(folder: Path) -> AsyncIterator[Theatre]:
-    needs_bubblewrap()
+async def theatre(folder: Path, backend: SandboxSettings = LOCAL) -> AsyncIterator[Theatre]:
+    if backend is LOCAL:
+        needs_bubblewrap()
     async with site({"/form": FORM}) as pages, async_playwright() as playwright:
         private = pages.url.removeprefix("http://")
-        settings = SandboxSettings(backend="local", egress=EgressRules(private=(private,)))
+        settings = structs.replace(backend, egress=EgressRules(private=(private,)))
         app = AgentApp(
             "Theatre", sandboxes=settings, browser_view=BrowserView(secret="only for this test, really")
         )
@@ -107,8 +120,8 @@ def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GREENROOM_STATE", str(tmp_path / "state"))
 
 
-async def test_a_person_looks_takes_over_and_hands_back(tmp_path: Path) -> None:
-    async with theatre(tmp_path) as stage:
+async def test_a_person_looks_takes_over_and_hands_back(tmp_path: Path, backend: SandboxSettings) -> None:
+    async with theatre(tmp_path, backend) as stage:
         await stage.look(control=True)
         await stage.told("waiting")  # looking starts no browser
         snapshot = await stage.say("navigate /form")

@@ -1,7 +1,6 @@
 """Which backend is chosen, and what is said where none can be."""
 
 import logging
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,8 @@ import pytest
 from greenroom.actors.errors import ConfigurationError, SandboxUnavailable
 from greenroom.sandbox.choose import choose_backend, named_backend
 from greenroom.sandbox.settings import SandboxSettings
+from kits.engine import OwnEngine
+from kits.needs import needs_bubblewrap
 
 NO_ENGINE = "unix:///nowhere/docker.sock"
 
@@ -16,8 +17,7 @@ NO_ENGINE = "unix:///nowhere/docker.sock"
 async def test_auto_takes_local_where_there_is_no_engine_and_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if shutil.which("bwrap") is None:
-        pytest.skip("needs bubblewrap: apt-get install bubblewrap")
+    needs_bubblewrap()
     with caplog.at_level(logging.INFO, "greenroom.sandbox.choose"):
         backend = await choose_backend(SandboxSettings(docker_host=NO_ENGINE))
     try:
@@ -26,6 +26,38 @@ async def test_auto_takes_local_where_there_is_no_engine_and_says_why(
         assert "LocalBackend, isolated" in said
         assert "not from docker: " in said
         assert "/nowhere/docker.sock" in said
+    finally:
+        await backend.stop()
+
+
+@pytest.mark.slow
+async def test_auto_takes_docker_where_engine_and_image_are_there(
+    docker_engine: OwnEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "greenroom.sandbox.choose"):
+        backend = await choose_backend(
+            SandboxSettings(docker_host=docker_engine.url, image=docker_engine.image)
+        )
+    try:
+        assert backend.name == "docker"
+        (said,) = [record.getMessage() for record in caplog.records if record.name.endswith("choose")]
+        assert docker_engine.url in said
+    finally:
+        await backend.stop()
+
+
+@pytest.mark.slow
+async def test_auto_takes_local_where_only_the_image_is_missing_and_says_so(
+    docker_engine: OwnEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs_bubblewrap()
+    with caplog.at_level(logging.INFO, "greenroom.sandbox.choose"):
+        backend = await choose_backend(
+            SandboxSettings(docker_host=docker_engine.url, image="greenroom/sandbox-browser:none")
+        )
+    try:
+        assert backend.name == "local"
+        assert "has no image greenroom/sandbox-browser:none" in caplog.text
     finally:
         await backend.stop()
 
