@@ -23,7 +23,8 @@ CHUNK: Final = 64 * 1024
 NEXT_ADDRESS_SECONDS: Final = 0.25
 """An address that has not answered yet is joined by the next one after so long (RFC 8305)."""
 MOST_ADDRESSES: Final = 8
-LOOKUP_THREADS: Final = 16
+LOOKUP_THREADS: Final = 64
+"""More than ten boxes, the usual bound, use with names that take their time."""
 
 
 class Resolver(Protocol):

@@ -38,6 +38,8 @@ EXPIRED: Final = 4000
 """The WebSocket's closing code when the link's time is over; 1008 is for what was refused."""
 
 INPUT: Final = frozenset({"mouse", "wheel", "key", "text", "navigate", "back", "forward", "reload", "dialog"})
+OF_THE_BOX: Final = frozenset({"page", "dialog", "error"})
+"""Messages that a box may send to a person. Who has the browser is not for it to say."""
 Socket: TypeAlias = web.WebSocketResponse
 
 
@@ -145,7 +147,7 @@ class _View:
                 async for message in box:
                     if message.type is WSMsgType.BINARY:
                         await self._socket.send_bytes(message.data)  # a slow viewer slows the pictures
-                    else:
+                    elif _kind_of(_decoded(message.data)) in OF_THE_BOX:
                         await self._socket.send_str(message.data)
             finally:
                 self._box = None
@@ -170,7 +172,7 @@ class _View:
 
     async def _do(self, message: dict[str, Any] | None) -> bool:
         """Whether it is a message that there is."""
-        kind = message.get("type") if message is not None else None
+        kind = _kind_of(message)
         if kind == "take":
             await self._take()
         elif kind == "give":
@@ -210,6 +212,11 @@ class _View:
         if text != self._told:
             self._told = text
             await self._socket.send_str(text)
+
+
+def _kind_of(message: dict[str, Any] | None) -> str:
+    kind = message.get("type") if message is not None else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _decoded(text: str) -> dict[str, Any] | None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from greenroom.sandbox.egress import LAST_WORDS, EgressFilter, EgressLimits
+from greenroom.sandbox.egress import LAST_WORDS, LOOKUPS_AT_A_TIME, EgressFilter, EgressLimits
 from greenroom.sandbox.egress_addresses import read_host
-from greenroom.sandbox.egress_dial import dial, is_own
+from greenroom.sandbox.egress_dial import LOOKUP_THREADS, dial, is_own
 from greenroom.sandbox.egress_refusal import Refusal
 from greenroom.sandbox.egress_rules import Route, Target
-from greenroom.sandbox.settings import EgressRules
+from greenroom.sandbox.settings import EgressRules, SandboxSettings
 from kits.until import until
 
 UPLOADS = 20
@@ -90,3 +90,7 @@ async def test_an_address_that_cannot_be_judged_is_not_connected_to() -> None:
         is_own(loopback)
     with no_file_descriptors(), pytest.raises(Refusal, match=r"shop\.test:443 cannot be reached"):
         await dial(target, Route([loopback], 443))
+
+
+def test_slow_names_of_many_boxes_leave_threads_for_others() -> None:
+    assert LOOKUPS_AT_A_TIME * SandboxSettings().boxes < LOOKUP_THREADS
