@@ -109,7 +109,7 @@ async def _together(*parts: Callable[[TaskGroup], Coroutine[Any, Any, None]]) ->
         raise failed.exceptions[0] from None
 
 
-async def _understood(body: Body, data: bytes, turn: anyio.Lock) -> bytes:
+async def understood(body: Body, data: bytes, turn: anyio.Lock) -> bytes:
     """What of the data is sent on. Between two pieces of one box's chunks, others get to do something."""
     if not body.chunked:
         return body.feed(data)
@@ -130,7 +130,7 @@ async def _send_body(
 ) -> None:
     try:
         while True:
-            await send(writer, await _understood(body, data, turn))
+            await send(writer, await understood(body, data, turn))
             idle.touch()
             if body.done:
                 break
