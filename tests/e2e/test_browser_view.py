@@ -82,15 +82,16 @@ def backend(request: pytest.FixtureRequest) -> SandboxSettings:
 
 
 @asynccontextmanager
-async def theatre(folder: Path, backend: SandboxSettings = LOCAL) -> AsyncIterator[Theatre]:
+async def theatre(
+    folder: Path, backend: SandboxSettings = LOCAL, seconds: float = 900.0
+) -> AsyncIterator[Theatre]:
     if backend is LOCAL:
         needs_bubblewrap()
     async with site({"/form": FORM}) as pages, async_playwright() as playwright:
         private = pages.url.removeprefix("http://")
         settings = structs.replace(backend, egress=EgressRules(private=(private,)))
-        app = AgentApp(
-            "Theatre", sandboxes=settings, browser_view=BrowserView(secret="only for this test, really")
-        )
+        view = BrowserView(secret="only for this test, really", seconds=seconds)
+        app = AgentApp("Theatre", sandboxes=settings, browser_view=view)
 
         @app.query("text")
         async def answer(msgs: Any, session: Any) -> AsyncIterator[str]:
@@ -154,6 +155,20 @@ async def test_one_who_goes_hands_back(tmp_path: Path) -> None:
         await stage.told("you")
         turn = asyncio.create_task(stage.say("snapshot"))
         await stage.person.goto("about:blank")
+        assert "Page Title: Form" in await turn
+
+
+async def test_when_the_link_s_time_is_over_the_browser_is_the_agent_s_again(tmp_path: Path) -> None:
+    async with theatre(tmp_path, seconds=10) as stage:
+        await stage.say("navigate /form")
+        await stage.look(control=True)
+        await stage.sees("/form")
+        await stage.person.click("#take")
+        await stage.told("you")
+        turn = asyncio.create_task(stage.say("snapshot"))
+        await stage.person.wait_for_function(
+            "() => byId('state').textContent === \"The link's time is over.\" && byId('give').hidden"
+        )
         assert "Page Title: Form" in await turn
 
 
