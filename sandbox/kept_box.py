@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
 import msgspec
 
-from greenroom.actors.errors import SandboxLost
+from greenroom.actors.errors import SandboxLost, SandboxTimeout
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.leases import Lease, LeaseKey
 
@@ -19,7 +20,7 @@ class KeptBox:
 
     `ending`: it ends or has ended, and nobody may begin to use it; `why` is why. `gone` is set when nothing of it is
     left, its lease included, or when it had to be left behind. `until_end` is the scope of its life's task. `used`:
-    when a call ended last. `told`: who had it knows that it is lost.
+    when it answered last, as far as is known. `told`: who had it knows that it is lost.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -104,6 +105,9 @@ class KeptBox:
                         self._quiet.set()
             if use.cancelled_caught:
                 raise SandboxLost(self.why)
+        except SandboxTimeout:
+            self.used = -math.inf  # before it is used again it is asked whether it is well
+            raise
         except SandboxLost as error:
             self.end(error.message)
             self.told = self.told or not looking

@@ -198,6 +198,21 @@ async def test_one_that_is_deaf_is_found_when_it_is_used_again() -> None:
         assert await ask(keeper) != first
 
 
+async def test_one_that_answers_no_call_is_replaced_however_soon_it_is_tried_again() -> None:
+    async def stopped(box: FakeBox, _: dict[str, object]) -> ToolResult:
+        box.deaf = True
+        raise SandboxTimeout("no answer")
+
+    world = World()
+    world.engine.tools["stopped"] = stopped
+    async with world.keeping() as keeper:
+        first = await ask(keeper)
+        await raised(ask(keeper, tool="stopped"), SandboxTimeout)
+        assert "no longer answered" in await raised(ask(keeper), SandboxLost)
+        assert await ask(keeper) != first
+    world.nothing_left()
+
+
 async def test_one_whose_end_nobody_told_of_is_missed_by_the_comparison() -> None:
     world = World()
     async with world.keeping() as keeper:
