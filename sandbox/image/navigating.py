@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAVIGATION_SECONDS: Final = 45.0
 ERROR_PAGE_SECONDS: Final = 0.5
-_TRIES: Final = 3
+_TRIES: Final = 5
 
 _REASONS: Final = (
     ("ERR_NAME_NOT_RESOLVED", "there is no host of this name. Check the address."),
@@ -52,7 +52,7 @@ async def navigate(pages: Pages, url: str) -> Said:
     address = address_of(url)
     begun = pages.downloads.begun
     try:
-        response = await _goto(pages.current.page, address)
+        response = await _goto(pages, address)
     except PageTimeout:
         raise ToolError(
             f"{one_line(address)} did not arrive within {NAVIGATION_SECONDS:.0f} s. Look with browser_snapshot at what "
@@ -67,7 +67,8 @@ async def navigate(pages: Pages, url: str) -> Said:
     return Said(f"Opened {one_line(address)}.{_status(response)}")
 
 
-async def _goto(page: Page, address: str) -> Response | None:
+async def _goto(pages: Pages, address: str) -> Response | None:
+    page: Page = pages.current.page
     for _ in range(_TRIES - 1):
         try:
             return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
@@ -75,7 +76,17 @@ async def _goto(page: Page, address: str) -> Response | None:
             # The page before was still leaving for somewhere itself, or this is its echo.
             if "interrupted by another navigation" not in error.message:
                 raise
+        await _landed(pages)
     return await page.goto(address, wait_until="domcontentloaded", timeout=NAVIGATION_SECONDS * 1000)
+
+
+async def _landed(pages: Pages) -> None:
+    """Wait for what was in the way: where it leads is of no interest, and it may have arrived already."""
+    try:
+        async with asyncio.timeout(ERROR_PAGE_SECONDS):
+            await pages.bell.rung()
+    except TimeoutError:
+        return
 
 
 async def _error_page(pages: Pages) -> None:
