@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 LAST_WORDS: Final = 8 * 1024
 """Bytes of what a box said last that are kept: they say why it ended."""
 
+LOGGED: Final = 1024 * 1024
+"""Bytes of what a box says that are logged, as of containers: what comes after is read and dropped."""
+
 LOWEST: Final = 10
 """Files are handed on under their own numbers, which must leave the three usual ones free, and be easy to tell."""
 
@@ -52,6 +55,7 @@ class Child:
         self.handle = handle
         self.errors = errors
         self.said: deque[bytes] = deque()
+        self.unlogged = LOGGED
         self.ended = threading.Event()
         self.status: int | None = None
         """Its exit status, once it has ended and was not killed."""
@@ -73,7 +77,8 @@ class Child:
         self.said.append(data)
         while len(self.said) > 1 and sum(map(len, self.said)) - len(self.said[0]) > LAST_WORDS:
             self.said.popleft()
-        if data:
+        if data and self.unlogged > 0 and log.isEnabledFor(logging.DEBUG):
+            self.unlogged -= len(data)
             log.debug("box %s: %s", self.lease[:8], data.decode(errors="replace").rstrip())
         return bool(data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from greenroom.sandbox.cgroups import Cgroups, find_cgroups
 from greenroom.sandbox.local_compiled import compiled_modules
 from greenroom.sandbox.local_mounts import Place, world
 from greenroom.sandbox.local_place import find_place, image_package, without_private
+from greenroom.sandbox.local_processes import Process
 from greenroom.sandbox.local_seccomp import PROCESSORS, seccomp_program
+from greenroom.sandbox.local_spawn import LOGGED, Child
 from greenroom.sandbox.local_users import RANGE, SMALL_RANGE, bounds, told_bounds
 from greenroom.sandbox.settings import SandboxSettings
 
@@ -187,6 +190,26 @@ def test_hierarchies_that_bound_nothing_are_left_alone(tmp_path: Path) -> None:
     mounts.write_text(f"cgroup2 {tmp_path} cgroup2 rw 0 0\ncgroup {tmp_path}/freezer cgroup rw,freezer 0 0\n")
     assert find_cgroups(mounts) is None
     assert not (tmp_path / "greenroom").exists()
+
+
+# --------------------------------------------------------------------------------------------------- what boxes say
+
+
+def test_a_box_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    heard, said = os.pipe()
+    child = Child("ab" * 16, Process(0, 0), -1, heard)
+    try:
+        for _ in range(2 * LOGGED // 32768):
+            os.write(said, b"x" * 32768)
+            assert child.hear()
+        os.write(said, b"its last words")
+        assert child.hear()
+    finally:
+        os.close(heard)
+        os.close(said)
+    assert LOGGED <= sum(len(record.getMessage()) for record in caplog.records) < 1.1 * LOGGED
+    assert child.last_words.endswith("its last words")
 
 
 # ------------------------------------------------------------------------------------------------------- system calls
