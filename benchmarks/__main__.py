@@ -18,6 +18,7 @@ from benchmarks.sandboxes import sandbox_rows
 from benchmarks.servers import CLIENT_CORE, ROOT
 from benchmarks.starting import import_rows, installed_rows, start_row
 from benchmarks.streams import FULL, QUICK, responses_rows, serving_rows
+from greenroom.open_files import raise_open_files
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 PARTS = ("serving", "responses", "sessions", "imports", "start", "sandbox", "installed")
@@ -27,7 +28,7 @@ QUICK_PARTS = PARTS[:5]
 def main() -> None:
     options = _options()
     say = _teller()
-    own_process.raise_open_files()
+    raise_open_files()
     if options.realtime:
         own_process.go_first()
     load = os.getloadavg()[0]

@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
+from benchmarks.own_process import cpu_seconds, input_ended, memory, pin
 from benchmarks.plans import PROTOCOLS, Recording
+from greenroom.open_files import raise_open_files
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -10,14 +10,6 @@ import sys
 import time
 
 
-def raise_open_files() -> None:
-    """Allow as many open connections as this process may have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY:
-        most = 65_536
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def pin(core: int) -> None:
     """Keep to one core, where the system knows of such a thing and has one to spare."""
     if sys.platform == "linux" and (os.cpu_count() or 1) > 1:

@@ -12,9 +12,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 
-from benchmarks.own_process import cpu_seconds, input_ended, memory, pin, raise_open_files
+from benchmarks.own_process import cpu_seconds, input_ended, memory, pin
 from benchmarks.plans import DELTA, plan_of
 from greenroom import AgentApp, AgentRequest, Text
+from greenroom.open_files import raise_open_files
 from greenroom.serve import serve
 
 app = AgentApp("benchmark")

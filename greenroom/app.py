@@ -20,9 +20,9 @@ from greenroom.actors.system import Statistics
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
 from greenroom.services.memory_responses import InMemoryResponseStore
-from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
+from greenroom.services.store_urls import store_at
 from greenroom.transports.inprocess import InProcess, TurnStream, follow
 from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport
@@ -47,7 +47,9 @@ class AgentApp:
         app_name, app_description: what `GET /` tells.
         overlap: what a turn does that finds its session at work: `queue`, `reject`, `interrupt`; a request may choose.
         transports: carriers besides the in-process one; `run` adds an aiohttp server if there is none.
-        state: where sessions are kept: nothing or `"memory"`, or a `SessionStore`.
+        state: where sessions are kept: nothing or `"memory"`; a SQLite file, where they outlive the process:
+            `"sqlite:///friday.db"` in the working folder, `"sqlite:////var/lib/friday.db"` anywhere, with options as a
+            query (`?turns_kept=500&states_kept=100`); or a `SessionStore`.
         responses: where what the Responses API stores is kept; nothing: in memory (`InMemoryResponseStore()`).
         conversations: where what it says of conversations is kept; nothing: in memory (`InMemoryConversations()`).
         sandboxes: what `session.browser` comes from: `"auto"`, `"docker"`, `"local"`, the URL of a box elsewhere,
@@ -332,14 +334,7 @@ class AgentApp:
 
     def _store(self) -> SessionStore:
         state = self._state
-        if state is None or state == "memory":
-            return InMemoryStore()
-        if isinstance(state, str):
-            raise ConfigurationError(
-                f'state={state!r}: this version keeps sessions in memory only (state="memory"), '
-                "or in a SessionStore of your own; stores by URL come with durable sessions"
-            )
-        return state
+        return store_at(state or "memory") if state is None or isinstance(state, str) else state
 
 
 def _sandboxes(given: str | SandboxSettings | SandboxService | None) -> SandboxService | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from greenroom.actors.errors import ConfigurationError
 from greenroom.load import load_application, loading
 from greenroom.logs import configure_logging
+from greenroom.open_files import raise_open_files
 
 if TYPE_CHECKING:
     from greenroom.app import AgentApp
@@ -64,6 +65,7 @@ def run_application(
         )
     if not logging.root.handlers:
         configure_logging()
+    raise_open_files()
     settle()  # most of it now, while there is no loop to be kept waiting
     asyncio.run(serve(app, host, port, stopped=stopped, owns_process=True, **server))
 

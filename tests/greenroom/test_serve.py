@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -346,3 +347,13 @@ def test_model_clients_do_not_tell_of_every_call(
     logger.info("HTTP Request: POST")
     logger.warning("retrying")
     assert ["POST" in stream.getvalue(), "retrying" in stream.getvalue()] == shown
+
+
+def test_a_server_may_have_as_many_open_files_as_the_system_lets_it() -> None:
+    code = (
+        "import resource as r; _, most = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (256, most));"
+        "from greenroom.open_files import ENOUGH, raise_open_files; raise_open_files();"
+        "soft, hard = r.getrlimit(r.RLIMIT_NOFILE); assert hard == most;"
+        "assert soft == (ENOUGH if most == r.RLIM_INFINITY else min(most, ENOUGH)), soft"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
