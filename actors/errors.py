@@ -144,6 +144,14 @@ class ConfigurationError(GreenroomError):
     code = "configuration_error"
 
 
+class StoreUnavailable(GreenroomError):
+    """Where sessions are kept cannot be read or written: locked, full, read-only, damaged. Nothing is kept in part."""
+
+    code = "store_unavailable"
+    status = 503
+    retry_after = 5.0
+
+
 class TurnOver(GreenroomError):
     """Code of a turn that has ended tried to change its session; the change was refused."""
 

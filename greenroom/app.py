@@ -334,7 +334,9 @@ class AgentApp:
 
     def _store(self) -> SessionStore:
         state = self._state
-        return store_at(state or "memory") if state is None or isinstance(state, str) else state
+        if state is None:
+            state = "memory"
+        return store_at(state) if isinstance(state, str) else state
 
 
 def _sandboxes(given: str | SandboxSettings | SandboxService | None) -> SandboxService | None:

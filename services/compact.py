@@ -1,7 +1,8 @@
 """Messages and turns as the few bytes they are kept in.
 
-Fields go by position instead of by name, which saves a third of a short message. The format is private to a process:
-what is written to disk keeps its names.
+Fields go by position instead of by name, which saves a third of a short message. Files of sessions hold such bytes, of
+messages, items and turns: a field may be added at the end, with a default, but none moved or taken away
+(`sqlite_schema`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from msgspec.structs import astuple
 
 from greenroom.actors.events import Item, TurnStatus
 from greenroom.actors.messages import Message
+from greenroom.services.plain_json import refusal
 from greenroom.services.store import TurnRecord
 
 
@@ -50,18 +52,20 @@ def decode_message(raw: bytes) -> Message:
 def encode_turn(record: TurnRecord) -> bytes:
     """A turn's record as bytes, which were read once: what cannot be read again would lock its session for good.
 
-    Raises `TypeError`, `ValueError`, `OverflowError` or `RecursionError` for a record that is none, or whose metadata
-    cannot be written.
+    Raises `HandlerError` for a record that is none, or whose metadata cannot be written; its `field` names the flaw.
     """
-    fields = (
-        record.turn_id,
-        record.status,
-        record.at,
-        list(map(astuple, record.input)),
-        list(map(astuple, record.output)),
-    )
-    raw = _turn_encoder.encode(fields)
-    _turn_decoder.decode(raw)
+    try:
+        fields = (
+            record.turn_id,
+            record.status,
+            record.at,
+            list(map(astuple, record.input)),
+            list(map(astuple, record.output)),
+        )
+        raw = _turn_encoder.encode(fields)
+        _turn_decoder.decode(raw)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise refusal(record, "turn", error) from error
     return raw
 
 

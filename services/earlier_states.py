@@ -1,7 +1,7 @@
 """A session's earlier states in few bytes: each is kept as what differs from the state after it.
 
 The states of an agent mostly grow at one place, so that what a state shares with the next one is all of it but some
-words. They are read from the newest backwards. The format is private to a process.
+words. They are read from the newest backwards. Files of sessions hold such bytes (`sqlite_schema`).
 """
 
 from __future__ import annotations

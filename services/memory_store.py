@@ -8,7 +8,6 @@ from collections.abc import Callable
 from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_turn, encode_turn
 from greenroom.services.earlier_states import lengthened, shortened
-from greenroom.services.plain_json import refusal
 from greenroom.services.service import not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
 from greenroom.services.store import SessionRecord, TurnCommit
@@ -78,10 +77,7 @@ class InMemoryStore:
     async def commit(self, key: SessionKey, turn: TurnCommit) -> None:
         """Keep a turn. Raises `HandlerError` for a record that cannot be encoded, or not be read again."""
         sessions = self._use()
-        try:
-            raw = encode_turn(turn.record)
-        except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise refusal(turn.record, "turn", error) from error
+        raw = encode_turn(turn.record)
         session = sessions.find(key)
         if session is None:
             session = _Session(revision=1, state=turn.state, turns=(raw,))

@@ -251,8 +251,8 @@ def test_a_decorator_without_its_parentheses_is_explained() -> None:
         AgentApp().query(hello)  # type: ignore[arg-type]
 
 
-async def start_with_a_store_by_url() -> None:
-    app = AgentApp(state="sqlite:///friday.db")
+async def start_with_a_store_that_is_not_there() -> None:
+    app = AgentApp(state="redis://localhost")
     app.query()(hello)
     await app.start()
 
@@ -272,7 +272,7 @@ async def ask_for_an_unknown_overlap() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        start_with_a_store_by_url,
+        start_with_a_store_that_is_not_there,
         make_an_endpoint_without_its_slash,
         ask_for_an_unknown_framework,
         ask_for_an_unknown_overlap,
