@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -47,6 +48,7 @@ class GroupWriter:
         self._first = first
         self._waiting: deque[_Waiting] = deque()
         self._writing: asyncio.Future[list[_Done]] | None = None
+        self._context = Context()  # else one write after the other would run in, and hold, the first turn's
 
     async def do(self, job: Job[T]) -> T:
         """Do it in a transaction, and wait until that is on the disk. Raises what the job or SQLite raises.
@@ -68,7 +70,7 @@ class GroupWriter:
         group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
         jobs = [waiting.job for waiting in group]
         self._writing = self._thread.run(lambda connection: _write(connection, self._first, jobs))
-        self._writing.add_done_callback(partial(self._settle, group))
+        self._writing.add_done_callback(partial(self._settle, group), context=self._context)
 
     def _settle(self, group: list[_Waiting], writing: asyncio.Future[list[_Done]]) -> None:
         self._writing = None

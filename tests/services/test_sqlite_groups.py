@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,31 @@ async def test_a_caller_who_is_cancelled_leaves_the_others_theirs(tmp_path: Path
         assert [type(result) for result in results] == [asyncio.CancelledError, int] * 2
         await it.writer.done()
         assert await asyncio.to_thread(it.numbers) == [0, 1, 2, 3]
+
+
+async def test_what_a_turn_has_in_its_context_is_not_held_by_later_writes(tmp_path: Path) -> None:
+    class Large:
+        pass
+
+    held: ContextVar[Large] = ContextVar("held")
+
+    async def turn() -> weakref.ref[Large]:
+        large = Large()
+        held.set(large)
+        await it.writer.do(adding(0))
+        return weakref.ref(large)
+
+    async with writing(tmp_path) as it:
+        first = asyncio.create_task(turn())
+        await asyncio.sleep(0)
+        later = [asyncio.ensure_future(it.writer.do(adding(number))) for number in range(1, 3 * GROUP)]
+        reference = await first
+        del first
+        await later[0]
+        gc.collect()
+        assert reference() is None
+        assert not later[-1].done()
+        await asyncio.gather(*later)
 
 
 async def test_a_connection_that_cannot_be_made_leaves_no_thread_behind(tmp_path: Path) -> None:
