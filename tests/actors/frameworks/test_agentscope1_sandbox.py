@@ -1,9 +1,10 @@
 """The tools of sandboxes in AgentScope 1.x: registered as they are, in turns and outside of them."""
 
 import asyncio
+import glob
+import os
 import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -187,11 +188,10 @@ async def test_a_formatter_that_passes_pictures_on_leaves_no_file_behind() -> No
             await asyncio.sleep(0.01)
 
 
-async def pictures() -> set[Path]:
-    """Files that were written for pictures."""
-    return await anyio.to_thread.run_sync(
-        lambda: set(Path(tempfile.gettempdir()).glob("greenroom-pictures-*/*.png"))
-    )
+async def pictures() -> set[str]:
+    """Files that were written for pictures. A thread may be removing them: `glob`, other than `Path.glob`, bears it."""
+    everywhere = os.path.join(tempfile.gettempdir(), "greenroom-pictures-*", "*.png")  # noqa: PTH118
+    return set(await anyio.to_thread.run_sync(glob.glob, everywhere))
 
 
 async def test_a_turn_cancelled_in_a_tool_cancels_the_tool() -> None:
