@@ -17,12 +17,13 @@ from benchmarks.rows import Row, at_most, table
 from benchmarks.sandboxes import sandbox_rows
 from benchmarks.servers import CLIENT_CORE, ROOT
 from benchmarks.starting import import_rows, installed_rows, start_row
+from benchmarks.stores import store_rows
 from benchmarks.streams import FULL, QUICK, responses_rows, serving_rows
 from greenroom.open_files import raise_open_files
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-PARTS = ("serving", "responses", "sessions", "imports", "start", "sandbox", "installed")
-QUICK_PARTS = PARTS[:5]
+PARTS = ("serving", "responses", "sessions", "stores", "imports", "start", "sandbox", "installed")
+QUICK_PARTS = PARTS[:6]
 
 
 def main() -> None:
@@ -60,6 +61,8 @@ def _measure(part: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
     say(part)
     if part == "sessions":
         return [_idle_session(15_000 if quick else 100_000)]
+    if part == "stores":
+        return store_rows(1 if quick else 5, say)
     if part == "imports":
         return import_rows(2 if quick else 11)
     if part == "start":
