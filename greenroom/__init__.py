@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Overloaded,
         SandboxError,
         SessionBusy,
+        StoreUnavailable,
         TurnNotFound,
         Unauthenticated,
     )
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from greenroom.services.memory_store import InMemoryStore
     from greenroom.services.sandbox_service import SandboxService
     from greenroom.services.session_history import InMemorySessionHistoryService
+    from greenroom.services.sqlite_store import SqliteStore
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
     from greenroom.transports.view_tickets import BrowserView
@@ -91,6 +93,7 @@ _HOME = {
         "Overloaded",
         "SandboxError",
         "SessionBusy",
+        "StoreUnavailable",
         "TurnNotFound",
         "Unauthenticated",
     ),
@@ -142,6 +145,7 @@ _HOME = {
     "greenroom.services.memory_store": ("InMemoryStore",),
     "greenroom.services.sandbox_service": ("SandboxService",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
+    "greenroom.services.sqlite_store": ("SqliteStore",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
     "greenroom.transports.transport": ("Host", "Transport"),
     "greenroom.transports.view_tickets": ("BrowserView",),
@@ -197,6 +201,8 @@ __all__ = [
     "SessionBusy",
     "SessionKey",
     "Sources",
+    "SqliteStore",
+    "StoreUnavailable",
     "Text",
     "TextDelta",
     "ToolCall",
