@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from greenroom.transports.cors import Cors
 from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import Rest, guarded
+from greenroom.transports.lean_connection import connections
 from greenroom.transports.process_routes import ProcessRoutes
 from greenroom.transports.transport import Endpoint, Host
 
@@ -67,6 +69,7 @@ class AiohttpServer:
             **structs.asdict(CompatibleMode(**compatible)),
         }
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     def __repr__(self) -> str:
         return f"<AiohttpServer {self.host}:{self.port}{'' if self._runner else ', stopped'}>"
@@ -81,14 +84,14 @@ class AiohttpServer:
             shutdown_timeout=0,
         )
         await self._runner.setup()
-        server, app = self._runner.server, self._runner.app
-        if (
-            server is not None and not self._options["cors_origins"]
-        ):  # which wants a say in responses' headers
-            server.request_handler = FastLane(app, TURN_PATHS, server.request_handler)
-        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True, backlog=1024)
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connections(self._runner),
+                self.host,
+                self.port,
+                reuse_address=True,
+                backlog=1024,
+            )
         except OSError as error:
             await self._runner.cleanup()
             self._runner = None
@@ -96,19 +99,36 @@ class AiohttpServer:
                 f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
                 "is another server running there? Choose another port with --port"
             ) from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self, deadline: float) -> None:
         """Stop listening, give open streams `deadline` seconds to deliver what is left, and close."""
         runner, self._runner = self._runner, None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
         if runner is not None:
-            for site in tuple(runner.sites):
-                await site.stop()
             if runner.server is not None:
                 runner.server.pre_shutdown()
                 # It waits so long for a handler to end, and again for the connection to be done with it.
                 await runner.server.shutdown(deadline / 2)
             await runner.cleanup()
+
+    def _connections(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+        """What makes connections."""
+        server = runner.server
+        assert server is not None
+        if self._options["cors_origins"]:  # which wants a say in responses' headers
+            return server
+        lane = FastLane(runner.app, TURN_PATHS, server.request_handler)
+        server.request_handler = lane
+        return connections(
+            server,
+            lane,
+            body_bytes=self._options["body_bytes"],
+            keepalive_timeout=self._idle_seconds,
+            access_log=None,
+        )
 
 
 def make_application(

@@ -21,6 +21,7 @@ from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_errors import Problem, problem_response
 from greenroom.transports.retries import Retries
 from greenroom.transports.transport import Host
+from greenroom.transports.turn_request import TurnRequest
 
 
 class ChatRoutes:
@@ -48,7 +49,7 @@ class ChatRoutes:
         """The routes, from the base path on."""
         return [web.post("/chat/completions", self.complete)]
 
-    async def complete(self, request: web.Request) -> web.StreamResponse:
+    async def complete(self, request: TurnRequest) -> web.StreamResponse:
         """A turn: with `"stream": true` chunks, else one completion."""
         host = self._host
         principal = await host.authenticate(request.headers)
@@ -70,7 +71,7 @@ class ChatRoutes:
             return web.Response(body=completion_object(log.turn, ending), content_type="application/json")
         return _failure(ending)
 
-    def _stream(self, request: web.Request, log: TurnLog) -> Awaitable[web.StreamResponse]:
+    def _stream(self, request: TurnRequest, log: TurnLog) -> Awaitable[web.StreamResponse]:
         # No coroutine of its own: every open stream would hold one more.
         return Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds).run()
 

@@ -16,6 +16,7 @@ from aiohttp.http import SERVER_SOFTWARE
 from multidict import CIMultiDict
 
 from greenroom.transports.fast_lane import DIRECT
+from greenroom.transports.turn_request import TurnRequest
 
 # Made once: copying such a dictionary is much cheaper than making it.
 HEADERS = CIMultiDict(
@@ -46,7 +47,7 @@ class EventStreamResponse(web.StreamResponse):
         False  # as aiohttp's own Response says that they leave with the first of the body
     )
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: TurnRequest) -> None:
         self._request = request
         self._begun = False
         self.framed = request.version >= HttpVersion11
@@ -66,6 +67,7 @@ class EventStreamResponse(web.StreamResponse):
         """Send the headers and the first frames. `last`: there are no more. Raises `ConnectionError`."""
         request = self._request
         if not self.framed or _is_signalled(request):
+            assert isinstance(request, web.Request)  # every other is framed, and came the direct way
             await self.prepare(request)
             await self.write(self.body(frames, last))
             return
@@ -112,7 +114,7 @@ class SentStream(web.StreamResponse):
         """It has its end."""
 
 
-def send_whole(request: web.Request, frames: list[bytes]) -> web.StreamResponse | None:
+def send_whole(request: TurnRequest, frames: list[bytes]) -> web.StreamResponse | None:
     """Send a stream that has ended; none, when this request needs a response of its own. Raises `ConnectionError`."""
     if DIRECT not in request or request.version < HttpVersion11:
         return None
@@ -121,7 +123,7 @@ def send_whole(request: web.Request, frames: list[bytes]) -> web.StreamResponse 
     return _SENT[kept]
 
 
-def _send(request: web.Request, kept: bool, frames: list[bytes], last: bool) -> None:
+def _send(request: TurnRequest, kept: bool, frames: list[bytes], last: bool) -> None:
     """The headers and the beginning of the body."""
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -146,9 +148,13 @@ def _chunks(before: bytes, frames: list[bytes], last: bool) -> bytes:
     return b"".join(pieces)
 
 
-def _is_signalled(request: web.Request) -> bool:
+def _is_signalled(request: TurnRequest) -> bool:
     """Whether an application the request came through wants to hear of its response."""
-    return DIRECT not in request and any(app.on_response_prepare for app in request.match_info.apps)
+    return (
+        DIRECT not in request
+        and isinstance(request, web.Request)
+        and any(app.on_response_prepare for app in request.match_info.apps)
+    )
 
 
 class _Head:

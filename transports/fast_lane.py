@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
+
+from greenroom.transports.turn_request import TurnHandler
 
 DIRECT: Final = web.RequestKey("greenroom_direct", bool)
 """Set on requests that came this way: no application's signals wait for their responses."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FastLane:
@@ -22,7 +23,7 @@ class FastLane:
 
     def __init__(self, app: web.Application, paths: frozenset[str], usual: Callable[[Any], Any]) -> None:
         self._usual = usual
-        self._handlers: dict[str, Handler] = {
+        self._handlers: dict[str, Any] = {
             route.resource.canonical: route.handler
             for route in app.router.routes()
             if route.resource is not None
@@ -30,10 +31,16 @@ class FastLane:
             and route.resource.canonical in paths
         }
 
+    def handler(self, method: str, raw_path: str, headers: CIMultiDictProxy[str]) -> TurnHandler | None:
+        """What answers such a request; nothing, when it is to go the usual way."""
+        if method != hdrs.METH_POST or hdrs.EXPECT in headers:
+            return None
+        return self._handlers.get(raw_path)
+
     def __call__(self, request: Any) -> Awaitable[web.StreamResponse]:
         """The response, from whichever way."""
-        handler = self._handlers.get(request.raw_path)
-        if handler is None or request.method != hdrs.METH_POST or hdrs.EXPECT in request.headers:
+        handler = self.handler(request.method, request.raw_path, request.headers)
+        if handler is None:
             usual: Awaitable[web.StreamResponse] = self._usual(request)
             return usual
         request[DIRECT] = True

@@ -20,6 +20,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.transports.event_stream import EventStreamResponse, send_whole
 from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames
 from greenroom.transports.sse import KEEPALIVE
+from greenroom.transports.turn_request import TurnRequest
 
 SLICE = 64 * 1024
 """Bytes a write is made of at the most, unless one frame is larger: what a transport buffers before it says stop."""
@@ -61,7 +62,7 @@ class Follower:
 
     def __init__(
         self,
-        request: web.Request,
+        request: TurnRequest,
         log: TurnLog,
         encoder_of: EncoderOf,
         position: int = 0,

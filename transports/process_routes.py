@@ -14,6 +14,7 @@ from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.process_object import response_object
 from greenroom.transports.request_body import BodyReader, check_media_type
 from greenroom.transports.transport import Host
+from greenroom.transports.turn_request import TurnRequest
 
 
 class ProcessRoutes:
@@ -33,7 +34,7 @@ class ProcessRoutes:
             web.post("/process/{id}/cancel", self.cancel),
         ]
 
-    async def process(self, request: web.Request) -> web.StreamResponse:
+    async def process(self, request: TurnRequest) -> web.StreamResponse:
         """A turn: its events as a stream, or with `"stream": false` its response."""
         host = self._host
         check_media_type(request)
@@ -76,7 +77,7 @@ class ProcessRoutes:
         return self._host.find(request.match_info["id"], principal)
 
     def _stream(
-        self, request: web.Request, log: TurnLog, position: int, *, with_ids: bool
+        self, request: TurnRequest, log: TurnLog, position: int, *, with_ids: bool
     ) -> Awaitable[web.StreamResponse]:
         # No coroutine of its own: every open stream would hold one more.
         follower = Follower(

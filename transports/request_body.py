@@ -6,16 +6,16 @@ The routes may be part of somebody else's application, whose `client_max_size` i
 from __future__ import annotations
 
 import anyio
-from aiohttp import web
 from msgspec import Struct
 
 from greenroom.actors.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+from greenroom.transports.turn_request import TurnRequest
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 """What a page of any site may post without asking (a CORS "simple request"): refused, or it could use a local agent."""
 
 
-def check_media_type(request: web.Request) -> None:
+def check_media_type(request: TurnRequest) -> None:
     """Raises `UnsupportedMediaType` for a body that is declared as what a form sends."""
     if (
         request.headers.get("Content-Type") == "application/json"
@@ -36,7 +36,7 @@ class BodyReader(Struct, frozen=True):
     seconds: float
     setting: str
 
-    def at_hand(self, request: web.Request) -> bytes:
+    def at_hand(self, request: TurnRequest) -> bytes:
         """The body, if it came with the headers, as most do, and is not empty; it costs no coroutine. Else nothing.
 
         Raises `UnsupportedMediaType` and `BodyTooLarge`.
@@ -47,7 +47,7 @@ class BodyReader(Struct, frozen=True):
         self._check(len(whole), request.client_max_size if self.size is None else self.size)
         return whole
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: TurnRequest) -> bytes:
         """The body. Raises `UnsupportedMediaType`, `BodyTooLarge`, or `InvalidRequest` when it does not arrive."""
         if whole := self.at_hand(request):
             return whole
@@ -65,7 +65,7 @@ class BodyReader(Struct, frozen=True):
                 f"the body did not arrive within {self.seconds:g} s; the connection is too slow or was stalled"
             ) from None
 
-    async def _pieces(self, request: web.Request, most: int) -> bytes:
+    async def _pieces(self, request: TurnRequest, most: int) -> bytes:
         whole = bytearray()
         while piece := await request.content.readany():
             whole += piece

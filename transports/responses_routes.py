@@ -20,6 +20,7 @@ from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.responses_whole import response_object, with_tutorial_key
 from greenroom.transports.retries import Retries
 from greenroom.transports.transport import Host
+from greenroom.transports.turn_request import TurnRequest
 
 _NUMBERS = 10**18 - 1
 
@@ -56,7 +57,7 @@ class ResponsesRoutes:
             web.get("/responses/{id}/input_items", self.input_items, allow_head=False),
         ]
 
-    async def create(self, request: web.Request) -> web.StreamResponse:
+    async def create(self, request: TurnRequest) -> web.StreamResponse:
         """A turn: its events as a stream, its response when it has ended, or, in the background, as it stands now."""
         principal = await self._host.authenticate(request.headers)
         body = self._body.at_hand(request) or await self._body.read(request)
@@ -120,7 +121,7 @@ class ResponsesRoutes:
         principal = await self._host.authenticate(request.headers)
         return await self._turns.find(request.match_info["id"], principal)
 
-    def _stream(self, request: web.Request, log: TurnLog, position: int) -> Awaitable[web.StreamResponse]:
+    def _stream(self, request: TurnRequest, log: TurnLog, position: int) -> Awaitable[web.StreamResponse]:
         # No coroutine of its own: every open stream would hold one more.
         follower = Follower(
             request, log, ResponsesEncoder, position, with_ids=False, keepalive=self._keepalive_seconds

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from aiohttp import web
-
 from greenroom.actors.errors import TurnNotFound
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
 from greenroom.transports.transport import Host
+from greenroom.transports.turn_request import TurnRequest
 
 UNANSWERED = 10_000
 """Requests without an answered client that are remembered; of more the oldest is forgotten, and would be run again."""
@@ -63,7 +62,7 @@ class Retries:
     def __repr__(self) -> str:
         return f"<Retries {sum(map(len, self._asking.values()))}>"
 
-    def turn_of(self, request: web.Request, principal: str | None, body: bytes) -> TurnLog | None:
+    def turn_of(self, request: TurnRequest, principal: str | None, body: bytes) -> TurnLog | None:
         """The turn that this request began when it was sent before; none if it is to begin one."""
         if not _may_be_again(request):
             return None
@@ -79,7 +78,7 @@ class Retries:
 
     @contextmanager
     def answering(
-        self, request: web.Request, principal: str | None, body: bytes, log: TurnLog
+        self, request: TurnRequest, principal: str | None, body: bytes, log: TurnLog
     ) -> Iterator[None]:
         """While a client waits for a turn. It is remembered after that when the client has gone without its answer."""
         if log.turn.disconnect.policy == "cancel":
@@ -113,11 +112,11 @@ class Retries:
                 del self._asking[asked]
 
 
-def _asked(request: web.Request, principal: str | None, body: bytes) -> _Asked:
+def _asked(request: TurnRequest, principal: str | None, body: bytes) -> _Asked:
     authorization = request.headers.get("Authorization")
     return _Asked(principal, request.remote, authorization, request.path, len(body), hash(body))
 
 
-def _may_be_again(request: web.Request) -> bool:
+def _may_be_again(request: TurnRequest) -> bool:
     count = request.headers.get(_COUNT)
     return _UNCOUNTED in request.headers.get("User-Agent", "") if count is None else count != "0"
