@@ -15,8 +15,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http import SERVER_SOFTWARE
 from multidict import CIMultiDict
 
-from greenroom.transports.fast_lane import DIRECT
-from greenroom.transports.turn_request import TurnRequest
+from greenroom.transports.turn_request import DIRECT, TurnRequest
 
 # Made once: copying such a dictionary is much cheaper than making it.
 HEADERS = CIMultiDict(

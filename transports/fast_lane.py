@@ -7,15 +7,12 @@ signal handlers: some 5 us, a twentieth of a short turn. The paths that turns ar
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy
 
-from greenroom.transports.turn_request import TurnHandler
-
-DIRECT: Final = web.RequestKey("greenroom_direct", bool)
-"""Set on requests that came this way: no application's signals wait for their responses."""
+from greenroom.transports.turn_request import DIRECT, TurnHandler
 
 
 class FastLane:

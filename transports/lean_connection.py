@@ -15,15 +15,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from aiohttp import HttpVersion11, StreamReader, hdrs, web
-from aiohttp.http import HttpRequestParser, RawRequestMessage, StreamWriter
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDictProxy
 
-from greenroom.transports.fast_lane import DIRECT, FastLane
-from greenroom.transports.turn_request import TurnHandler
+from greenroom.transports.fast_lane import FastLane
+from greenroom.transports.turn_request import LeanRequest
 
 RELIED_ON: Final = (
     "_messages",  # requests that are parsed, each with its body
@@ -63,101 +62,15 @@ def connections(
     return lambda: LeanConnection(server, lane, body_bytes, loop=loop, **options)
 
 
-class LeanRequest:
-    """A request for a turn: what the parser said of it. What handlers rarely ask for is asked of aiohttp's request."""
-
-    __slots__ = (
-        "_message",
-        "_server",
-        "content",
-        "handler",
-        "headers",
-        "keep_alive",
-        "output_size",
-        "protocol",
-    )
-
-    method = hdrs.METH_POST
-    version = HttpVersion11
-
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        content: StreamReader,
-        protocol: LeanConnection,
-        handler: TurnHandler,
-        server: web.Server,
-    ) -> None:
-        self._message = message
-        self._server = server
-        self.headers: CIMultiDictProxy[str] = message.headers
-        self.keep_alive = not message.should_close
-        self.content = content
-        self.protocol = protocol
-        self.handler = handler
-        self.output_size = 0
-
-    def __contains__(self, key: object) -> bool:
-        return key is DIRECT
-
-    @property
-    def path(self) -> str:
-        return self._message.path
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        return self.protocol.transport
-
-    @property
-    def writer(self) -> LeanRequest:
-        """Itself: there is nothing to a writer but these two."""
-        return self
-
-    async def drain(self) -> None:
-        await StreamWriter(self.protocol, asyncio.get_running_loop()).drain()
-
-    @property
-    def remote(self) -> str | None:
-        peer = self.protocol.peername
-        return str(peer[0]) if isinstance(peer, tuple) else peer
-
-    @property
-    def content_type(self) -> str:
-        return self.usual().content_type
-
-    @property
-    def content_length(self) -> int | None:
-        return self.usual().content_length
-
-    @property
-    def client_max_size(self) -> int:
-        return self.protocol.body_bytes
-
-    async def read(self) -> bytes:
-        return await self.usual().read()
-
-    def usual(self) -> web.Request:
-        """The same request as aiohttp has it."""
-        writer = StreamWriter(self.protocol, asyncio.get_running_loop())
-        writer.output_size = self.output_size
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        request = self._server.request_factory(self._message, self.content, self.protocol, writer, task)
-        return cast("web.Request", request)
-
-    def _cancel(self, error: BaseException) -> None:
-        """The connection is lost: so is the rest of the body. aiohttp calls it."""
-        self.content.set_exception(error)
-
-
 class LeanConnection(RequestHandler):
     """One connection. Its task is `start`, which aiohttp makes."""
 
-    __slots__ = ("_lane", "_server", "body_bytes")
+    __slots__ = ("_lane", "body_bytes", "server")
 
     def __init__(self, server: web.Server, lane: FastLane, body_bytes: int, **options: Any) -> None:
         super().__init__(server, **options)
         self.body_bytes = body_bytes
-        self._server = server
+        self.server = server
         self._lane = lane
 
     async def start(self) -> None:
@@ -206,8 +119,8 @@ class LeanConnection(RequestHandler):
         self._messages.clear()
         if _COUNTED:
             self._parser.message_consumed()  # type: ignore[union-attr]
-        self._server.requests_count += 1
-        request = LeanRequest(message, content, self, handler, self._server)
+        self.server.requests_count += 1
+        request = LeanRequest(message, content, self, handler)
         self._current_request = request  # type: ignore[assignment]
         self._request_in_progress = True
         return request

@@ -1,75 +1,101 @@
-"""What the handlers of turns use of an HTTP request, whoever made it: aiohttp, or a connection of our own server.
-
-A handler that takes a `TurnRequest` takes any `web.Request` too.
-"""
+"""Requests for turns: aiohttp's, or lean ones."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias, Union, cast
 
-from aiohttp import HttpVersion, StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
+from aiohttp.http import RawRequestMessage, StreamWriter
 from multidict import CIMultiDictProxy
 
+if TYPE_CHECKING:
+    from greenroom.transports.lean_connection import LeanConnection
 
-class Connection(Protocol):
-    """What a stream needs to know of the connection it is written to."""
+TurnRequest: TypeAlias = Union[web.Request, "LeanRequest"]
+"""Not a Protocol: aiohttp's cached properties are none that type checkers would take for one's."""
+TurnHandler: TypeAlias = Callable[[TurnRequest], Awaitable[web.StreamResponse]]
+
+DIRECT: Final = web.RequestKey("greenroom_direct", bool)
+"""Set on requests that came the fast way: no application's signals wait for their responses."""
+
+
+class LeanRequest:
+    """A request that a connection of our own server answers: what the parser said of it.
+
+    It has what handlers of turns use of aiohttp's. What they rarely ask for is asked of that, made for the purpose.
+    """
+
+    __slots__ = ("_message", "content", "handler", "headers", "keep_alive", "output_size", "protocol")
+
+    method = hdrs.METH_POST
+    version = HttpVersion11
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        content: StreamReader,
+        protocol: LeanConnection,
+        handler: TurnHandler,
+    ) -> None:
+        self._message = message
+        self.content = content
+        self.protocol = protocol
+        self.handler = handler
+        self.headers: CIMultiDictProxy[str] = message.headers
+        self.keep_alive = not message.should_close
+        self.output_size = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key is DIRECT
+
+    @property
+    def path(self) -> str:
+        return self._message.path
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """None when the connection is lost."""
+        return self.protocol.transport
 
     @property
-    def writing_paused(self) -> bool:
-        """Whether the client reads slower than it is written to."""
-
-
-class Writer(Protocol):
-    """Where the answer goes."""
-
-    output_size: int
-    """Bytes of the answer so far: after the first there can be no other answer."""
+    def writer(self) -> LeanRequest:
+        """Itself: there is nothing to a writer but these two."""
+        return self
 
     async def drain(self) -> None:
-        """Wait until the connection takes more. Raises `ConnectionError`."""
-
-
-class TurnRequest(Protocol):
-    """A request for a turn. Sizes are in bytes."""
+        await StreamWriter(self.protocol, asyncio.get_running_loop()).drain()
 
     @property
-    def method(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def remote(self) -> str | None: ...
-    @property
-    def version(self) -> HttpVersion: ...
-    @property
-    def headers(self) -> CIMultiDictProxy[str]: ...
-    @property
-    def keep_alive(self) -> bool: ...
-    @property
-    def content(self) -> StreamReader: ...
-    @property
-    def content_type(self) -> str: ...
-    @property
-    def content_length(self) -> int | None: ...
-    @property
-    def client_max_size(self) -> int: ...
-    @property
-    def transport(self) -> asyncio.Transport | None: ...
-    @property
-    def protocol(self) -> Connection: ...
-    @property
-    def writer(self) -> Writer: ...
+    def remote(self) -> str | None:
+        peer = self.protocol.peername
+        return str(peer[0]) if isinstance(peer, tuple) else peer
 
-    def __contains__(self, key: object, /) -> bool:
-        """Whether it is marked so: see `DIRECT`."""
+    @property
+    def content_type(self) -> str:
+        return self.usual().content_type
+
+    @property
+    def content_length(self) -> int | None:
+        return self.usual().content_length
+
+    @property
+    def client_max_size(self) -> int:
+        return self.protocol.body_bytes
 
     async def read(self) -> bytes:
-        """The whole body."""
+        return await self.usual().read()
 
+    def usual(self) -> web.Request:
+        """The same request as aiohttp has it."""
+        writer = StreamWriter(self.protocol, asyncio.get_running_loop())
+        writer.output_size = self.output_size
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        request = self.protocol.server.request_factory(
+            self._message, self.content, self.protocol, writer, task
+        )
+        return cast("web.Request", request)
 
-TurnHandler = Callable[[TurnRequest], Awaitable[web.StreamResponse]]
+    def _cancel(self, error: BaseException) -> None:
+        """The connection is lost: so is the rest of the body. aiohttp calls it."""
+        self.content.set_exception(error)
