@@ -24,6 +24,9 @@ from aiohttp.web_protocol import RequestHandler
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.turn_request import LeanRequest
 
+_COUNTED: Final = hasattr(HttpRequestParser, "message_consumed")
+"""Whether the parser counts those of its requests that wait (from aiohttp 3.14 on)."""
+
 RELIED_ON: Final = (
     "_messages",  # requests that are parsed, each with its body
     "_waiter",  # what an idle connection waits for
@@ -37,15 +40,12 @@ RELIED_ON: Final = (
     "_keepalive_handle",
     "_next_keepalive_close_time",
     "_process_keepalive",
-    "_parser",
+    *(("_parser",) if _COUNTED else ()),  # it is told of each request that is taken
     "finish_response",
     "handle_error",
 )
 LINGER_SECONDS = 10.0
 """How long the rest of a body nobody wants is taken, so that its sender comes to read the answer; as aiohttp has it."""
-
-_COUNTED: Final = hasattr(HttpRequestParser, "message_consumed")
-"""Whether the parser counts those of its requests that wait (from aiohttp 3.14 on)."""
 
 logger = logging.getLogger("greenroom.http")
 

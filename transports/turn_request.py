@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, cast
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http import RawRequestMessage, StreamWriter
@@ -17,8 +17,11 @@ TurnRequest: TypeAlias = Union[web.Request, "LeanRequest"]
 """Not a Protocol: aiohttp's cached properties are none that type checkers would take for one's."""
 TurnHandler: TypeAlias = Callable[[TurnRequest], Awaitable[web.StreamResponse]]
 
-DIRECT: Final = web.RequestKey("greenroom_direct", bool)
-"""Set on requests that came the fast way: no application's signals wait for their responses."""
+DIRECT: Final[Any] = (
+    web.RequestKey("greenroom_direct", bool) if hasattr(web, "RequestKey") else "greenroom_direct"
+)
+"""Set on requests that came the fast way: no application's signals wait for their responses. aiohttp before 3.14 has
+words as keys."""
 
 
 class LeanRequest:
