@@ -85,7 +85,8 @@ class Follower:
         await _others_step()
         if self._is_whole():
             frames = self._encoder_of.whole(self._log.turn, self._log.events())
-            return send_whole(self._request, frames) or await self._begin_whole(frames)
+            sent = send_whole(self._request, frames)  # aiohttp before 3.14 has empty mappings for responses
+            return await self._begin_whole(frames) if sent is None else sent
         response = self._response = EventStreamResponse(self._request)
         self._frames: FrameReader = SharedFrames.of(self._log, self._encoder_of).reader(
             self._position, self._with_ids
