@@ -46,16 +46,23 @@ class Process:
 Processes = Mapping[int, Process]
 
 
-def running() -> Processes:
-    """All processes that can be seen, but the dead. Reads files: call it in a thread."""
-    return {process.pid: process for process in _all() if process.state not in DEAD}
+@dataclass(frozen=True)
+class Look:
+    """What one look at all processes found. It takes a while, and one that ends meanwhile may have started another,
+    which is in no list yet: `gone` of those listed were not there any more, `dead` have ended."""
+
+    alive: Processes
+    dead: frozenset[Process]
+    gone: int
 
 
-def _all() -> Iterable[Process]:
-    for path in Path("/proc").iterdir():
-        process = _process(int(path.name)) if path.name.isdecimal() else None
-        if process is not None:
-            yield process
+def look() -> Look:
+    """Look at all processes that can be seen. Reads files: call it in a thread."""
+    listed = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    found = [process for process in map(_process, listed) if process is not None]
+    alive = {process.pid: process for process in found if process.state not in DEAD}
+    dead = frozenset(process for process in found if process.state in DEAD)
+    return Look(alive, dead, len(listed) - len(found))
 
 
 def _process(pid: int) -> Process | None:
@@ -128,15 +135,19 @@ def end(which: Callable[[Processes], Iterable[Process]]) -> bool:
     """
     own = os.getpid()
     deadline = time.monotonic() + END_SECONDS
+    dead: frozenset[Process] = frozenset()
     while True:
-        left = [process for process in which(running()) if process.pid != own]
-        if not left:
+        seen = look()
+        left = [process for process in which(seen.alive) if process.pid != own]
+        # One that ended under the look may have been the parent of one that no look has seen.
+        if not left and not seen.gone and seen.dead <= dead:
             return True
-        if time.monotonic() > deadline:
-            return False
         # Parents first: a script whose command is killed under it would go on with its next one.
         for process in sorted(left, key=lambda process: (process.started, process.pid)):
             _kill(process)
+        if time.monotonic() > deadline:
+            return not left
+        dead = seen.dead
         time.sleep(LOOK_AGAIN_SECONDS)
 
 
@@ -154,7 +165,7 @@ def _kill(process: Process) -> None:
 def dead_orphans() -> set[Process]:
     """Dead children of this process. Those that it started itself are among them for a moment only, until who waits for
     them has noticed. Reads files: call it in a thread."""
-    return {process for process in _all() if process.state in DEAD and _adopted(process)}
+    return {process for process in look().dead if _adopted(process)}
 
 
 def bury(dead: Iterable[Process]) -> None:
