@@ -11,14 +11,14 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from greenroom.sandbox.image.breaking_off import Calls, Halt
 from greenroom.sandbox.image.output import Answer, Kept, answered, text_part, told
-from greenroom.sandbox.image.processes import MARK, belonging, end, ticks_now
+from greenroom.sandbox.image.processes import MARK, Process, Processes, belonging, end, ticks_now
 
 READ_BYTES: Final = 65536
 """A pipe holds no more: what a command wrote before it ended is in one reading."""
@@ -34,6 +34,7 @@ class Shell:
         self._environ = environ
         self._program = shutil.which("bash") or "/bin/sh"
         self._pipes: set[_Pipe] = set()
+        self._endings: set[asyncio.Future[bool]] = set()
 
     async def run(self, command: str, seconds: float) -> Answer:
         """The command's outputs and exit code: it is an error when the code is not 0. Cancelling ends the command."""
@@ -48,6 +49,8 @@ class Shell:
             pipe.close()
 
     async def _run(self, command: str, seconds: float, halt: Halt) -> Answer:
+        while self._endings:  # orphans of a new command could be taken for those of one that is being ended
+            await asyncio.wait(self._endings)
         mark, since = self._mark + secrets.token_hex(8), ticks_now()
         out, err = _Pipe(self._pipes), _Pipe(self._pipes)
         try:
@@ -73,10 +76,16 @@ class Shell:
             err.started()
         ended = await halt.before(process.wait())
         its = partial(belonging, mark=mark, since=since, leader=process.pid)
-        gone = ended or await asyncio.to_thread(end, its)
+        gone = ended or await self._end(its)
         if not ended and gone:
             await process.wait()
         return _result(process.returncode, out, err, "" if ended else _stopped(seconds, gone))
+
+    async def _end(self, its: Callable[[Processes], Iterable[Process]]) -> bool:
+        ending = asyncio.ensure_future(asyncio.to_thread(end, its))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return await ending
 
 
 _HINTS: Final = {

@@ -99,8 +99,8 @@ async def said(process: asyncio.subprocess.Process, lines: int | None = None) ->
     with anyio.fail_after(60):
         while lines is None or len(heard) < lines:
             line = (await process.stdout.readline()).decode()
-            if not line:
-                break
+            if not line.endswith("\n"):
+                break  # the end, or the beginning of a line that a killed process did not finish
             heard.append(line.strip())
     return heard
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import greenroom
@@ -26,6 +26,7 @@ def as_other_user(command: Sequence[str]) -> list[str]:
     package = Path(greenroom.__file__).resolve().parents[1]
     trees = {Path(sys.prefix), Path(sys.base_prefix), TESTS.parent, package}
     trees |= {path.resolve() for path in trees}
+    trees = {part for tree in trees for part in _parts(tree)}
     shut = {path for path in map(_shut, trees) if path is not None}
     binds = [word for tree in sorted(trees) if _shut(tree) for word in _shown(tree)]
     emptied = [word for path in sorted(shut) for word in ("--perms", "0755", "--tmpfs", str(path))]
@@ -56,6 +57,11 @@ def _shut(path: Path) -> Path | None:
         if not above.stat().st_mode & stat.S_IXOTH:
             return above
     return None
+
+
+def _parts(tree: Path) -> Iterable[Path]:
+    """The tree, or what is in it where others do not pass through its own folder, which then is made anew."""
+    return [path for path in tree.iterdir() if path.exists()] if _shut(tree) == tree else [tree]
 
 
 def _shown(tree: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from greenroom.sandbox import image
 from greenroom.sandbox.backend import BoxAddress
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.image.options import BoxOptions, options_of
@@ -317,7 +318,7 @@ def test_connections_are_accepted_before_everything_is_imported() -> None:
     bare.mkdir(parents=True)
     (directory / "greenroom" / "__init__.py").touch()
     (bare / "__init__.py").touch()
-    (bare / "image").symlink_to(Path(__file__).parents[3] / "sandbox" / "image")
+    (bare / "image").symlink_to(Path(str(image.__file__)).parent)
     environ = {"PYTHONPATH": str(directory), "GREENROOM_BOX": str(directory), "SECRET_TOKEN": "t"}
     try:
         ended = subprocess.run(
