@@ -21,6 +21,12 @@ def go_first() -> None:
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
+def go_as_others() -> None:
+    """Take back `go_first`, for this process and those it starts from now on."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def memory() -> int:
     """Bytes resident now (without /proc: at the most so far), and nothing that only waits for the collector."""
     gc.collect()
