@@ -17,6 +17,7 @@ from greenroom.sandbox.image.bell import Bell
 from greenroom.sandbox.image.calling import carry_out, explained, told
 from greenroom.sandbox.image.live import Viewer
 from greenroom.sandbox.image.pages import Pages
+from greenroom.sandbox.image.settling import settle
 from greenroom.sandbox.image.tool_schemas import BROWSER_TOOLS
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ class BrowserTools:
         pages = Pages(context, self.options.workspace, self._bell)
         await pages.open()
         await pages.watch_targets(await browser.new_browser_cdp_session())
+        # The driver's scripts are compiled by the first look: here, not when a session waits for its first page.
+        await _within(_first_look(pages))
         self._pages = pages
         self._bell.ring()
         return pages
@@ -234,6 +237,11 @@ class BrowserTools:
             await _within(browser.close())
         if playwright is not None:
             await _within(playwright.stop())
+
+
+async def _first_look(pages: Pages) -> None:
+    await settle(pages, frozenset())
+    await pages.current.page.aria_snapshot(mode="ai")
 
 
 async def _driver() -> Playwright:
