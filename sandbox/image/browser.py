@@ -241,6 +241,7 @@ class BrowserTools:
 
 async def _first_look(pages: Pages) -> None:
     await settle(pages, frozenset())
+    await pages.current.page.goto("about:blank")
     await pages.current.page.aria_snapshot(mode="ai")
 
 
