@@ -50,7 +50,8 @@ class Shell:
 
     async def _run(self, command: str, seconds: float, halt: Halt) -> Answer:
         while self._endings:  # orphans of a new command could be taken for those of one that is being ended
-            await asyncio.wait(self._endings)
+            if not await halt.before(asyncio.wait(self._endings)):
+                return told("the command was not begun: an earlier one was still being ended")
         mark, since = self._mark + secrets.token_hex(8), ticks_now()
         out, err = _Pipe(self._pipes), _Pipe(self._pipes)
         try:
