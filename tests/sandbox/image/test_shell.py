@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from greenroom.sandbox.image.processes import end
+from greenroom.sandbox.image.shell import Shell
 from kits.box_process import BoxProcess, box_process, dead_children_of, running_with
 from kits.tools_kit import HARD_TO_FIND
 
@@ -193,3 +198,25 @@ async def test_a_command_that_cannot_be_one_is_told(box: BoxProcess, command: st
 
     assert result.is_error
     assert "NUL" in result.text or "too long" in result.text
+
+
+async def test_a_command_waits_for_the_end_of_one_that_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def held(which: Any) -> bool:
+        began.set()
+        gate.wait(LOOK_SECONDS)
+        return end(which)
+
+    monkeypatch.setattr("greenroom.sandbox.image.shell.end", held)
+    shell = await asyncio.to_thread(Shell, tmp_path, os.environ, "test-")
+    stopped = asyncio.create_task(shell.run("sleep 60", 0.1))
+    await asyncio.to_thread(began.wait, LOOK_SECONDS)
+    assert "not begun" in str(await shell.run("touch given-up", 0.1))
+    waiting = asyncio.create_task(shell.run("touch begun", 60))
+    gate.set()
+    await asyncio.gather(stopped, waiting)
+    await shell.stop()
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["begun"]
