@@ -74,6 +74,13 @@ class TurnExists(GreenroomError):
     status = 409
 
 
+class KeyReused(GreenroomError):
+    """The idempotency key was given to another request already."""
+
+    code = "idempotency_key_reused"
+    status = 409
+
+
 class CursorExpired(GreenroomError):
     """The events asked for are no longer kept."""
 
@@ -117,6 +124,22 @@ class NotServing(GreenroomError):
     code = "not_serving"
     status = 503
     retry_after = 2.0
+
+
+class SessionHeld(GreenroomError):
+    """Another process works on a turn of the session, and did not end it in the time that was waited."""
+
+    code = "session_held"
+    status = 503
+    retry_after = 1.0
+
+
+class SessionLost(GreenroomError):
+    """The session belongs to another process now: what this one wanted to write was refused, and not merged."""
+
+    code = "session_lost"
+    status = 503
+    retry_after = 1.0
 
 
 class HandlerError(GreenroomError):

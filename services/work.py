@@ -6,11 +6,12 @@ through it; the turn's end applies all areas, or none. Outside a turn it writes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from greenroom.actors.errors import TurnOver
+from greenroom.services.storage import Change, Storage
 
 
 class Staging(Protocol):
@@ -18,6 +19,17 @@ class Staging(Protocol):
 
     def apply(self, turn_id: str) -> None:
         """Make the changes real. Must not fail: what can fail is checked when staging."""
+        ...
+
+
+@runtime_checkable
+class DurableStaging(Staging, Protocol):
+    """What a service on a storage has staged. `apply` comes after its changes were written."""
+
+    storage: Storage
+
+    def changes(self, turn_id: str) -> Sequence[Change]:
+        """What is to be written with the turn's ending, of other folders than other services'."""
         ...
 
 
@@ -58,6 +70,25 @@ class Work:
     def services(self) -> tuple[object, ...]:
         """The services that take part."""
         return tuple(self._stagings)
+
+    def changes_in(self, storage: Storage) -> list[Change]:
+        """What services on that storage have staged: it is written with the turn's ending."""
+        return [
+            change
+            for area in self._stagings.values()
+            if isinstance(area, DurableStaging) and area.storage is storage
+            for change in area.changes(self.turn_id)
+        ]
+
+    async def write_elsewhere(self, storage: Storage | None) -> None:
+        """Write what services on other storages have staged, each storage's together. Raises `StoreUnavailable`."""
+        elsewhere: dict[int, tuple[Storage, list[Change]]] = {}
+        for area in self._stagings.values():
+            if isinstance(area, DurableStaging) and area.storage is not storage:
+                _, changes = elsewhere.setdefault(id(area.storage), (area.storage, []))
+                changes += area.changes(self.turn_id)
+        for other, changes in elsewhere.values():
+            await other.write(changes)
 
     def when_over(self, call: Callable[[], object]) -> None:
         """Call this when the turn has ended, however it did; at once when it has. `call` must not fail."""

@@ -1,0 +1,157 @@
+"""The plug for stores that lose nothing: a `SessionStore` that several processes may share and that outlives them.
+
+A turn is recorded before it is acknowledged (`accept`), its events are added to its log as it runs (`append`), and it
+ends with one write (`finish`): history, state, the rest of the log, the turn's record and what services staged,
+together or not at all. All writes go through the fence of the session's folder (`greenroom.services.storage`): who has
+lost the session, or never had it, writes nothing.
+
+A session belongs to the process that accepted a turn for it. Another may take it when no turn of it is open, or when
+its owner is gone; the open turns are then the taker's to run or to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from greenroom.actors.events import Event
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.storage import Change, Storage
+from greenroom.services.store import SessionStore, TurnRecord
+
+EntryStatus: TypeAlias = Literal["waiting", "running", "ended"]
+
+
+class TurnEntry(Struct, frozen=True, kw_only=True):
+    """What is kept of a turn from its acceptance on. `number`: its place among the session's turns, from 1.
+
+    `status`: as of the last write; `waiting` was never begun, `running` may have acted. `attempts`: how often it was
+    begun. `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`:
+    those of its log that are kept, from number 0 on; of an ended turn all of them, its ending last.
+    """
+
+    turn: Turn
+    number: int
+    status: EntryStatus
+    attempts: int = 1
+    here: bool = False
+    owned: bool = False
+    events: Sequence[Event] = ()
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """How a turn ends. `record`: what the session's history has of it, none: nothing. `state`: the session's new
+    state, none leaves the one before it. `first`: the number of the first of `events`, which end its log. `changes`:
+    what services staged, in the same storage. `kept`: whether the turn can still be found afterwards; if not, no trace
+    of it stays. `next`: the waiting turn that runs now, and counts as begun.
+    """
+
+    turn_id: str
+    principal: str | None = None
+    record: TurnRecord | None = None
+    state: bytes | None = None
+    first: int = 0
+    events: Sequence[Event] = ()
+    changes: Sequence[Change] = ()
+    kept: bool = True
+    next: str | None = None
+
+
+class TurnAccepted(Struct, frozen=True):
+    """The turn is recorded, and the session is this process's. `fresh`: it was not before, so that what this process
+    remembers of the session is out of date."""
+
+    number: int
+    fresh: bool
+
+
+class TurnKnown(Struct, frozen=True):
+    """The id or the idempotency key is another turn's, which has the same principal; nothing was recorded."""
+
+    entry: TurnEntry
+
+
+class SessionTaken(Struct, frozen=True):
+    """The session is this process's now, and these turns of it, which are open, are to be run or ended first. Nothing
+    was recorded."""
+
+    turns: Sequence[TurnEntry]
+
+
+class SessionElsewhere(Struct, frozen=True):
+    """A living process works on a turn of the session; nothing was recorded. `owner`: its name."""
+
+    owner: str
+
+
+Acceptance: TypeAlias = TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere
+
+
+class DurableStore(SessionStore, Protocol):
+    """A store of sessions that several processes share. `owner`: this process's name in it, another one each time it
+    has to begin anew. `storage`: where services stage what is to be written with a turn's ending.
+
+    All raise `StoreUnavailable`; those of an owner raise `SessionLost` when the session is no longer this process's.
+    """
+
+    storage: Storage
+
+    @property
+    def owner(self) -> str:
+        """This process's name among the owners."""
+        ...
+
+    async def accept(self, turn: Turn, *, running: bool) -> Acceptance:
+        """Record a turn. `running`: it begins at once, as the session has no other."""
+        ...
+
+    async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
+        """Make the session this process's, if its owner is gone, and give its open turns in their order, with events.
+
+        Gives nothing when it has none, or is another living process's.
+        """
+        ...
+
+    async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
+        """Add events to the log of a running turn. `first`: the number of the first of them."""
+        ...
+
+    async def finish(self, key: SessionKey, ending: Ending) -> None:
+        """End a turn: all of what it did is kept or, when this raises, nothing."""
+        ...
+
+    async def release(self, key: SessionKey, again: str | None = None) -> None:
+        """Let the session go, with its open turns: another process takes it. `again`: the running turn to be begun
+        once more; every other that runs must have ended."""
+        ...
+
+    async def find(self, turn_id: str, principal: str | None) -> TurnEntry | None:
+        """The turn's entry with all events that are kept; none: it never was, or is no longer kept."""
+        ...
+
+    async def remove(self, turn_id: str, principal: str | None) -> bool:
+        """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
+        ...
+
+    async def orphans(self, limit: int) -> Sequence[SessionKey]:
+        """Sessions with open turns whose owner is gone."""
+        ...
+
+    async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
+        """Ask the living owner of a running or waiting turn to cancel it. Whether there was one to ask."""
+        ...
+
+    def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:
+        """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""
+        ...
+
+    def when_lost(self, lost: Callable[[], object]) -> None:
+        """Call this when this process could not renew in time: others may have its sessions, and it must stop what it
+        does for them. It has begun anew, as another owner, when this is called."""
+        ...
+
+    async def drain(self) -> None:
+        """From now on this process takes no session that is not its own."""
+        ...
