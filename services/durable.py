@@ -5,6 +5,9 @@ ends with one write (`finish`): history, state, the rest of the log, the turn's 
 together or not at all. All writes go through the fence of the session's folder (`greenroom.services.storage`): who has
 lost the session, or never had it, writes nothing.
 
+A session's open turns stand in the order of their acceptance. The first of them counts as begun, from the write that
+made it the first: its acceptance, or the ending of the one before it. So no write is needed to begin a turn.
+
 A session belongs to the process that accepted a turn for it. Another may take it when no turn of it is open, or when
 its owner is gone; the open turns are then the taker's to run or to end.
 """
@@ -27,9 +30,9 @@ EntryStatus: TypeAlias = Literal["waiting", "running", "ended"]
 class TurnEntry(Struct, frozen=True, kw_only=True):
     """What is kept of a turn from its acceptance on. `number`: its place among the session's turns, from 1.
 
-    `status`: as of the last write; `waiting` was never begun, `running` may have acted. `attempts`: how often it was
-    begun. `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`:
-    those of its log that are kept, from number 0 on; of an ended turn all of them, its ending last.
+    `status`: as of the last write; `waiting` was never begun, `running` (the first of the open ones) may have acted.
+    `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`:
+    those of its log that are kept, from the number on that was asked for; of an ended turn its ending is the last.
     """
 
     turn: Turn
@@ -45,7 +48,7 @@ class Ending(Struct, frozen=True, kw_only=True):
     """How a turn ends. `record`: what the session's history has of it, none: nothing. `state`: the session's new
     state, none leaves the one before it. `first`: the number of the first of `events`, which end its log. `changes`:
     what services staged, in the same storage. `kept`: whether the turn can still be found afterwards; if not, no trace
-    of it stays. `next`: the waiting turn that runs now, and counts as begun.
+    of it stays.
     """
 
     turn_id: str
@@ -56,7 +59,6 @@ class Ending(Struct, frozen=True, kw_only=True):
     events: Sequence[Event] = ()
     changes: Sequence[Change] = ()
     kept: bool = True
-    next: str | None = None
 
 
 class TurnAccepted(Struct, frozen=True):
@@ -103,8 +105,8 @@ class DurableStore(SessionStore, Protocol):
         """This process's name among the owners."""
         ...
 
-    async def accept(self, turn: Turn, *, running: bool) -> Acceptance:
-        """Record a turn. `running`: it begins at once, as the session has no other."""
+    async def accept(self, turn: Turn) -> Acceptance:
+        """Record a turn, as the last of its session's open ones."""
         ...
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
@@ -127,8 +129,8 @@ class DurableStore(SessionStore, Protocol):
         once more; every other that runs must have ended."""
         ...
 
-    async def find(self, turn_id: str, principal: str | None) -> TurnEntry | None:
-        """The turn's entry with all events that are kept; none: it never was, or is no longer kept."""
+    async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:
+        """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
         ...
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
