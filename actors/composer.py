@@ -46,7 +46,8 @@ class Composer(Struct, eq=False):
     """Writes one turn. The `sink` gets each event as it arises; `new_id` makes item ids.
 
     `limit`: how much text the turn may say; `spent`: how much it has said. `speech`: the plain speech that was
-    begun last, if it may be open still. A struct for `TurnLog`'s reason.
+    begun last, if it may be open still. `steps`: tool calls and outputs that are complete; what comes after one must
+    not be known before it. A struct for `TurnLog`'s reason.
     """
 
     sink: Sink
@@ -59,6 +60,7 @@ class Composer(Struct, eq=False):
     usage: Usage | None = None
     incomplete: Incompleteness | None = None
     ended: bool = False
+    steps: int = 0
 
     # -- items -----------------------------------------------------------------------------------------------------
 
@@ -164,6 +166,16 @@ class Composer(Struct, eq=False):
         """Nothing may be said any more."""
         self.ended = True
 
+    def resume(self, draft: Draft) -> Draft:
+        """An item that was begun before, by another composer."""
+        self._drafts[draft.id] = draft
+        return draft
+
+    def close_broken(self) -> None:
+        """All that is open stops here, as the turn is begun once more: what comes now is said by another attempt."""
+        self._end_calls()
+        self.close()
+
     # -- for drafts ------------------------------------------------------------------------------------------------
 
     def spend(self, size: int) -> None:
@@ -176,6 +188,8 @@ class Composer(Struct, eq=False):
         """A draft is complete."""
         self.output.append(item)
         self._drafts.pop(draft.id, None)
+        if item.kind != "message":
+            self.steps += 1
 
     def _text_item(self, kind: ItemKind, role: str) -> MessageDraft:
         if self.speech is not None:

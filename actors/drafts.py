@@ -99,6 +99,10 @@ class Draft(Struct, eq=False):
         self._pen.sink.emit(PartDone(part, self.id, len(self._parts)))
         self._parts.append(part)
 
+    def told(self, part: Part) -> None:
+        """A part that was complete before, in another's words. Nothing is emitted."""
+        self._parts.append(part)
+
     def _check_open(self) -> None:
         if not self.open:
             raise HandlerError(
@@ -180,6 +184,10 @@ class MessageDraft(Draft):
         else:
             return
         self._pieces = []
+
+    def told(self, part: Part) -> None:
+        self._pieces = []
+        super().told(part)
 
     def _said(self) -> str:
         if len(self._pieces) > 1:

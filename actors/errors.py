@@ -141,6 +141,10 @@ class SessionLost(GreenroomError):
     status = 503
     retry_after = 1.0
 
+    def again(self) -> SessionLost:
+        """The same for another caller: an error that is raised twice drags the first one's frames along."""
+        return SessionLost(self.message, retry_after=self.retry_after)
+
 
 class HandlerError(GreenroomError):
     """The application's handler broke its side: wrong signature, wrong values yielded, a bound overrun."""

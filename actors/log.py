@@ -15,7 +15,7 @@ from typing import cast
 
 from msgspec import Struct, field
 
-from greenroom.actors.errors import CursorExpired
+from greenroom.actors.errors import CursorExpired, SessionLost
 from greenroom.actors.events import TERMINAL, Event, Terminal
 from greenroom.actors.messages import Turn
 
@@ -32,7 +32,8 @@ def _over(event: Event) -> None:
 
 class TurnLog(Struct, eq=False, weakref=True):
     """Events of `turn`, numbered from 0. `size`: of its text, when it has ended; `ended_at`: when that was, by the
-    loop's clock. `views`: forms of it that its readers share, by protocol.
+    loop's clock. `views`: forms of it that its readers share, by protocol. `lost`: why it does not go on here; the
+    session's store has its other half, or will.
 
     A struct, as every turn makes several such objects and a class of Python's own takes twice as long to fill one.
     """
@@ -40,6 +41,7 @@ class TurnLog(Struct, eq=False, weakref=True):
     turn: Turn
     terminal: Terminal | None = None
     expired: bool = False
+    lost: SessionLost | None = None
     size: int = 0
     ended_at: float = 0.0
     views: Mapping[object, object] = NO_VIEWS
@@ -93,7 +95,10 @@ class TurnLog(Struct, eq=False, weakref=True):
                 self.unwatch(watcher)
 
     def events(self, position: int = 0) -> list[Event]:
-        """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept."""
+        """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept, `SessionLost`
+        when it does not go on here."""
+        if self.lost is not None:
+            raise self.lost.again()
         if self.expired:
             raise CursorExpired(
                 f"the events of turn {self.id} are no longer kept; ask for its session's history instead"
@@ -130,13 +135,24 @@ class TurnLog(Struct, eq=False, weakref=True):
             self.unwatch(more.set)
 
     async def ended(self) -> Terminal:
-        """Wait for the turn's ending."""
+        """Wait for the turn's ending. Raises `SessionLost` when it does not end here."""
         if self.terminal is None:
             async with aclosing(self.read(len(self._events))) as events:
                 async for _ in events:
                     pass
         assert self.terminal is not None
         return self.terminal
+
+    def break_off(self, lost: SessionLost) -> None:
+        """It goes on in another process, which nobody here can follow: its readers are told."""
+        assert self.terminal is None, f"{self!r} has ended"
+        self.lost = lost
+        self.emit = _over
+        self._events = []
+        self.views = NO_VIEWS
+        if self._watchers and not self._notifying:
+            self._notifying = True
+            asyncio.get_running_loop().call_soon(self._notify)
 
     def expire(self) -> None:
         """Let the events go."""

@@ -46,6 +46,10 @@ class TurnRun(Struct, eq=False):
     timers: tuple[asyncio.TimerHandle, ...] = ()
     watch: Callable[[asyncio.Task[None]], None] | None = None
     """Hears of it when the task ends before the turn does."""
+    journaled: int = 0
+    """Events that the session's store has: it gets the others with the turn's ending, or before (`Ledger`)."""
+    writing: asyncio.Task[None] | None = None
+    """What gives it more of them."""
 
     def __repr__(self) -> str:
         return f"<TurnRun {self.log.id} {self.phase}>"

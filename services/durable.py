@@ -31,8 +31,9 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     """What is kept of a turn from its acceptance on. `number`: its place among the session's turns, from 1.
 
     `status`: as of the last write; `waiting` was never begun, `running` (the first of the open ones) may have acted.
-    `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`:
-    those of its log that are kept, from the number on that was asked for; of an ended turn its ending is the last.
+    `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs
+    to one that lives. `events`: those of its log that are kept, from the number on that was asked for; of an ended turn
+    its ending is the last.
     """
 
     turn: Turn
@@ -117,11 +118,15 @@ class DurableStore(SessionStore, Protocol):
         ...
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
-        """Add events to the log of a running turn. `first`: the number of the first of them."""
+        """Add events to the log of a running turn. `first`: the number of the first of them; what the log has from
+        there on (of a write that nobody knew to have been done) is replaced."""
         ...
 
     async def finish(self, key: SessionKey, ending: Ending) -> None:
-        """End a turn: all of what it did is kept or, when this raises, nothing."""
+        """End a turn: all of what it did is kept or, when this raises, nothing.
+
+        Raises `Conflict` when a folder of `ending.changes` is not as expected (`Work.written` tries again then).
+        """
         ...
 
     async def release(self, key: SessionKey, again: str | None = None) -> None:
