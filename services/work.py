@@ -6,12 +6,15 @@ through it; the turn's end applies all areas, or none. Outside a turn it writes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, runtime_checkable
 
-from greenroom.actors.errors import TurnOver
-from greenroom.services.storage import Change, Storage
+from greenroom.actors.errors import StoreUnavailable, TurnOver
+from greenroom.services.storage import Change, Conflict, Storage
+
+MOST_TRIES = 100
+"""Writes of one turn's changes that found a folder changed by others; each time one of the others got through."""
 
 
 class Staging(Protocol):
@@ -32,8 +35,16 @@ class DurableStaging(Staging, Protocol):
         """What is to be written with the turn's ending, of other folders than other services'."""
         ...
 
+    def look_again(self, conflict: Conflict) -> bool:
+        """Others changed a folder since the service looked at it: from now on `changes` go on from how it stands.
+
+        Whether it is a folder of this staging.
+        """
+        ...
+
 
 S = TypeVar("S", bound=Staging)
+T = TypeVar("T")
 
 
 class Work:
@@ -80,15 +91,30 @@ class Work:
             for change in area.changes(self.turn_id)
         ]
 
+    async def written(self, storage: Storage, write: Callable[[Sequence[Change]], Awaitable[T]]) -> T:
+        """What `write` gives for what services on that storage have staged.
+
+        It is called again, with their changes from how things stand then, when it raises `Conflict` because others have
+        changed a service's folder. What else it raises comes out, a `Conflict` over no service's folder among it.
+        """
+        for _ in range(MOST_TRIES):
+            try:
+                return await write(self.changes_in(storage))
+            except Conflict as conflict:
+                areas = [area for area in self._stagings.values() if isinstance(area, DurableStaging)]
+                if not any(area.storage is storage and area.look_again(conflict) for area in areas):
+                    raise
+        raise StoreUnavailable(
+            f"what turn {self.turn_id} changed was changed by others at the same time, {MOST_TRIES} times in a row; "
+            "nothing of the turn was kept; send it again when there is less to do"
+        )
+
     async def write_elsewhere(self, storage: Storage | None) -> None:
         """Write what services on other storages have staged, each storage's together. Raises `StoreUnavailable`."""
-        elsewhere: dict[int, tuple[Storage, list[Change]]] = {}
-        for area in self._stagings.values():
-            if isinstance(area, DurableStaging) and area.storage is not storage:
-                _, changes = elsewhere.setdefault(id(area.storage), (area.storage, []))
-                changes += area.changes(self.turn_id)
-        for other, changes in elsewhere.values():
-            await other.write(changes)
+        areas = [area for area in self._stagings.values() if isinstance(area, DurableStaging)]
+        for other in {id(area.storage): area.storage for area in areas}.values():
+            if other is not storage:
+                await self.written(other, other.write)
 
     def when_over(self, call: Callable[[], object]) -> None:
         """Call this when the turn has ended, however it did; at once when it has. `call` must not fail."""
