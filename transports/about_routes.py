@@ -1,12 +1,15 @@
-"""What the server tells of itself: `/`, `/health`, `/ready`."""
+"""What the server tells of itself: `/`, `/health`, `/ready`, `/openapi.json`."""
 
 from __future__ import annotations
 
 import msgspec
 from aiohttp import web
+from anyio import to_thread
 
 from greenroom.transports.http_errors import error_response
 from greenroom.transports.transport import Host
+
+OPENAPI = "/openapi.json"
 
 
 def about_routes(host: Host, app: web.Application) -> list[web.RouteDef]:
@@ -27,7 +30,27 @@ def about_routes(host: Host, app: web.Application) -> list[web.RouteDef]:
         response.headers["Retry-After"] = "2"
         return response
 
-    return [web.get("/", index), web.get("/health", health), web.get("/ready", ready)]
+    document: list[bytes] = []
+
+    async def openapi(request: web.Request) -> web.StreamResponse:
+        if not document:  # made when first asked for: most servers are never asked
+            prefix = request.path.removesuffix(OPENAPI)
+            routes = [(route["method"], route["path"]) for route in _routes(app)]
+            document.append(await to_thread.run_sync(_document, host, routes, prefix))
+        return web.Response(body=document[0], content_type="application/json")
+
+    return [
+        web.get("/", index),
+        web.get("/health", health),
+        web.get("/ready", ready),
+        web.get(OPENAPI, openapi),
+    ]
+
+
+def _document(host: Host, routes: list[tuple[str, str]], prefix: str) -> bytes:
+    from greenroom.transports.openapi.document import document
+
+    return msgspec.json.encode(document(host, routes, prefix))
 
 
 def _routes(app: web.Application) -> list[dict[str, str]]:

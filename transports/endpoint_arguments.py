@@ -138,6 +138,11 @@ class Binder:
         """Whether the function wants anything of the body. One that reads the request itself does not."""
         return bool(self.parameters) or self._rest is not None
 
+    @property
+    def takes_rest(self) -> bool:
+        """Whether the function takes fields that none of its parameters names (`**others`)."""
+        return self._rest is not None
+
     def bind(self, given: Given) -> inspect.BoundArguments:
         """The arguments to call the function with. Raises `InvalidRequest`."""
         named = [parameter for parameter in self.parameters if parameter.name not in given.path]

@@ -40,10 +40,10 @@ LEAST_OUTPUT_TOKENS = 16
 KEY_CHARS = 64
 
 _FORMATS = ("text", "json_object", "json_schema")
-_CHOICES = ("auto", "none", "required")
-_SUMMARIES = ("auto", "concise", "detailed")
-_TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
-_VERBOSITIES = ("low", "medium", "high")
+CHOICES = ("auto", "none", "required")
+SUMMARIES = ("auto", "concise", "detailed")
+TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
+VERBOSITIES = ("low", "medium", "high")
 
 
 class AskedText(Struct, frozen=True):
@@ -72,7 +72,7 @@ def _text(value: Any, at: str) -> AskedText:
     fields = mapping(value, at)
     verbosity = fields.get("verbosity")
     if verbosity is not None:
-        word(verbosity, f"{at}.verbosity", _VERBOSITIES)
+        word(verbosity, f"{at}.verbosity", VERBOSITIES)
     answer, shown = _format(fields.get("format"), f"{at}.format")
     return AskedText(answer, {"format": shown, "verbosity": verbosity or "medium"})
 
@@ -97,13 +97,13 @@ def _format(value: Any, at: str) -> tuple[AnswerFormat | None, dict[str, Any]]:
 
 def _tool_choice(value: Any, at: str) -> AskedChoice:
     if type(value) is str:
-        return AskedChoice(word(value, at, _CHOICES), None, value)
+        return AskedChoice(word(value, at, CHOICES), None, value)
     fields = mapping(value, at)
     kind = needed_string(fields, "type", at, "a choice that is an object says what it chooses")
     if kind != "function":
         raise InvalidRequest(
             f"{at} asks for {ascii(kind)[:40]}, which this application's agent cannot be held to; choose a function, "
-            f"or one of {', '.join(_CHOICES)}",
+            f"or one of {', '.join(CHOICES)}",
             field=at,
         )
     name = needed_string(fields, "name", at, "a function is chosen by its name")
@@ -149,7 +149,7 @@ def _reasoning(value: Any, at: str) -> dict[str, Any]:
     if effort is not None:
         word(effort, f"{at}.effort", EFFORTS)
     if summary is not None:
-        word(summary, f"{at}.summary", _SUMMARIES)
+        word(summary, f"{at}.summary", SUMMARIES)
     return {"effort": effort, "summary": summary}
 
 
@@ -178,7 +178,7 @@ def _truncation(value: Any, at: str) -> str:
 
 
 def _tier(value: Any, at: str) -> str:
-    return word(value, at, _TIERS)
+    return word(value, at, TIERS)
 
 
 def _managed(value: Any, at: str) -> list[Any]:
