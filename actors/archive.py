@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 
-from greenroom.actors.errors import TurnExists, TurnNotFound
+from greenroom.actors.errors import KeyReused, TurnExists, TurnNotFound
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
 from greenroom.actors.turn import TurnKey, TurnRun
 
 
 class Archive:
-    """Turns by id. Of those that have ended only the logs are kept; they stand in line to be forgotten."""
+    """Turns by id. Of those that have ended only the logs are kept; they stand in line to be forgotten.
 
-    __slots__ = ("_ended", "_kept_size", "_limits", "_line", "_runs")
+    A turn's idempotency key is known for as long as the turn is.
+    """
+
+    __slots__ = ("_ended", "_kept_size", "_keys", "_limits", "_line", "_runs")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._runs: dict[TurnKey, TurnRun] = {}
         self._ended: dict[TurnKey, TurnLog] = {}
+        self._keys: dict[TurnKey, TurnKey] = {}
+        """Turns by their principal and idempotency key: of most there is none."""
         self._line: deque[TurnKey] = deque()
         self._kept_size = 0
 
@@ -32,17 +38,37 @@ class Archive:
         """Turns that have ended and are kept."""
         return len(self._ended)
 
-    def check_new(self, key: TurnKey) -> None:
-        """Raises `TurnExists` if the id is taken."""
-        if key in self._runs or key in self._ended:
+    def known(self, turn: Turn) -> TurnLog | None:
+        """The log of the turn that this one is a repeat of; none: it is new.
+
+        Raises `TurnExists` if its id is another turn's, and `KeyReused` if its idempotency key is.
+        """
+        principal, name = turn.principal, turn.idempotency_key
+        if name is not None and (key := self._keys.get((principal, name))) is not None:
+            log = self.log(key)
+            if log.turn.fingerprint != turn.fingerprint:
+                raise KeyReused(
+                    f"the idempotency key {name!r} was sent with another request before, which began turn "
+                    f"{log.id!r}; a repeat has the same body, and a new request a new key"
+                )
+            return log
+        key = (principal, turn.id)
+        if key not in self._runs and key not in self._ended:
+            return None
+        log = self.log(key)
+        if not turn.fingerprint or log.turn.fingerprint != turn.fingerprint:
             raise TurnExists(
-                f"turn {key[1]!r} exists already; leave `id` out to get a new one, "
-                f"or read the turn you have with GET /process/{key[1]}/events"
+                f"turn {turn.id!r} exists already and was asked for with another request; leave `id` out to get a new "
+                f"one, or read the turn you have with GET /process/{turn.id}/events"
             )
+        return log
 
     def add(self, run: TurnRun) -> None:
         """Keep a turn that has just been accepted."""
         self._runs[run.key] = run
+        turn = run.log.turn
+        if turn.idempotency_key is not None:
+            self._keys[turn.principal, turn.idempotency_key] = run.key
 
     def run(self, key: TurnKey) -> TurnRun | None:
         """The turn, if it has not ended."""
@@ -82,5 +108,8 @@ class Archive:
     def _forget(self) -> None:
         log = self._ended.pop(self._line.popleft())
         self._kept_size -= log.size
+        turn = log.turn
+        if turn.idempotency_key is not None:
+            self._keys.pop((turn.principal, turn.idempotency_key), None)
         if not log.watched:
             log.expire()

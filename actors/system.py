@@ -28,6 +28,7 @@ from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
+from greenroom.services.announcing import Announcer
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
@@ -66,6 +67,7 @@ class ActorSystem:
         debug: bool = False,
         responses: ResponseStore | None = None,
         sandboxes: Sandboxes | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self.handler = handler
         self.store = store
@@ -75,6 +77,8 @@ class ActorSystem:
         self.debug = debug
         self.responses = responses
         self.sandboxes = sandboxes
+        self.announcer = announcer
+        """Hears of the endings of turns with a webhook."""
         self.services: WeakSet[object] = WeakSet()
         """Those that took part in turns."""
         self.state: SystemState = "new"
@@ -141,9 +145,13 @@ class ActorSystem:
 
     async def submit(self, turn: Turn) -> TurnLog:
         """Accept a turn. What is accepted may be in another session (`Turn.after`): the log's own turn says in which.
+        A repeat (`Turn.fingerprint`) gives the log of the turn that is there, also while draining.
 
-        Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull`, `TurnExists` or `ContinuationNotFound`.
+        Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull`, `TurnExists`, `KeyReused` or
+        `ContinuationNotFound`.
         """
+        if (known := self._archive.known(turn)) is not None:
+            return known
         if turn.after is None:
             return self._accept(turn)
         self._check_open(turn)
@@ -153,11 +161,15 @@ class ActorSystem:
         finally:
             self._placing -= 1
         try:
-            log = self._accept(placed)
+            log = self._archive.known(placed) or self._accept(placed)  # or a repeat was quicker
         except GreenroomError:
             if placed.key != turn.key:
                 await self._continuations.forget(placed.key)
             raise
+        if log.turn is not placed:
+            if placed.key != turn.key:
+                await self._continuations.forget(placed.key)
+            return log
         if placed.key != turn.key and not turn.kept:
             self._aftermath.session_is_temporary(placed.key)
         return log
@@ -175,7 +187,6 @@ class ActorSystem:
             raise SessionBusy(
                 f"session {turn.key.session_id!r} is being deleted; send it again when that is done, to a new session"
             )
-        self._archive.check_new((turn.principal, turn.id))
 
     def _accept(self, turn: Turn) -> TurnLog:
         self._check_open(turn)
@@ -263,6 +274,8 @@ class ActorSystem:
         turn = run.log.turn
         if turn.stored or not turn.kept:
             self._aftermath.of(run.log)
+        if turn.webhook is not None and self.announcer is not None and run.log.terminal is not None:
+            self.announcer.ended(turn, run.log.terminal)
         self._archive.ended(run, self.loop.time())
         if not self._archive.open:
             self._all_ended.set()
