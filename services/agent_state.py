@@ -9,7 +9,7 @@ they see; the one that commits last is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -135,15 +135,8 @@ class InMemoryStateService:
     ) -> int:
         """Keep a copy of `state` and give its round; see `StateService.save_state`."""
         key = SessionKey(user_id, session_id or DEFAULT_SESSION)
-        raw = self._encoded(state)
-        kept = self._rounds(key)
-        number = max(kept, default=0) + 1 if round_id is None else round_id
-        if number not in kept and len(kept) >= self._rounds_kept and number < min(kept):
-            raise HandlerError(
-                f"round {number} is older than the {self._rounds_kept} rounds that are kept (from {min(kept)}); "
-                "save it without a round_id, or keep more rounds: InMemoryStateService(rounds_kept=…)",
-                field="round_id",
-            )
+        raw = encoded_state(state, self._bounds.session_bytes)
+        number = next_round(self._rounds(key), round_id, self._rounds_kept)
         work = current_work.get()
         if work is None:
             self._keep(key, {number: raw})
@@ -189,18 +182,6 @@ class InMemoryStateService:
         if self._sessions is None:
             raise not_started(self)
         return self._sessions
-
-    def _encoded(self, state: dict[str, Any]) -> bytes:
-        if not isinstance(state, dict):
-            raise HandlerError(f"a state is a dict, not a {type(state).__name__}", field="state")
-        raw = encode(state, "state")
-        if len(raw) > self._bounds.session_bytes:
-            raise HandlerError(
-                f"the state has {len(raw)} bytes as JSON, more than a session may hold ({self._bounds.session_bytes}); "
-                "keep files and pictures elsewhere, or raise session_bytes",
-                field="state",
-            )
-        return raw
 
     def _rounds(self, key: SessionKey) -> dict[int, bytes]:
         """The rounds as the code that asks sees them. Not to be changed."""
@@ -251,6 +232,32 @@ class InMemoryStateService:
         if count > 0:
             states.marks = states.marks[count:]
             states.lost = True
+
+
+def encoded_state(state: dict[str, Any], most: int) -> bytes:
+    """A state as JSON. Raises `HandlerError` for one that is no JSON, or has more than `most` bytes."""
+    if not isinstance(state, dict):
+        raise HandlerError(f"a state is a dict, not a {type(state).__name__}", field="state")
+    raw = encode(state, "state")
+    if len(raw) > most:
+        raise HandlerError(
+            f"the state has {len(raw)} bytes as JSON, more than a session may hold ({most}); "
+            "keep files and pictures elsewhere, or raise session_bytes",
+            field="state",
+        )
+    return raw
+
+
+def next_round(kept: Collection[int], round_id: int | None, rounds_kept: int) -> int:
+    """The number of the round that is saved. Raises `HandlerError` for one that would be dropped at once."""
+    number = max(kept, default=0) + 1 if round_id is None else round_id
+    if number not in kept and len(kept) >= rounds_kept and number < min(kept):
+        raise HandlerError(
+            f"round {number} is older than the {rounds_kept} rounds that are kept (from {min(kept)}); "
+            "save it without a round_id, or keep more rounds: rounds_kept=… of the state service",
+            field="round_id",
+        )
+    return number
 
 
 def _size(states: _States) -> int:

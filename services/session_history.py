@@ -76,7 +76,7 @@ class SessionHistoryService(Service, Protocol):
         ...
 
 
-class _Change:
+class HistoryChange:
     """What one turn did to one session. `fresh`: what was there before does not count. `gone`: it was deleted last."""
 
     __slots__ = ("added", "fresh", "gone")
@@ -102,7 +102,7 @@ class _Staged:
 
     def __init__(self, service: InMemorySessionHistoryService) -> None:
         self._service = service
-        self.changes: dict[SessionKey, _Change] = {}
+        self.changes: dict[SessionKey, HistoryChange] = {}
 
     def apply(self, turn_id: str) -> None:
         for key, change in self.changes.items():
@@ -205,13 +205,13 @@ class InMemorySessionHistoryService:
 
     async def append_message(self, session: Session, message: AnyMessage | Sequence[AnyMessage]) -> None:
         """Add one message, or several, all or none; see `SessionHistoryService.append_message`."""
-        read, encoded = self._encoded(message, "message")
+        read, encoded = encoded_messages(message, "message", self._bounds.session_bytes)
         self._write(SessionKey(session.user_id, session.id), encoded)
         session.messages.extend(read)
 
     async def replace_messages(self, session: Session, messages: Sequence[AnyMessage]) -> None:
         """Keep these messages instead of those there are; `session.messages` becomes them too."""
-        read, encoded = self._encoded(messages, "messages")
+        read, encoded = encoded_messages(messages, "messages", self._bounds.session_bytes)
         self._write(SessionKey(session.user_id, session.id), encoded, fresh=True)
         session.messages = read
 
@@ -272,14 +272,18 @@ class InMemorySessionHistoryService:
     ) -> None:
         self._use()
         work = current_work.get()
-        change = _Change() if work is None else work.staging(self, _Staged).changes.setdefault(key, _Change())
+        change = (
+            HistoryChange()
+            if work is None
+            else work.staging(self, _Staged).changes.setdefault(key, HistoryChange())
+        )
         change.then(encoded, fresh=fresh, gone=gone)
         if work is None:
             self._make(key, change)
         else:
             del change.added[: -self._messages_kept]
 
-    def _make(self, key: SessionKey, change: _Change, turn_id: str | None = None) -> None:
+    def _make(self, key: SessionKey, change: HistoryChange, turn_id: str | None = None) -> None:
         sessions = self._sessions
         if sessions is None:
             return  # stopped before the turn's end: everything is forgotten anyway
@@ -322,26 +326,31 @@ class InMemorySessionHistoryService:
                 break
         return size
 
-    def _encoded(
-        self, given: AnyMessage | Sequence[AnyMessage], name: str
-    ) -> tuple[list[Message], list[bytes]]:
-        """Messages as they will be read, and as they are kept."""
-        several = given if isinstance(given, list | tuple) else None
-        if several is None:
-            encoded = [self._encoded_one(given, name)]
-        else:
-            encoded = [self._encoded_one(one, f"{name}[{index}]") for index, one in enumerate(several)]
-        return [decode_message(raw) for raw in encoded], encoded
 
-    def _encoded_one(self, given: object, path: str) -> bytes:
-        raw = encode(CompactMessage(*astuple(_message(given, path))), path, read_message)
-        if len(raw) > self._bounds.session_bytes:
-            raise HandlerError(
-                f"{path} has {len(raw)} bytes, more than a session may hold ({self._bounds.session_bytes}); keep files "
-                "and pictures elsewhere and put their URLs in messages, or raise session_bytes",
-                field=path,
-            )
-        return raw
+def encoded_messages(
+    given: AnyMessage | Sequence[AnyMessage], name: str, most: int
+) -> tuple[list[Message], list[bytes]]:
+    """Messages as they will be read, and as they are kept.
+
+    Raises `HandlerError` for what is no message, or is of more than `most` bytes; its `field` begins with `name`.
+    """
+    several = given if isinstance(given, list | tuple) else None
+    if several is None:
+        encoded = [_encoded(given, name, most)]
+    else:
+        encoded = [_encoded(one, f"{name}[{index}]", most) for index, one in enumerate(several)]
+    return [decode_message(raw) for raw in encoded], encoded
+
+
+def _encoded(given: object, path: str, most: int) -> bytes:
+    raw = encode(CompactMessage(*astuple(_message(given, path))), path, read_message)
+    if len(raw) > most:
+        raise HandlerError(
+            f"{path} has {len(raw)} bytes, more than a session may hold ({most}); keep files "
+            "and pictures elsewhere and put their URLs in messages, or raise session_bytes",
+            field=path,
+        )
+    return raw
 
 
 def _message(given: object, path: str) -> Message:
