@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.service import Forkable
-from kits.in_turn import in_turn
+from kits.in_turn import end, in_turn
 
 KEY = SessionKey("u", "s")
 FORK = SessionKey("u", "fork")
@@ -76,7 +76,7 @@ class ForkKit(ABC):
         with in_turn(f"turn-{number}") as work:
             for text in texts:
                 await self.write(service, key, self.actions[0], text)
-            work.commit()
+            await end(work)
 
     async def test_it_is_forkable(self) -> None:
         async with self.started() as service:
@@ -174,7 +174,7 @@ class ForkKit(ABC):
             if step.in_turn:
                 with in_turn(f"{name}-{number}") as work:
                     await self._writes(service, key, step)
-                    (work.commit if step.commits else work.roll_back)()
+                    await end(work, "commit" if step.commits else "roll_back")
             else:
                 await self._writes(service, key, step)
 

@@ -20,7 +20,7 @@ from greenroom.actors.errors import ConfigurationError, HandlerError, TurnOver
 from greenroom.actors.messages import Audio, Data, File, Image, Message, Refusal, Text, Video
 from greenroom.services.session_history import Session, SessionHistoryService
 from greenroom.services.work import Work, current_work
-from kits.in_turn import TRICKY_KEYS, in_turn, outside
+from kits.in_turn import TRICKY_KEYS, end, in_turn, outside
 
 HELLO = Message((Text("Hello"),))
 HI = Message((Text("Hi!"),), role="assistant", id="msg_1", metadata={"a": [1, None]}, name="Friday")
@@ -87,14 +87,14 @@ class HistoryModel:
             before = [] if action in {"create", "replace"} else self.view.get(key, [])
             self.view[key] = [*before, *texts][-MODEL_KEPT:]
 
-    def turn_over(self, action: str) -> None:
+    async def turn_over(self, action: str) -> None:
         """Begin a turn, or end the one that runs, in the service's world and in this one."""
         work = current_work.get()
         if action == "begin" and work is None:
             self.turn = dict(self.kept)
             current_work.set(Work("turn"))
         elif action != "begin" and work is not None:
-            getattr(work, action)()
+            await end(work, action)
             if action == "commit" and self.turn is not None:
                 self.kept = self.turn
             self.turn = None
@@ -263,7 +263,7 @@ class HistoryKit(ABC):
                 assert {one.id for one in await service.list_sessions("u")} == {"s", "new"}
                 assert await outside(_messages(service)) == [HELLO]
                 assert {one.id for one in await outside(service.list_sessions("u"))} == {"s", "old"}
-                work.commit()
+                await end(work)
             assert await _messages(service) == [HELLO, HI]
             assert {one.id for one in await service.list_sessions("u")} == {"s", "new"}
 
@@ -279,7 +279,7 @@ class HistoryKit(ABC):
                 await service.append_message(Session("s", "u"), HI)
                 assert await _messages(service) == [HI]
                 assert await service.list_sessions("u") == [Session("s", "u")]
-                work.commit()
+                await end(work)
             assert await _messages(service) == [HI]
 
     async def test_what_a_turn_replaces_takes_the_place_of_what_it_wrote_before(self) -> None:
@@ -290,7 +290,7 @@ class HistoryKit(ABC):
                 await service.replace_messages(Session("s", "u"), [HI])
                 await service.append_message(Session("s", "u"), HELLO)
                 assert await _messages(service) == [HI, HELLO]
-                work.commit()
+                await end(work)
             assert await _messages(service) == [HI, HELLO]
 
     async def test_a_turn_reads_no_more_messages_than_are_kept(self) -> None:
@@ -320,7 +320,7 @@ class HistoryKit(ABC):
             session = await service.create_session("u", "s")
             await service.append_message(session, HELLO)
             with in_turn() as work:
-                getattr(work, ending)()
+                await end(work, ending)
                 for call in (
                     service.append_message(session, HI),
                     service.replace_messages(session, [HI]),
@@ -347,7 +347,7 @@ class HistoryKit(ABC):
                 if number % 2:
                     work.roll_back()
                 else:
-                    work.commit()
+                    await end(work)
 
         async with self.started() as service:
             await asyncio.gather(*(turn(service, number) for number in range(50)))
@@ -373,7 +373,7 @@ class HistoryKit(ABC):
         async with self.started(MODEL_KEPT) as service:
             for action, key, texts in steps:
                 if action in {"begin", "commit", "roll_back"}:
-                    model.turn_over(action)
+                    await model.turn_over(action)
                 elif action == "get":
                     assert await _messages(service, key[1], key[0]) == [
                         said(t) for t in model.view.get(key, [])
@@ -385,7 +385,7 @@ class HistoryKit(ABC):
                 else:
                     await _write(service, action, key, texts)
                     model.write(action, key, texts)
-            model.turn_over("roll_back")
+            await model.turn_over("roll_back")
 
 
 async def _write(service: SessionHistoryService, action: str, key: tuple[str, str], texts: list[str]) -> None:

@@ -38,6 +38,15 @@ def in_turn(turn_id: str = "turn-1") -> Iterator[Work]:
         current_work.reset(token)
 
 
+async def end(work: Work, ending: str = "commit") -> None:
+    """End the turn as a session's actor does: what lies in storages is written before the turn is committed."""
+    if ending == "commit":
+        await work.write_elsewhere(None)
+        work.commit()
+    else:
+        work.roll_back()
+
+
 async def outside(call: Coroutine[Any, Any, T]) -> T:
     """What somebody who is in no turn gets."""
     return await asyncio.create_task(call, context=Context())

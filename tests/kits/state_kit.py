@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from greenroom.actors.errors import ConfigurationError, HandlerError, TurnOver
 from greenroom.services.agent_state import StateService
 from greenroom.services.work import Work, current_work
-from kits.in_turn import TRICKY_KEYS, in_turn, outside
+from kits.in_turn import TRICKY_KEYS, end, in_turn, outside
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -197,7 +197,7 @@ class StateKit(ABC):
                 assert await service.export_state("u", "s") == {"n": 3}
                 assert await service.export_state("u", "s", 1) == {"n": 1}
                 assert await outside(service.export_state("u", "s")) == {"n": 1}
-                work.commit()
+                await end(work)
             assert await service.export_state("u", "s") == {"n": 3}
 
     async def test_a_turn_that_fails_leaves_the_state_before_it(self) -> None:
@@ -215,7 +215,7 @@ class StateKit(ABC):
         async with self.started() as service:
             await service.save_state("u", {"n": 1}, "s")
             with in_turn() as work:
-                getattr(work, ending)()
+                await end(work, ending)
                 with pytest.raises(TurnOver):
                     await service.save_state("u", {"n": 2}, "s")
                 assert await service.export_state("u", "s") == {"n": 1}
@@ -231,7 +231,7 @@ class StateKit(ABC):
                 if number % 2:
                     work.roll_back()
                 else:
-                    work.commit()
+                    await end(work)
 
         async with self.started() as service:
             await asyncio.gather(*(turn(service, number) for number in range(50)))
@@ -253,8 +253,8 @@ class StateKit(ABC):
                     wanted = rounds.get(max(rounds, default=0) if number is None else number)
                     assert await service.export_state(user, session, number) == wanted
                 else:
-                    _turn(action, model)
-            _turn("roll_back", model)
+                    await _turn(action, model)
+            await _turn("roll_back", model)
 
 
 async def _save(
@@ -273,13 +273,13 @@ async def _save(
             await service.save_state(user, state, session, number)
 
 
-def _turn(action: str, model: StateModel) -> None:
+async def _turn(action: str, model: StateModel) -> None:
     """Begin a turn, or end the one that runs, in the service's world and the model's."""
     work = current_work.get()
     if action == "begin" and work is None:
         model.begin()
         current_work.set(Work("turn"))
     elif action != "begin" and work is not None:
-        getattr(work, action)()
+        await end(work, action)
         model.end(commit=action == "commit")
         current_work.set(None)
