@@ -69,7 +69,7 @@ class Change(Struct, frozen=True, kw_only=True):
     that somebody must do; none leaves it as it is. `put` and `drop`: values to write and to remove; dropping what is
     not there is fine. `names`: names in the whole storage that point to this folder, with a small value; a name that
     another folder has, or this one with another value, refuses the write (`NameTaken`). `unname`: names of this folder
-    to remove.
+    to remove; those of others stay. What goes goes first: a value or name that is in both is there afterwards.
     """
 
     key: FolderKey
@@ -83,6 +83,18 @@ class Change(Struct, frozen=True, kw_only=True):
     drop: Sequence[Cell] = ()
     names: Sequence[tuple[bytes, bytes]] = ()
     unname: Sequence[bytes] = ()
+
+    @property
+    def ends(self) -> bool:
+        """Whether the folder is gone afterwards."""
+        return self.delete and not (
+            self.take
+            or self.head is not None
+            or self.owner is not None
+            or self.open is not None
+            or self.put
+            or self.names
+        )
 
 
 class Head(Struct, frozen=True):
@@ -156,7 +168,9 @@ class Storage(Protocol):
     async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
         """Do all changes together, durably, or none; gives each folder's new fence (`NOT_THERE` for one deleted).
 
-        No two changes are of one folder. Raises `Conflict`, `NameTaken`.
+        No two changes are of one folder. They are done in their order: a name that one gives up the next may have.
+        Raises `Conflict` for the first folder that is not as expected, and when all are, `NameTaken` for the first name
+        that cannot be had.
         """
         ...
 
