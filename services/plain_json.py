@@ -19,7 +19,7 @@ DEEPEST = 200
 """Levels of nesting looked into for a flaw; what is deeper than any real state is taken for a mistake."""
 
 
-def _subclass(value: object) -> object:
+def unsubclassed(value: object) -> object:
     """A subclass of a JSON type as that type, as the standard library encodes it (numpy's floats are such)."""
     if isinstance(value, str):
         return str.__str__(value)
@@ -30,7 +30,7 @@ def _subclass(value: object) -> object:
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-_encoder = json.Encoder(enc_hook=_subclass)
+_encoder = json.Encoder(enc_hook=unsubclassed)
 _decoder = json.Decoder()
 
 

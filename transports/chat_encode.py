@@ -41,6 +41,7 @@ from greenroom.actors.messages import (
     Turn,
     Usage,
 )
+from greenroom.services.turn_codec import register_echo
 from greenroom.transports import chat_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.openai_fields import INVALID, SERVER
@@ -67,6 +68,9 @@ class ChatEcho(Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     metadata: dict[str, str] | None = None
     tools: ToolDisplay = "hidden"
+
+
+register_echo("chat", ChatEcho)
 
 
 class _Call:

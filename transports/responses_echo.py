@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from greenroom.services.turn_codec import register_echo
+
 ToolDisplay: TypeAlias = Literal["mcp_call", "function_call", "hidden"]
 
 
@@ -46,6 +48,9 @@ class ResponseEcho(Struct, frozen=True, kw_only=True):
     truncation: str = "disabled"
     metadata: dict[str, str] | None = None
     user: str | None = None
+
+
+register_echo("responses", ResponseEcho)
 
 
 def echo_of(echo: Any, model: str) -> ResponseEcho:
