@@ -1,9 +1,10 @@
-"""Install what the tests of sandboxes run: engines, bubblewrap, a browser. `python3 scripts/system_packages.py`.
+"""Install what tests run: engines, bubblewrap, a browser, servers of stores. `python3 scripts/system_packages.py`.
 
 As root on Debian it installs what is missing; elsewhere it says what is missing, and the tests that need it are skipped
 by name. Quick when all is there. Runs before anything is installed, so it stays readable to old Pythons.
 """
 
+import glob
 import os
 import shutil
 import subprocess
@@ -16,9 +17,15 @@ NEEDED = (
     ("mmdebstrap", ("mmdebstrap",)),
     ("bwrap", ("bubblewrap",)),
     ("chromium-headless-shell", ("chromium-headless-shell", "fonts-liberation")),
+    ("postgres", ("postgresql",)),
+    ("pgbouncer", ("pgbouncer",)),
 )
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
-ELSEWHERE = "elsewhere: Docker or Podman, bubblewrap, and `playwright install chromium-headless-shell`"
+SERVER_FOLDERS = "/usr/lib/postgresql/*/bin"  # where Debian puts PostgreSQL's, on nobody's path
+ELSEWHERE = (
+    "elsewhere: Docker or Podman, bubblewrap, `playwright install chromium-headless-shell`, PostgreSQL"
+)
+CLUSTERS = "/etc/postgresql-common/createcluster.conf"
 
 
 def main():
@@ -29,20 +36,38 @@ def main():
     packages = sorted({package for _, brings in missing for package in brings})
     how = "apt-get install {0}; {1}".format(" ".join(packages), ELSEWHERE)
     if not sys.platform.startswith("linux"):
-        say("the tests of sandboxes need Linux: they are skipped here")
+        say("the tests of sandboxes and of servers need Linux: they are skipped here")
     elif not (shutil.which("apt-get") and os.geteuid() == 0):
-        say("the tests of sandboxes need {0}: without, they are skipped ({1})".format(names, how))
+        say("some tests need {0}: without, they are skipped ({1})".format(names, how))
     else:
-        say("installing what the tests of sandboxes run: {0}".format(" ".join(packages)))
+        say("installing what tests run: {0}".format(" ".join(packages)))
+        made = no_cluster()
         install(missing)
+        if made:
+            os.unlink(CLUSTERS)
         left = ", ".join(program for program, _ in absent())
         if left:
             say("not installed: {0}; the tests that need them are skipped ({1})".format(left, ELSEWHERE))
 
 
 def absent():
-    path = os.pathsep.join((os.environ.get("PATH", ""),) + SYSTEM_FOLDERS)
+    folders = SYSTEM_FOLDERS + tuple(glob.glob(SERVER_FOLDERS))
+    path = os.pathsep.join((os.environ.get("PATH", ""),) + folders)
     return [needed for needed in NEEDED if shutil.which(needed[0], path=path) is None]
+
+
+def no_cluster():
+    """See that PostgreSQL's package makes no databases of its own and starts no server: the tests have their own.
+
+    Whether something was written that is to be removed afterwards; who has settings there keeps them.
+    """
+    if os.path.exists(CLUSTERS):
+        return False
+    if not os.path.isdir(os.path.dirname(CLUSTERS)):
+        os.mkdir(os.path.dirname(CLUSTERS))
+    with open(CLUSTERS, "w") as settings:
+        settings.write("create_main_cluster = false\n")
+    return True
 
 
 def install(missing):

@@ -10,10 +10,17 @@ from blockbuster import blockbuster_ctx
 
 from kits.agentscope_line import LINES, installed_line, why_not
 from kits.engine import docker_engine, podman_engine
+from kits.postgres_server import postgres_server, postgres_template
 from kits.tutorial import NO_TUTORIAL
 from kits.virtual_time import pytest_asyncio_loop_factories
 
-__all__ = ["docker_engine", "podman_engine", "pytest_asyncio_loop_factories"]
+__all__ = [
+    "docker_engine",
+    "podman_engine",
+    "postgres_server",
+    "postgres_template",
+    "pytest_asyncio_loop_factories",
+]
 
 STRICT = os.environ.get("GREENROOM_CI") == "1"
 
