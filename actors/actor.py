@@ -7,57 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Protocol
 
-import anyio
-from anyio import CapacityLimiter
-
-from greenroom.actors.commit import Keeper, commit, keep_words, last_words
-from greenroom.actors.composer import Composer
-from greenroom.actors.errors import GreenroomError, HandlerError, MailboxFull, SessionBusy
+from greenroom.actors.answering import answer, end_tasks
+from greenroom.actors.commit import commit, keep_words, last_words
+from greenroom.actors.endings import stopped, unhappy
+from greenroom.actors.errors import MailboxFull, SessionBusy, SessionLost
 from greenroom.actors.events import (
-    Item,
+    Event,
     Terminal,
     TurnAccepted,
     TurnCancelled,
     TurnFailed,
     TurnStarted,
 )
-from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import ErrorInfo, Overlap, SessionKey, Turn
+from greenroom.actors.messages import ErrorInfo, SessionKey, Turn
 from greenroom.actors.scope import TurnScope, current_turn
-from greenroom.actors.session import NO_OPTIONS, Sandboxes, Session
-from greenroom.actors.turn import TurnRun, error_info
+from greenroom.actors.session import Session
+from greenroom.actors.surroundings import Surroundings
+from greenroom.actors.turn import TurnRun
 from greenroom.services.work import Work, current_work
 
 logger = logging.getLogger("greenroom.actors")
 
 STARTED = TurnStarted()
-BREATH = 256
-"""Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
-
-
-class Surroundings(Keeper, Protocol):
-    """What an actor knows of its system."""
-
-    limits: Limits
-    overlap: Overlap
-    debug: bool
-    loop: asyncio.AbstractEventLoop
-    worker_threads: CapacityLimiter
-    sandboxes: Sandboxes | None
-
-    def turn_ended(self, run: TurnRun) -> None:
-        """A turn has its ending."""
-        ...
-
-    def actor_idle(self, actor: SessionActor) -> None:
-        """The actor's mailbox is empty and nothing runs."""
-        ...
 
 
 class SessionActor:
@@ -84,6 +60,11 @@ class SessionActor:
         return self._current is not None
 
     @property
+    def current(self) -> TurnRun | None:
+        """The turn that runs."""
+        return self._current
+
+    @property
     def turns(self) -> tuple[TurnRun, ...]:
         """Those that run or wait, in order."""
         return self._mailbox if self._current is None else (self._current, *self._mailbox)
@@ -104,23 +85,36 @@ class SessionActor:
 
     def deliver(self, turn: Turn) -> TurnRun:
         """Put a turn in the mailbox. Raises `SessionBusy` or `MailboxFull`; then nothing of it is kept."""
-        system, current = self._system, self._current
-        overlap = turn.overlap or system.overlap
-        if current is not None:
-            self._check_room(overlap)
+        before = self._current
+        self.check_room(turn)
+        run = self.receive(turn)
+        self.make_way(before, turn)
+        return run
+
+    def receive(self, turn: Turn, before: Sequence[Event] = ()) -> TurnRun:
+        """Put a turn in the mailbox that there is room for, or that was accepted long ago. `before`: what it said when
+        it was begun before, in a process that is gone."""
         log = TurnLog(turn)
-        log.emit(TurnAccepted(turn.id, turn.created_at))
-        scope = TurnScope(turn.key, turn.id, turn.options, system.worker_threads)
-        run = TurnRun((turn.principal, turn.id), log, scope, copy_context())
-        if current is None:
+        for event in before or (TurnAccepted(turn.id, turn.created_at),):
+            log.emit(event)
+        scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
+        run = TurnRun((turn.principal, turn.id), log, scope, copy_context(), journaled=len(before))
+        if self._current is None:
             self._start(run)
         else:
             self._mailbox = (*self._mailbox, run)
-            if overlap == "interrupt":
-                self.cancel(current, f"interrupted by turn {turn.id}")
         return run
 
-    def _check_room(self, overlap: Overlap) -> None:
+    def make_way(self, before: TurnRun | None, turn: Turn) -> None:
+        """A turn was received while `before` was at work: it may want that one to stop."""
+        if before is not None and (turn.overlap or self._system.overlap) == "interrupt":
+            self.cancel(before, f"interrupted by turn {turn.id}")
+
+    def check_room(self, turn: Turn) -> None:
+        """Raises `SessionBusy` or `MailboxFull` when there is no room for this turn."""
+        overlap = turn.overlap or self._system.overlap
+        if self._current is None:
+            return
         if overlap == "reject":
             raise SessionBusy(
                 f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
@@ -161,13 +155,21 @@ class SessionActor:
             self._stop(run)
         elif run is not self._current:
             self._mailbox = tuple(waiting for waiting in self._mailbox if waiting is not run)
-            self._end(run, TurnCancelled(self._now(), reason))
+            ending = TurnCancelled(self._now(), reason)
+            if self._system.ledger is None:
+                self._end(run, ending)
+            else:
+                run.closer = self._system.loop.create_task(self._end_unheard(run, ending), name=run.name)
+
+    def interrupt(self, run: TurnRun, why: ErrorInfo) -> None:
+        """Have that turn, if it runs, end as one that failed."""
+        if run.phase == "running" and not run.stopping:
+            run.failure = why
+            self._stop(run)
 
     def _time_out(self, run: TurnRun) -> None:
         seconds = self._system.limits.turn_seconds
-        if run.phase == "running" and not run.stopping:
-            run.failure = ErrorInfo("turn_timeout", f"the turn took longer than a turn may ({seconds} s)")
-            self._stop(run)
+        self.interrupt(run, ErrorInfo("turn_timeout", f"the turn took longer than a turn may ({seconds} s)"))
 
     def _stop(self, run: TurnRun) -> None:
         assert run.task is not None
@@ -191,15 +193,55 @@ class SessionActor:
         for task in run.scope.tasks:
             task.cancel()
         self._forget_agent()
-        ending = self._stopped(run, last_words(run))
+        ending = stopped(run, last_words(run), self._now())
         run.closer = self._system.loop.create_task(self._close(run, ending), name=run.name)
 
     async def _close(self, run: TurnRun, ending: Terminal) -> None:
         try:
             await self._keep(run, ending)
-        finally:
-            self._end(run, ending)
-            self._next()
+        except SessionLost as error:
+            self.lose(error)
+            return
+        self._end(run, ending)
+        self._next()
+
+    async def _end_unheard(self, run: TurnRun, ending: Terminal) -> None:
+        """End a turn that never began: nothing of it enters the history."""
+        run.phase = "committing"
+        if self._system.ledger is not None:
+            try:
+                await self._system.ledger.end(run, ending, None)
+            except SessionLost as error:
+                self.lose(error, run)
+                return
+        self._end(run, ending)
+
+    def lose(self, error: SessionLost, *others: TurnRun) -> None:
+        """The session is another process's now, and all its open turns are: here they just stop. `others`: turns that
+        were taken out of the mailbox already."""
+        lost = [run for run in (*self.turns, *others) if not run.over]
+        busy = self.busy
+        self._mailbox = ()
+        self._current = None
+        self.session.turn_id = None
+        self.forget_session(None)
+        for run in lost:
+            self._let_go(run, error)
+        if busy:
+            self._system.actor_idle(self)
+
+    def _let_go(self, run: TurnRun, error: SessionLost) -> None:
+        run.phase = "ended"
+        run.scope.closed = True
+        run.stop_timers()
+        for task in (run.task, *run.scope.tasks):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        if run.composer is not None:
+            run.composer.end()
+            run.composer = None
+        run.log.break_off(error.again())
+        self._system.turn_lost(run)
 
     def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
@@ -212,6 +254,11 @@ class SessionActor:
             run.release()
             return
         if run.closer is not None:
+            return
+        if self._system.ledger is not None:  # what is written down of them is for others to end
+            self.lose(
+                SessionLost("the server stopped in the middle of the turn; ask for it again in a moment")
+            )
             return
         if error is not None:
             self._end(
@@ -229,21 +276,15 @@ class SessionActor:
 
     async def _work(self, run: TurnRun) -> None:
         """One turn, from start to its one ending. Runs as a task, in a context of its own."""
-        if run.reason is not None:  # cancelled before it began: nothing of it enters the history
-            self._end(run, TurnCancelled(self._now(), run.reason))
-            self._next()
+        if run.reason is not None:  # cancelled before it began
+            await self._end_unheard(run, TurnCancelled(self._now(), run.reason))
+            if self._current is run:
+                self._next()
             return
-        system = self._system
-        run.phase = "running"
-        if system.limits.turn_seconds is not None:
-            run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
-        run.log.emit(STARTED)
-        work = Work(run.log.id)
-        current_work.set(work)
-        current_turn.set(run.scope)
+        work = self._begin(run)
         error: BaseException | None = None
         try:
-            await self._answer(run)
+            await answer(run, self.session, self._system)
         except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 - whatever it is, it ends the turn
             error = caught
         if not run.running:  # it was ended over our head: another turn may be running by now
@@ -255,105 +296,85 @@ class SessionActor:
         if run.timers:
             run.stop_timers()
         if run.scope.tasks:
-            await self._end_tasks(run)
-        await self._finish(run, work, error)
+            await end_tasks(run, self._system.limits.cancel_seconds)
+        here = await self._finish(run, work, error)
         error = None  # its traceback holds this frame, and the two would wait for the garbage collector
+        if not here:
+            return
         self._next()
         if run.task is not None and run.watch is not None:  # as nearly always; it spares the loop a step
             run.task.remove_done_callback(run.watch)
         run.release()
 
-    async def _answer(self, run: TurnRun) -> None:
-        """Run the handler and write down what it says."""
+    def _begin(self, run: TurnRun) -> Work:
         system = self._system
-        turn = run.log.turn
-        run.composer = Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
-        session = self.session
-        session.principal = turn.principal
-        session.turn_id = turn.id
-        session.options = turn.options or NO_OPTIONS
-        handler = system.handler
-        translator = handler.adapter.translator(run.composer)
-        stream = await handler.answer(session, turn)
-        feed, breath = translator.feed, BREATH
-        try:
-            async for item in stream:
-                feed(item)
-                breath -= 1
-                if not breath:
-                    breath = BREATH
-                    await asyncio.sleep(0)
-        except BaseException:
-            with anyio.move_on_after(system.limits.cancel_seconds):
-                await _close_stream(stream)
-            raise
-        if not run.stopping:
-            translator.finish()
-
-    async def _end_tasks(self, run: TurnRun) -> None:
-        """Nothing that a framework started on its own outlives the turn."""
-        tasks = set(run.scope.tasks)
-        for task in tasks:
-            task.cancel()
-        _, pending = await asyncio.wait(tasks, timeout=self._system.limits.cancel_seconds)
-        for task in pending:
-            logger.error("turn %s left %r behind, which does not stop when cancelled", run.log.id, task)
+        run.phase = "running"
+        if system.limits.turn_seconds is not None:
+            run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
+        if len(run.log) < 2:
+            run.log.emit(STARTED)
+        if system.ledger is not None:
+            system.ledger.begun(run)
+        work = Work(run.log.id)
+        current_work.set(work)
+        current_turn.set(run.scope)
+        return work
 
     # -- endings ---------------------------------------------------------------------------------------------------
 
-    async def _finish(self, run: TurnRun, work: Work, error: BaseException | None) -> None:
-        """Commit all or none of what the turn changed, then say how it ended (law 3)."""
-        ending: Terminal | None = None
+    async def _finish(self, run: TurnRun, work: Work, error: BaseException | None) -> bool:
+        """Commit all or none of what the turn changed, then say how it ended (law 3). False when its session was lost
+        to another process, and so it has no ending here."""
+        try:
+            ending = await self._conclude(run, work, error)
+        except SessionLost as lost:
+            work.roll_back()
+            self.lose(lost)
+            return False
+        self._end(run, ending)
+        return True
+
+    async def _conclude(self, run: TurnRun, work: Work, error: BaseException | None) -> Terminal:
+        """Keep what is to be kept of the turn. Raises `SessionLost`."""
+        system = self._system
         if error is None and not run.stopping:
             try:
-                ending = await commit(run, work, self.session, self._system)
+                completed = await commit(run, work, self.session, system)
                 if run.log.turn.kept:
                     self.last_kept = run.log.id
+                return completed
+            except SessionLost:
+                raise
             except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
                 error = caught
-        if ending is None:
-            work.roll_back()
-            self._forget_agent()
-            output = last_words(run)
-            ending = self._stopped(run, output) if run.stopping else self._unhappy(run, error, output)
-            await self._keep(run, ending)
+        work.roll_back()
+        self._forget_agent()
+        output = last_words(run)
+        if run.stopping:
+            ending = stopped(run, output, self._now())
+        else:
+            ending = unhappy(run, error, output, system.sources, system.debug)
         error = None
-        self._end(run, ending)
+        await self._keep(run, ending)
+        return ending
 
     async def _keep(self, run: TurnRun, ending: Terminal) -> None:
-        if await keep_words(run, ending, self.key, self._system.store):
+        if await keep_words(run, ending, self.key, self._system):
             self.last_kept = run.log.id
 
-    def _stopped(self, run: TurnRun, output: tuple[Item, ...]) -> Terminal:
-        usage = run.composer.usage if run.composer else None
-        if run.failure is not None:
-            return TurnFailed(self._now(), run.failure, output, usage)
-        return TurnCancelled(self._now(), run.reason or "", output, usage)
-
-    def _unhappy(self, run: TurnRun, error: BaseException | None, output: tuple[Item, ...]) -> Terminal:
-        usage = run.composer.usage if run.composer else None
-        if isinstance(error, asyncio.CancelledError):
-            if run.task is not None and run.task.cancelling():
-                return TurnCancelled(self._now(), "the server stopped", output, usage)
-            error = HandlerError("the handler was cancelled from within: a task it awaited was cancelled")
-        assert error is not None
-        return TurnFailed(self._now(), self._report(run, error), output, usage)
-
-    def _report(self, run: TurnRun, error: BaseException) -> ErrorInfo:
-        error_id = f"err_{self._system.sources.uuid()}"
-        logger.error(
-            "turn %s of session %r failed [%s]",
-            run.log.id,
-            self.key.session_id,
-            error_id,
-            exc_info=None if isinstance(error, GreenroomError) and error.status < 500 else error,
-        )
-        return error_info(error, error_id, self._system.debug)
-
-    def forget_session(self) -> None:
-        """Nothing of the session is kept any more."""
+    def forget_session(self, last_kept: str | None = "") -> None:
+        """What is remembered of the session holds no more: nothing of it is kept, or (none) it is not known what is."""
         self._forget_agent()
-        self.last_kept = ""
+        self.last_kept = last_kept
+
+    def dismiss(self) -> tuple[TurnRun, ...]:
+        """The turns that wait, which are another process's from now on."""
+        waiting, self._mailbox = self._mailbox, ()
+        for run in waiting:
+            self._let_go(
+                run, SessionLost("this process stops, and another one runs the turn; ask for it there")
+            )
+        return waiting
 
     def _forget_agent(self) -> None:
         """The next turn starts from the last good state, not from what a broken turn left in the agent."""
@@ -372,9 +393,3 @@ class SessionActor:
 
     def _now(self) -> float:
         return self._system.sources.now()
-
-
-async def _close_stream(stream: AsyncIterator[object]) -> None:
-    close = getattr(stream, "aclose", None)
-    if close is not None:
-        await close()

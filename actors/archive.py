@@ -70,6 +70,17 @@ class Archive:
         if turn.idempotency_key is not None:
             self._keys[turn.principal, turn.idempotency_key] = run.key
 
+    def has(self, key: TurnKey) -> bool:
+        """Whether the turn is here."""
+        return key in self._runs or key in self._ended
+
+    def drop(self, run: TurnRun) -> None:
+        """The turn is not here any more, though it has not ended."""
+        self._runs.pop(run.key, None)
+        turn = run.log.turn
+        if turn.idempotency_key is not None:
+            self._keys.pop((turn.principal, turn.idempotency_key), None)
+
     def run(self, key: TurnKey) -> TurnRun | None:
         """The turn, if it has not ended."""
         return self._runs.get(key)

@@ -6,9 +6,11 @@ import logging
 from typing import Protocol
 from weakref import WeakSet
 
-from greenroom.actors.events import Item, Terminal, TurnCompleted, TurnFailed
+from greenroom.actors.endings import record_of
+from greenroom.actors.events import Item, Terminal, TurnCompleted
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
+from greenroom.actors.ledger import Ledger
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.session import Session
 from greenroom.actors.turn import TurnRun
@@ -19,10 +21,12 @@ logger = logging.getLogger("greenroom.actors")
 
 
 class Keeper(Protocol):
-    """What turns are kept with. `services`: those that took part in turns."""
+    """What turns are kept with. `services`: those that took part in turns. `ledger`: where the store is one that loses
+    nothing."""
 
     handler: Handler
     store: SessionStore
+    ledger: Ledger | None
     sources: Sources
     services: WeakSet[object]
 
@@ -46,27 +50,37 @@ async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> 
     if not turn.kept:
         work.roll_back()
         session.driver = None  # what it remembers of this turn is not to be remembered
+        if keeper.ledger is not None:
+            await keeper.ledger.end(run, ending, None)
         return ending
     if work.services:
         keeper.services.update(work.services)
     record = TurnRecord(turn.id, "completed", ending.at, turn.request.input, output)
-    await keeper.store.commit(session.key, TurnCommit(record, keeper.handler.save(session)))
+    state = keeper.handler.save(session)
+    if keeper.ledger is not None:
+        await keeper.ledger.complete(run, ending, record, state, work)
+    else:
+        if work.services:
+            await work.write_elsewhere(None)
+        await keeper.store.commit(session.key, TurnCommit(record, state))
     work.commit()
     return ending
 
 
-async def keep_words(run: TurnRun, ending: Terminal, key: SessionKey, store: SessionStore) -> bool:
+async def keep_words(run: TurnRun, ending: Terminal, key: SessionKey, keeper: Keeper) -> bool:
     """Keep what a turn that did not end well had said, marked so; the state stays the last good one. Whether it is
-    kept."""
+    kept. Raises `SessionLost`."""
     turn = run.log.turn
-    if not turn.kept:
+    record = record_of(turn, ending) if turn.kept else None
+    if keeper.ledger is not None:
+        await keeper.ledger.end(run, ending, record)
+        return record is not None
+    if record is None:
         return False
-    status = "failed" if isinstance(ending, TurnFailed) else "cancelled"
-    record = TurnRecord(turn.id, status, ending.at, turn.request.input, ending.output)  # type: ignore[arg-type]
     try:
-        await store.commit(key, TurnCommit(record, None))
+        await keeper.store.commit(key, TurnCommit(record, None))
     except Exception:
-        logger.exception("the %s turn %s could not be added to its session's history", status, turn.id)
+        logger.exception("the %s turn %s could not be added to its session's history", record.status, turn.id)
         return False
     return True
 

@@ -19,10 +19,12 @@ from greenroom.actors.turn_options import ALWAYS, OPTIONS, instructed, request_w
 
 
 class Handler(Protocol):
-    """What an actor needs to answer turns. `honours`: the options of a turn (`TurnOptions`) that it does as asked."""
+    """What an actor needs to answer turns. `honours`: the options of a turn (`TurnOptions`) that it does as asked.
+    `idempotent`: a turn may be begun once more when a process dies over it."""
 
     adapter: FrameworkAdapter
     honours: frozenset[str]
+    idempotent: bool
 
     async def answer(self, session: Session, turn: Turn) -> AsyncIterator[object]:
         """What the turn's answer is made of, to be fed to the adapter's translator."""
@@ -43,8 +45,10 @@ class QueryHandler:
         adapter: FrameworkAdapter,
         owner: object,
         honours: Collection[str] = (),
+        idempotent: bool = False,
     ) -> None:
         self.adapter = adapter
+        self.idempotent = idempotent
         self.honours = honoured(adapter, honours)
         self._function = function
         self._wanted = wanted_arguments(function, {"msgs", "request", "session"})
@@ -78,8 +82,10 @@ class AgentHandler:
         adapter: FrameworkAdapter,
         owner: object,
         honours: Collection[str] = (),
+        idempotent: bool = False,
     ) -> None:
         self.adapter = adapter
+        self.idempotent = idempotent
         self.honours = honoured(adapter, honours)
         self._factory = factory
         self._leading = (owner,) if takes_self(factory) else ()

@@ -29,5 +29,16 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long an ended turn's log can be read."""
     cancel_seconds: float = 5.0
     """How long a cancelled handler may tidy up before its turn is ended over its head."""
+    elsewhere_seconds: float = 10.0
+    """How long a turn waits for a session that another process is at work on, before it is refused. This and what
+    follows is for stores that several processes share."""
+    store_seconds: float = 10.0
+    """How long the ending of a turn that went well waits for a store that cannot be reached; then it has failed."""
+    journal_seconds: float = 0.25
+    """How often what running turns say is written down: so much of it may be missing after a crash."""
+    recovery_seconds: float = 2.0
+    """How often it is looked for turns that dead processes left."""
+    attempts: int = 3
+    """How often a turn of an idempotent handler is begun, when processes die over it."""
     worker_threads: int = 64
     """Threads for synchronous handlers and tools."""

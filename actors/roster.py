@@ -46,6 +46,10 @@ class Roster:
         """The session's actor, if it is active."""
         return self._actors.get(key)
 
+    def actors(self) -> tuple[SessionActor, ...]:
+        """All that are active."""
+        return tuple(self._actors.values())
+
     def working(self, actor: SessionActor) -> None:
         """The actor has taken a turn."""
         self._idle.pop(actor, None)

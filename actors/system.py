@@ -19,7 +19,7 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.aftermath import Aftermath
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
-from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
+from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy, TurnNotFound
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
@@ -27,8 +27,10 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
+from greenroom.actors.sharing import Sharing
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.announcing import Announcer
+from greenroom.services.durable import is_durable
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
@@ -89,6 +91,12 @@ class ActorSystem:
         self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid, sandboxes)
         self._aftermath = Aftermath(self._continuations, responses)
         self._archive = Archive(self.limits)
+        self._sharing = (
+            Sharing(store, self, self._roster, self._archive, self._continuations)
+            if is_durable(store)
+            else None
+        )
+        self.ledger = self._sharing.ledger if self._sharing is not None else None
         self._accepted = 0
         self._placing = 0
         self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
@@ -106,7 +114,11 @@ class ActorSystem:
         """Begin to take turns."""
         self.loop = asyncio.get_running_loop()
         self.worker_threads = CapacityLimiter(self.limits.worker_threads)
+        if self._sharing is not None:
+            self._sharing.store.when_asked(self._asked_to_cancel)
         await self.store.start()
+        if self._sharing is not None:
+            await self._sharing.start()
         self._housekeeping = self.loop.create_task(self._keep_house(), name="greenroom housekeeping")
         self.state = "serving"
 
@@ -115,10 +127,16 @@ class ActorSystem:
         if self.state != "serving":
             return
         self.state = "draining"
+        if self._sharing is not None:
+            await self._sharing.store.drain()
         with anyio.move_on_after(seconds):
             await self._no_turns()
-        for run in self._archive.runs():
-            self._actor_of(run).cancel(run, "the server is stopping")
+        if self._sharing is not None:
+            await self._sharing.intake.done()
+            await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
+        else:
+            for run in self._archive.runs():
+                self._actor_of(run).cancel(run, "the server is stopping")
         # A cancelled turn ends within its bound, with its handler or without it; only a store that hangs takes longer.
         with anyio.move_on_after(2 * self.limits.cancel_seconds + 1) as patience:
             await self._no_turns()
@@ -134,6 +152,8 @@ class ActorSystem:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
             self._housekeeping = None
+        if self._sharing is not None:
+            await self._sharing.stop()
         await self._aftermath.done()
         self._roster.passivate_all()
         while self._releasing:
@@ -152,9 +172,19 @@ class ActorSystem:
         """
         if (known := self._archive.known(turn)) is not None:
             return known
+        if self._sharing is not None:
+            self.check_open(turn)
+            self._placing += 1
+            try:
+                log = await self._sharing.intake.submit(turn)
+            finally:
+                self._placing -= 1
+            if log.turn.key != turn.key and log.turn.id == turn.id and not turn.kept:
+                self._aftermath.session_is_temporary(log.turn.key)
+            return log
         if turn.after is None:
             return self._accept(turn)
-        self._check_open(turn)
+        self.check_open(turn)
         self._placing += 1
         try:
             placed = await self._continuations.place(turn)
@@ -174,14 +204,19 @@ class ActorSystem:
             self._aftermath.session_is_temporary(placed.key)
         return log
 
-    def _check_open(self, turn: Turn) -> None:
-        if self.state != "serving":
-            raise NotServing(
-                f"no turns are taken: the application is {self.state}; try again, or another process"
-            )
+    def check_open(self, turn: Turn) -> None:
+        """Raises what `check_serving` raises, and `Overloaded`."""
+        self.check_serving(turn)
         if self._archive.open + self._placing >= self.limits.turns:
             raise Overloaded(
                 f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
+            )
+
+    def check_serving(self, turn: Turn) -> None:
+        """Raises `NotServing`, or `SessionBusy` for a session that is being deleted."""
+        if self.state != "serving":
+            raise NotServing(
+                f"no turns are taken: the application is {self.state}; try again, or another process"
             )
         if turn.key in self._forgetting:
             raise SessionBusy(
@@ -189,16 +224,29 @@ class ActorSystem:
             )
 
     def _accept(self, turn: Turn) -> TurnLog:
-        self._check_open(turn)
+        self.check_open(turn)
         actor = self._roster.get(turn.key)
         run = actor.deliver(turn)
+        self.admit(actor, run)
+        return run.log
+
+    def admit(self, actor: SessionActor, run: TurnRun) -> None:
+        """The actor has that turn."""
         self._roster.working(actor)
         self._archive.add(run)
         self._accepted += 1
-        return run.log
+
+    async def locate(self, turn_id: str, principal: str | None = None) -> TurnLog:
+        """The log of a turn, wherever it runs or ran. Raises `TurnNotFound`, `StoreUnavailable`."""
+        try:
+            return self.find(turn_id, principal)
+        except TurnNotFound:
+            if self._sharing is None:
+                raise
+        return await self._sharing.elsewhere.log(turn_id, principal)
 
     def find(self, turn_id: str, principal: str | None = None) -> TurnLog:
-        """The log of a turn. Raises `TurnNotFound`."""
+        """The log of a turn that runs or ran here. Raises `TurnNotFound`."""
         return self._archive.log((principal, turn_id))
 
     async def cancel(
@@ -206,10 +254,17 @@ class ActorSystem:
     ) -> TurnLog:
         """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
         run = self._archive.run((principal, turn_id))
-        if run is None:
-            return self._archive.log((principal, turn_id))
-        self._actor_of(run).cancel(run, reason)
-        return run.log
+        if run is not None:
+            self._actor_of(run).cancel(run, reason)
+            return run.log
+        if self._sharing is not None and not self._archive.has((principal, turn_id)):
+            return await self._sharing.cancel(turn_id, principal, reason)
+        return self._archive.log((principal, turn_id))
+
+    def _asked_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> None:
+        run = self._archive.run((principal, turn_id))
+        if run is not None:
+            self._actor_of(run).cancel(run, reason)
 
     async def forget(self, key: SessionKey) -> None:
         """Delete a session: its turns are cancelled and, when they have ended, nothing of it is kept."""
@@ -276,9 +331,29 @@ class ActorSystem:
             self._aftermath.of(run.log)
         if turn.webhook is not None and self.announcer is not None and run.log.terminal is not None:
             self.announcer.ended(turn, run.log.terminal)
+        if self.ledger is not None:
+            self.ledger.over(run)
         self._archive.ended(run, self.loop.time())
         if not self._archive.open:
             self._all_ended.set()
+
+    def turn_lost(self, run: TurnRun) -> None:
+        """A turn has no ending here: another process has it, and whoever looks for it finds it there."""
+        if self._graces:
+            self._end_grace(run.key)
+        if self.ledger is not None:
+            self.ledger.over(run)
+        self._archive.drop(run)
+        if not self._archive.open:
+            self._all_ended.set()
+
+    def turn_recovered(self, log: TurnLog) -> None:
+        """A turn of a process that is gone has been ended."""
+        turn = log.turn
+        if turn.stored or not turn.kept:
+            self._aftermath.of(log)
+        if turn.webhook is not None and self.announcer is not None and log.terminal is not None:
+            self.announcer.ended(turn, log.terminal)
 
     def actor_idle(self, actor: SessionActor) -> None:
         """The actor has nothing to do. One that keeps no agent warm holds nothing that its store has not."""

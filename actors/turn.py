@@ -48,7 +48,7 @@ class TurnRun(Struct, eq=False):
     """Hears of it when the task ends before the turn does."""
     journaled: int = 0
     """Events that the session's store has: it gets the others with the turn's ending, or before (`Ledger`)."""
-    writing: asyncio.Task[None] | None = None
+    writing: asyncio.Task[GreenroomError | None] | None = None
     """What gives it more of them."""
 
     def __repr__(self) -> str:

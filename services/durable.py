@@ -15,7 +15,7 @@ its owner is gone; the open turns are then the taker's to run or to end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
 
@@ -162,3 +162,8 @@ class DurableStore(SessionStore, Protocol):
     async def drain(self) -> None:
         """From now on this process takes no session that is not its own."""
         ...
+
+
+def is_durable(store: SessionStore) -> TypeGuard[DurableStore]:
+    """Whether the store is one that loses nothing."""
+    return hasattr(store, "accept") and hasattr(store, "finish")

@@ -24,6 +24,11 @@ class KeyedLocks(Generic[K]):
     def __len__(self) -> int:
         return len(self._locks)
 
+    def users(self, key: K) -> int:
+        """How many hold the key's lock or wait for it."""
+        found = self._locks.get(key)
+        return 0 if found is None else found[1]
+
     @asynccontextmanager
     async def of(self, key: K) -> AsyncIterator[None]:
         """Hold the key's lock."""

@@ -1,0 +1,76 @@
+"""Answering a turn: its handler is run, and what it says is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+import anyio
+
+from greenroom.actors.composer import Composer
+from greenroom.actors.retelling import retold
+from greenroom.actors.session import NO_OPTIONS, Session
+from greenroom.actors.surroundings import Surroundings
+from greenroom.actors.turn import TurnRun
+
+logger = logging.getLogger("greenroom.actors")
+
+BREATH: Final = 256
+"""Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
+
+
+async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
+    """Run the handler and write down what it says."""
+    turn = run.log.turn
+    composer = run.composer = _composer(run, system)
+    session.principal = turn.principal
+    session.turn_id = turn.id
+    session.options = turn.options or NO_OPTIONS
+    handler = system.handler
+    translator = handler.adapter.translator(composer)
+    stream = await handler.answer(session, turn)
+    feed, breath, ledger, steps = translator.feed, BREATH, system.ledger, composer.steps
+    try:
+        async for item in stream:
+            feed(item)
+            if ledger is not None and composer.steps != steps:
+                steps = composer.steps
+                await ledger.flush(run)
+            breath -= 1
+            if not breath:
+                breath = BREATH
+                await asyncio.sleep(0)
+    except BaseException:
+        with anyio.move_on_after(system.limits.cancel_seconds):
+            await _close_stream(stream)
+        raise
+    if not run.stopping:
+        translator.finish()
+
+
+def _composer(run: TurnRun, system: Surroundings) -> Composer:
+    """What the turn is written with. One that was begun before first closes what was open then."""
+    if not run.journaled:
+        return Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
+    composer = retold(run.log.events(), run.log, system.sources.uuid)
+    composer.close_broken()
+    composer.limit = system.limits.turn_bytes
+    return composer
+
+
+async def end_tasks(run: TurnRun, seconds: float) -> None:
+    """Nothing that a framework started on its own outlives the turn. `seconds`: how long they may take to stop."""
+    tasks = set(run.scope.tasks)
+    for task in tasks:
+        task.cancel()
+    _, pending = await asyncio.wait(tasks, timeout=seconds)
+    for task in pending:
+        logger.error("turn %s left %r behind, which does not stop when cancelled", run.log.id, task)
+
+
+async def _close_stream(stream: AsyncIterator[object]) -> None:
+    close = getattr(stream, "aclose", None)
+    if close is not None:
+        await close()

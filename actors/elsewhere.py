@@ -1,0 +1,125 @@
+"""Turns that are not at work in this process: their logs, as far as the store that processes share has them.
+
+The log of one that runs in another process is filled from the store as long as somebody follows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from greenroom.actors.errors import KeyReused, SessionLost, StoreUnavailable, TurnExists, TurnNotFound
+from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
+from greenroom.actors.turn import TurnKey
+from greenroom.services.durable import DurableStore, TurnEntry
+
+logger = logging.getLogger("greenroom.actors")
+
+SHORTEST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
+"""Between two looks at a turn that runs elsewhere, seconds: short while it says something."""
+PATIENCE: Final = 20
+"""Looks at a turn that nobody follows, before no more are taken."""
+
+
+class Elsewhere:
+    """Logs by the turn's principal and id."""
+
+    __slots__ = ("_following", "_logs", "_store")
+
+    def __init__(self, store: DurableStore) -> None:
+        self._store = store
+        self._logs: dict[TurnKey, TurnLog] = {}
+        self._following: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Elsewhere: {len(self._logs)} turns followed>"
+
+    async def log(self, turn_id: str, principal: str | None) -> TurnLog:
+        """The turn's log. Raises `TurnNotFound`, `StoreUnavailable`."""
+        known = self._logs.get((principal, turn_id))
+        if known is not None:
+            return known
+        entry = await self._store.find(turn_id, principal)
+        if entry is None:
+            raise TurnNotFound(
+                f"there is no turn {turn_id!r}: it never was, is somebody else's, or ended longer ago than it is kept"
+            )
+        return self.log_of(entry)
+
+    def repeated(self, turn: Turn, entry: TurnEntry) -> TurnLog:
+        """The log of the turn that another one is a repeat of. Raises `KeyReused` or `TurnExists` if it is none."""
+        first = entry.turn
+        if turn.fingerprint and first.fingerprint == turn.fingerprint:
+            return self.log_of(entry)
+        if first.id == turn.id:
+            raise TurnExists(
+                f"turn {turn.id!r} exists already and was asked for with another request; leave `id` out to get a new "
+                f"one, or read the turn you have with GET /process/{turn.id}/events"
+            )
+        raise KeyReused(
+            f"the idempotency key {turn.idempotency_key!r} was sent with another request before, which began turn "
+            f"{first.id!r}; a repeat has the same body, and a new request a new key"
+        )
+
+    def log_of(self, entry: TurnEntry) -> TurnLog:
+        """The log as the entry has it, and will have it."""
+        turn = entry.turn
+        key = turn.principal, turn.id
+        if entry.status == "ended":
+            return _log(entry)
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = _log(entry)
+            task = asyncio.get_running_loop().create_task(self._follow(key, log), name=f"following {log!r}")
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+        return log
+
+    async def stop(self) -> None:
+        """Follow nothing any more."""
+        for task in self._following:
+            task.cancel()
+        if self._following:
+            await asyncio.wait(self._following)
+
+    async def _follow(self, key: TurnKey, log: TurnLog) -> None:
+        try:
+            await self._fill(key, log)
+        finally:
+            self._logs.pop(key, None)
+            if log.terminal is None:
+                log.break_off(SessionLost("the turn is not followed here any more; ask for it again"))
+
+    async def _fill(self, key: TurnKey, log: TurnLog) -> None:
+        principal, turn_id = key
+        pause, patience = SHORTEST_PAUSE, PATIENCE
+        while log.terminal is None and patience:
+            await asyncio.sleep(pause)
+            patience = PATIENCE if log.watched else patience - 1
+            try:
+                entry = await self._store.find(turn_id, principal, len(log))
+            except StoreUnavailable as error:
+                logger.warning("turn %s cannot be followed for now: %s", turn_id, error)
+                pause = LONGEST_PAUSE
+                continue
+            if entry is None:
+                return
+            for event in entry.events:
+                log.append(event)
+            pause = SHORTEST_PAUSE if entry.events else min(2 * pause, LONGEST_PAUSE)
+
+
+def _log(entry: TurnEntry) -> TurnLog:
+    log = TurnLog(entry.turn)
+    for event in entry.events or (TurnAccepted(entry.turn.id, entry.turn.created_at),):
+        log.append(event)
+    log.size = sum(map(_size, entry.events))
+    return log
+
+
+def _size(event: Event) -> int:
+    return len(event.text) if isinstance(event, TextDelta | ArgumentsDelta) else 0

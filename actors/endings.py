@@ -1,0 +1,54 @@
+"""The endings of turns that did not go well: what is said of why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from greenroom.actors.errors import GreenroomError, HandlerError
+from greenroom.actors.events import Item, Terminal, TurnCancelled, TurnFailed, TurnStatus
+from greenroom.actors.ids import Sources
+from greenroom.actors.messages import ErrorInfo, Turn
+from greenroom.actors.turn import TurnRun, error_info
+from greenroom.services.store import TurnRecord
+
+logger = logging.getLogger("greenroom.actors")
+
+
+def stopped(run: TurnRun, output: tuple[Item, ...], now: float) -> TurnFailed | TurnCancelled:
+    """The ending of a turn that somebody had stopped."""
+    usage = run.composer.usage if run.composer else None
+    if run.failure is not None:
+        return TurnFailed(now, run.failure, output, usage)
+    return TurnCancelled(now, run.reason or "", output, usage)
+
+
+def unhappy(
+    run: TurnRun, error: BaseException | None, output: tuple[Item, ...], sources: Sources, debug: bool
+) -> TurnFailed | TurnCancelled:
+    """The ending of a turn whose handler raised that error."""
+    usage = run.composer.usage if run.composer else None
+    if isinstance(error, asyncio.CancelledError):
+        if run.task is not None and run.task.cancelling():
+            return TurnCancelled(sources.now(), "the server stopped", output, usage)
+        error = HandlerError("the handler was cancelled from within: a task it awaited was cancelled")
+    assert error is not None
+    return TurnFailed(sources.now(), _report(run, error, sources, debug), output, usage)
+
+
+def record_of(turn: Turn, ending: Terminal) -> TurnRecord:
+    """What the session's history has of a turn that did not end well."""
+    status: TurnStatus = "failed" if isinstance(ending, TurnFailed) else "cancelled"
+    return TurnRecord(turn.id, status, ending.at, turn.request.input, ending.output)
+
+
+def _report(run: TurnRun, error: BaseException, sources: Sources, debug: bool) -> ErrorInfo:
+    error_id = f"err_{sources.uuid()}"
+    logger.error(
+        "turn %s of session %r failed [%s]",
+        run.log.id,
+        run.log.turn.key.session_id,
+        error_id,
+        exc_info=None if isinstance(error, GreenroomError) and error.status < 500 else error,
+    )
+    return error_info(error, error_id, debug)

@@ -1,0 +1,250 @@
+"""Taking turns in where the store is shared: a turn is recorded before it is acknowledged, in its session's one order.
+
+The session may be another process's. It is taken over when that one is gone or has no turn of it open; else the turn
+waits its place here, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+from greenroom.actors.actor import SessionActor
+from greenroom.actors.archive import Archive
+from greenroom.actors.continuation import Continuations
+from greenroom.actors.elsewhere import Elsewhere
+from greenroom.actors.errors import (
+    GreenroomError,
+    MailboxFull,
+    SessionBusy,
+    SessionHeld,
+    SessionLost,
+    StoreUnavailable,
+)
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.recovery import Recovery
+from greenroom.actors.roster import Roster
+from greenroom.actors.turn import TurnRun
+from greenroom.services.durable import (
+    DurableStore,
+    Ending,
+    SessionElsewhere,
+    SessionTaken,
+    TurnAccepted,
+    TurnEntry,
+    TurnKnown,
+)
+from greenroom.services.keyed_locks import KeyedLocks
+
+T = TypeVar("T")
+
+logger = logging.getLogger("greenroom.actors")
+
+SHORTEST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 0.5
+"""Between two looks at a session that another process is at work on, seconds."""
+DOUBT_SECONDS: Final = 1.0
+"""Between two looks whether a turn was recorded whose recording was not confirmed."""
+
+
+class Reception(Protocol):
+    """What the system does of taking a turn in."""
+
+    def check_serving(self, turn: Turn) -> None:
+        """Raises when no turns are taken now, or none of this session."""
+        ...
+
+    def admit(self, actor: SessionActor, run: TurnRun) -> None:
+        """The actor has a turn."""
+        ...
+
+
+class Intake:
+    """Takes turns in, those of one session one after the other."""
+
+    __slots__ = (
+        "_archive",
+        "_continuations",
+        "_elsewhere",
+        "_limits",
+        "_locks",
+        "_reception",
+        "_recovery",
+        "_roster",
+        "_store",
+        "_tasks",
+    )
+
+    def __init__(
+        self,
+        store: DurableStore,
+        reception: Reception,
+        roster: Roster,
+        archive: Archive,
+        continuations: Continuations,
+        recovery: Recovery,
+        elsewhere: Elsewhere,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._reception = reception
+        self._roster = roster
+        self._archive = archive
+        self._continuations = continuations
+        self._recovery = recovery
+        self._elsewhere = elsewhere
+        self._limits = limits
+        self._locks: KeyedLocks[SessionKey] = KeyedLocks()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Intake: turns for {len(self._locks)} sessions are being taken in>"
+
+    @property
+    def pending(self) -> int:
+        """Turns on their way in."""
+        return len(self._tasks)
+
+    async def submit(self, turn: Turn) -> TurnLog:
+        """Record a turn and give it to its session's actor; a repeat gives the log of the turn it repeats.
+
+        Raises what `ActorSystem.submit` raises, `SessionHeld` and `StoreUnavailable`. Who gives up waiting changes
+        nothing: what is recorded is run.
+        """
+        if self._locks.users(turn.key) > self._limits.waiting_turns:
+            raise MailboxFull(
+                f"{self._limits.waiting_turns} turns wait for session {turn.key.session_id!r} already; "
+                "send it again when some are done"
+            )
+        deadline = asyncio.get_running_loop().time() + self._limits.elsewhere_seconds
+        return await asyncio.shield(self._begin(self._take_in(turn, deadline)))
+
+    async def take_over(self, key: SessionKey) -> None:
+        """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
+        async with self._locks.of(key):
+            entries = await self._store.take(key)
+            if entries:
+                await self._recover(key, entries)
+
+    async def done(self) -> None:
+        """Wait until all that is on its way is in, or refused."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _take_in(self, turn: Turn, deadline: float) -> TurnLog:
+        async with self._locks.of(turn.key):
+            known = self._archive.known(turn)
+            if known is not None:
+                return known
+            while True:
+                placed = turn if turn.after is None else await self._continuations.place(turn)
+                if placed.key != turn.key:
+                    return await self._take_in_fork(placed, deadline)
+                log = await self._accept(turn, deadline)
+                if log is not None:
+                    return log
+
+    async def _take_in_fork(self, turn: Turn, deadline: float) -> TurnLog:
+        """Take the first turn of a session in that was made for it."""
+        try:
+            log = await self._accept(turn, deadline)
+        except GreenroomError:
+            await self._continuations.forget(turn.key)
+            raise
+        if log is None or log.turn.key != turn.key:  # a repeat
+            await self._continuations.forget(turn.key)
+        assert log is not None
+        return log
+
+    async def _accept(self, turn: Turn, deadline: float) -> TurnLog | None:
+        """The turn's log; none: others have followed the turn it continues from, so it has another place."""
+        pause = SHORTEST_PAUSE
+        while True:
+            self._reception.check_serving(turn)
+            actor = self._roster.get(turn.key)
+            actor.check_room(turn)
+            answer = await self._record(turn)
+            if isinstance(answer, TurnAccepted):
+                return await self._deliver(turn, self._roster.find(turn.key) or actor, answer.fresh)
+            if isinstance(answer, TurnKnown):
+                return self._elsewhere.repeated(turn, answer.entry)
+            if isinstance(answer, SessionTaken):
+                await self._recover(turn.key, answer.turns)
+            else:
+                pause = await self._wait(turn, answer, pause, deadline)
+
+    async def _record(self, turn: Turn) -> TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere:
+        try:
+            return await self._store.accept(turn)
+        except StoreUnavailable:
+            _ = self._begin(self._undo(turn))
+            raise
+
+    async def _deliver(self, turn: Turn, actor: SessionActor, fresh: bool) -> TurnLog | None:
+        if fresh:
+            actor.forget_session(None)
+            if turn.after is not None and not await self._is_newest(turn):
+                await self._store.finish(
+                    turn.key, Ending(turn_id=turn.id, principal=turn.principal, kept=False)
+                )
+                return None
+        before = actor.current
+        run = actor.receive(turn)
+        self._reception.admit(actor, run)
+        actor.make_way(before, turn)
+        return run.log
+
+    async def _is_newest(self, turn: Turn) -> bool:
+        """Whether nothing has followed the turn that this one continues from."""
+        record = await self._store.load(turn.key)
+        return record is not None and bool(record.turns) and record.turns[-1].turn_id == turn.after
+
+    async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
+        await self._recovery.recover(self._roster.get(key), entries)
+
+    async def _wait(self, turn: Turn, elsewhere: SessionElsewhere, pause: float, deadline: float) -> float:
+        """Wait for the process that is at work on the session. Gives the next pause."""
+        session = turn.key.session_id
+        if turn.overlap == "reject":
+            raise SessionBusy(
+                f"session {session!r} is working on a turn, in another process, and this request asked not to wait "
+                '(overlap "reject"); send it again later, or with overlap "queue"'
+            )
+        if asyncio.get_running_loop().time() >= deadline:
+            raise SessionHeld(
+                f"another process works on a turn of session {session!r} and did not end it within "
+                f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
+            )
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        return min(2 * pause, LONGEST_PAUSE)
+
+    async def _undo(self, turn: Turn) -> None:
+        """See to it that a turn is not there whose caller was told that it could not be recorded."""
+        while True:
+            await asyncio.sleep(DOUBT_SECONDS)
+            try:
+                entry = await self._store.find(turn.id, turn.principal)
+                if (
+                    entry is not None
+                    and entry.here
+                    and entry.turn.key == turn.key
+                    and entry.status != "ended"
+                ):
+                    ending = Ending(turn_id=turn.id, principal=turn.principal, kept=False)
+                    await self._store.finish(turn.key, ending)
+                return
+            except StoreUnavailable as error:
+                logger.warning("it is not known yet whether turn %s was recorded: %s", turn.id, error)
+            except SessionLost:
+                return  # who has the session deals with it

@@ -1,0 +1,231 @@
+"""The ledger: how a turn reaches a store that loses nothing.
+
+What a running turn says is written now and then, and before anything that comes after a step of a tool; its ending and
+all the rest go with one write. Where the store cannot be reached an ending waits for it: nobody is told of an ending
+that is not written down. Who has lost the session to another process writes nothing (`SessionLost`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from msgspec import structs
+
+from greenroom.actors.endings import record_of
+from greenroom.actors.errors import GreenroomError, HandlerError, SessionLost, StoreUnavailable
+from greenroom.actors.events import Event, Terminal
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.turn import TurnRun
+from greenroom.services.announcing import Announcer
+from greenroom.services.durable import DurableStore, Ending
+from greenroom.services.storage import Change
+from greenroom.services.store import TurnRecord
+from greenroom.services.work import Work
+
+logger = logging.getLogger("greenroom.actors")
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+"""Between two tries to reach a store, seconds; each pause is twice the one before it, and a random part of that."""
+
+
+class Ledger:
+    """Writes turns down. `journal_seconds`: how often what running turns say is written; `patience`: for how long the
+    ending of a turn that went well is tried to be written, before it is one that failed."""
+
+    __slots__ = ("_announcer", "_fresh", "_patience", "_running", "_seconds", "_timer", "lost", "store")
+
+    def __init__(
+        self, store: DurableStore, announcer: Announcer | None, *, journal_seconds: float, patience: float
+    ) -> None:
+        self.store = store
+        self._announcer = announcer
+        self.lost: Callable[[SessionKey, SessionLost], None] = _nobody
+        """Hears of sessions that are another process's now."""
+        self._seconds = journal_seconds
+        self._patience = patience
+        self._running: dict[str, TurnRun] = {}
+        self._fresh: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Ledger of {self.store!r}, {len(self._running)} turns run>"
+
+    # -- while a turn runs -----------------------------------------------------------------------------------------
+
+    def begun(self, run: TurnRun) -> None:
+        """The turn runs from now on."""
+        self._running[run.log.id] = run
+        self._fresh.add(run.log.id)
+        if self._timer is None:
+            self._look_later()
+
+    def over(self, run: TurnRun) -> None:
+        """The turn runs no more."""
+        self._running.pop(run.log.id, None)
+        self._fresh.discard(run.log.id)
+
+    async def flush(self, run: TurnRun) -> None:
+        """Have written what the turn has said until now. Waits for a store that cannot be reached.
+
+        Raises `SessionLost`, and `HandlerError` for what cannot be written.
+        """
+        upto = len(run.log)
+        pause = FIRST_PAUSE
+        while run.journaled < upto:
+            before = run.journaled
+            refusal = await asyncio.shield(self._write(run))
+            if refusal is not None:
+                raise refusal
+            if run.journaled == before:
+                pause = await _wait(pause)
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        """Short turns are over before they are looked at twice, and cost no write but their ending."""
+        self._timer = None
+        for turn_id, run in self._running.items():
+            if turn_id not in self._fresh and run.running and len(run.log) > run.journaled:
+                _ = self._write(run)
+        self._fresh.clear()
+        if self._running:
+            self._look_later()
+
+    def _write(self, run: TurnRun) -> asyncio.Task[GreenroomError | None]:
+        if run.writing is None or run.writing.done():
+            run.writing = asyncio.get_running_loop().create_task(self._append(run))
+        return run.writing
+
+    async def _append(self, run: TurnRun) -> GreenroomError | None:
+        """Write what is new. Gives what stands in the way for good, which the turn's ending will meet as well."""
+        first, turn = run.journaled, run.log.turn
+        if run.log.lost is not None:
+            return run.log.lost.again()
+        events = run.log.events(first)[:]
+        try:
+            await self.store.append(turn.key, turn.id, first, events)
+        except StoreUnavailable as error:
+            logger.warning("what turn %s says is not written down yet: %s", turn.id, error)
+        except SessionLost as error:
+            self.lost(turn.key, error)
+            return error
+        except GreenroomError as error:
+            return error
+        else:
+            run.journaled = first + len(events)
+        return None
+
+    # -- when it ends ----------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, run: TurnRun, ending: Terminal, record: TurnRecord, state: bytes | None, work: Work
+    ) -> None:
+        """Write the ending of a turn that went well, and all that it changed.
+
+        Raises `SessionLost`, and `StoreUnavailable` when the store could not be reached for too long: what becomes of
+        the turn is then still to be written.
+        """
+        storage = self.store.storage
+        await work.write_elsewhere(storage)
+        deadline = asyncio.get_running_loop().time() + self._patience
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await work.written(storage, partial(self._finish, run, ending, record, state))
+                return
+            except StoreUnavailable:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                pause = await _wait(pause)
+
+    async def end(self, run: TurnRun, ending: Terminal, record: TurnRecord | None) -> None:
+        """Write an ending that changes nothing. Waits for a store that cannot be reached. Raises `SessionLost`."""
+        pause = FIRST_PAUSE
+        bare = False
+        while True:
+            try:
+                await self._finish(run, ending, record, bare=bare)
+                return
+            except StoreUnavailable as error:
+                logger.warning("the ending of turn %s is not written down yet: %s", run.log.id, error)
+                pause = await _wait(pause)
+            except HandlerError:
+                if bare:
+                    raise
+                logger.exception("what turn %s said cannot be kept; its ending is", run.log.id)
+                record, bare = None, True
+
+    async def end_of_another(self, log: TurnLog, written: int, ending: Terminal) -> None:
+        """Write the ending of a turn that another process had begun. `written`: how many of the log's events are.
+
+        Raises `SessionLost`, `StoreUnavailable`.
+        """
+        turn = log.turn
+        await self.store.finish(
+            turn.key,
+            self._ending(
+                turn, ending, record_of(turn, ending) if turn.kept else None, None, written, log.events()
+            ),
+        )
+
+    async def _finish(
+        self,
+        run: TurnRun,
+        ending: Terminal,
+        record: TurnRecord | None,
+        state: bytes | None = None,
+        changes: Sequence[Change] = (),
+        bare: bool = False,
+    ) -> None:
+        """`bare`: with nothing of what the turn said, but what is written already."""
+        if run.writing is not None:
+            await asyncio.wait([run.writing])
+        if run.log.lost is not None:
+            raise run.log.lost.again()
+        turn, said = run.log.turn, run.log.events()
+        if bare:
+            ending, said = structs.replace(ending, output=()), said[: run.journaled]
+        await self.store.finish(
+            turn.key, self._ending(turn, ending, record, state, run.journaled, said, changes)
+        )
+
+    def _ending(
+        self,
+        turn: Turn,
+        ending: Terminal,
+        record: TurnRecord | None,
+        state: bytes | None,
+        written: int,
+        said: Sequence[Event],
+        changes: Sequence[Change] = (),
+    ) -> Ending:
+        if self._announcer is not None and turn.webhook is not None:
+            changes = [*changes, *self._announcer.changes(turn, ending)]
+        return Ending(
+            turn_id=turn.id,
+            principal=turn.principal,
+            record=record,
+            state=state,
+            first=written,
+            events=[*said[written:], ending],
+            changes=changes,
+            kept=turn.kept,
+        )
+
+
+async def _wait(pause: float) -> float:
+    """Wait that long, more or less, and give the next pause."""
+    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+    return min(2 * pause, LONGEST_PAUSE)
+
+
+def _nobody(key: SessionKey, error: SessionLost) -> None:
+    """Until somebody asks to be told."""

@@ -1,0 +1,82 @@
+"""What becomes of the turns of a process that is gone: nothing is lost, and nothing runs twice unasked.
+
+A turn that waited is run. One that had begun may have acted, so it is ended, as failed, with what it had said, and the
+error says so; only a handler that is declared idempotent has it begun once more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from greenroom.actors.actor import SessionActor
+from greenroom.actors.events import TurnAccepted, TurnFailed
+from greenroom.actors.handler import Handler
+from greenroom.actors.ids import Sources
+from greenroom.actors.ledger import Ledger
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import ErrorInfo
+from greenroom.actors.retelling import retold
+from greenroom.actors.turn import TurnRun
+from greenroom.services.durable import TurnEntry
+
+logger = logging.getLogger("greenroom.actors")
+
+INTERRUPTED: Final = ErrorInfo(
+    "turn_interrupted",
+    "the process that worked on this turn ended before the turn did. What its tools had done by then stays done, so it "
+    "was not begun again; send it again, as a new turn, if that does no harm",
+)
+
+
+class Recovery:
+    """Deals with open turns that were taken over. `admit`: is told of each that an actor has in its mailbox again;
+    `ended`: of the log of each that has ended."""
+
+    __slots__ = ("_admit", "_ended", "_handler", "_ledger", "_limits", "_sources")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        handler: Handler,
+        limits: Limits,
+        sources: Sources,
+        admit: Callable[[SessionActor, TurnRun], None],
+        ended: Callable[[TurnLog], None],
+    ) -> None:
+        self._ledger = ledger
+        self._handler = handler
+        self._limits = limits
+        self._sources = sources
+        self._admit = admit
+        self._ended = ended
+
+    async def recover(self, actor: SessionActor, entries: Sequence[TurnEntry]) -> None:
+        """End or run the session's open turns, in their order. Raises `SessionLost`, `StoreUnavailable`."""
+        actor.forget_session(None)
+        for entry in entries:
+            if entry.status == "running" and not self._may_run_again(entry):
+                await self._end(entry)
+            else:
+                logger.info("turn %s of a process that is gone is run here", entry.turn.id)
+                self._admit(actor, actor.receive(entry.turn, entry.events))
+
+    def _may_run_again(self, entry: TurnEntry) -> bool:
+        return self._handler.idempotent and entry.attempts <= self._limits.attempts
+
+    async def _end(self, entry: TurnEntry) -> None:
+        """End a turn as it stands."""
+        turn, said = entry.turn, entry.events
+        log = TurnLog(turn)
+        for event in said or (TurnAccepted(turn.id, turn.created_at),):
+            log.emit(event)
+        composer = retold(log.events()[:], log, self._sources.uuid)
+        composer.abandon()
+        log.size = composer.spent
+        ending = TurnFailed(self._sources.now(), INTERRUPTED, tuple(composer.output), composer.usage)
+        await self._ledger.end_of_another(log, len(said), ending)
+        log.append(ending)
+        logger.warning("turn %s had begun in a process that is gone, and has failed", turn.id)
+        self._ended(log)

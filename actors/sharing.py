@@ -1,0 +1,193 @@
+"""What a system has besides where its store loses nothing and other processes share it: turns are recorded before they
+are acknowledged, sessions taken over and handed over, turns that run elsewhere followed and cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import anyio
+from msgspec import structs
+
+from greenroom.actors.actor import SessionActor
+from greenroom.actors.archive import Archive
+from greenroom.actors.continuation import Continuations
+from greenroom.actors.elsewhere import Elsewhere
+from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailable
+from greenroom.actors.handler import Handler
+from greenroom.actors.ids import Sources
+from greenroom.actors.intake import Intake, Reception
+from greenroom.actors.ledger import Ledger
+from greenroom.actors.limits import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.actors.recovery import INTERRUPTED, Recovery
+from greenroom.actors.roster import Roster
+from greenroom.services.announcing import Announcer
+from greenroom.services.durable import DurableStore
+
+logger = logging.getLogger("greenroom.actors")
+
+TAKEN_AT_ONCE: Final = 16
+"""Sessions of dead processes that are looked at in one go: the others wait for the next."""
+LONGEST_REST: Final = 300.0
+"""For a session whose turns could not be dealt with, seconds; each rest is twice the one before it."""
+MOVED: Final = "this process stops, and another one has the session; ask for the turn there"
+
+
+class System(Reception, Protocol):
+    """What a system offers for this."""
+
+    handler: Handler
+    limits: Limits
+    sources: Sources
+    announcer: Announcer | None
+
+    def turn_recovered(self, log: TurnLog) -> None:
+        """A turn of a process that is gone has been ended."""
+        ...
+
+
+class Sharing:
+    """One process's part in a shared store."""
+
+    def __init__(
+        self,
+        store: DurableStore,
+        system: System,
+        roster: Roster,
+        archive: Archive,
+        continuations: Continuations,
+    ) -> None:
+        limits = system.limits
+        self.store = store
+        self.ledger = Ledger(
+            store,
+            system.announcer,
+            journal_seconds=limits.journal_seconds,
+            patience=limits.store_seconds,
+        )
+        self.ledger.lost = self._session_lost
+        self.elsewhere = Elsewhere(store)
+        recovery = Recovery(
+            self.ledger, system.handler, limits, system.sources, system.admit, system.turn_recovered
+        )
+        self.intake = Intake(store, system, roster, archive, continuations, recovery, self.elsewhere, limits)
+        self._system = system
+        self._roster = roster
+        self._rests: dict[SessionKey, tuple[float, float]] = {}
+        """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
+        self._looking: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sharing of {self.store!r}>"
+
+    async def start(self) -> None:
+        """Begin to look for what dead processes left. The store is started."""
+        self.store.when_lost(self._all_lost)
+        self._looking = asyncio.get_running_loop().create_task(
+            self._look_for_orphans(), name="greenroom recovery"
+        )
+
+    async def stop(self) -> None:
+        """Let go of all that is followed."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+            self._looking = None
+        await self.intake.done()
+        await self.elsewhere.stop()
+
+    # -- sessions that change hands --------------------------------------------------------------------------------
+
+    def _session_lost(self, key: SessionKey, error: SessionLost) -> None:
+        actor = self._roster.find(key)
+        if actor is not None:
+            actor.lose(error)
+
+    def _all_lost(self) -> None:
+        """This process was late: others may have its sessions by now, and it stops what it does for them."""
+        logger.error(
+            "the store could not be told in time that this process lives, so its sessions may be others' by now; "
+            "their turns are stopped here"
+        )
+        for actor in self._roster.actors():
+            actor.lose(
+                SessionLost("the server lost its store for too long; ask for the turn again in a moment")
+            )
+
+    async def hand_over(self, actors: Iterable[SessionActor]) -> None:
+        """Let other processes have these sessions. A turn that runs ends, as one that failed, unless its handler is
+        idempotent and another process may begin it once more; those that wait are run there."""
+        async with anyio.create_task_group() as tasks:
+            for actor in actors:
+                tasks.start_soon(self._hand_over, actor)
+
+    async def _hand_over(self, actor: SessionActor) -> None:
+        waiting = actor.dismiss()
+        run = actor.current
+        again = waiting[0].log.id if waiting else None
+        try:
+            if run is not None and run.running and self._system.handler.idempotent:
+                again = run.log.id
+                task = run.task
+                actor.lose(SessionLost(MOVED))
+                if task is not None:  # while it runs it may act, and must not beside another
+                    await asyncio.wait([task], timeout=self._system.limits.cancel_seconds)
+            elif run is not None:
+                why = structs.replace(INTERRUPTED, message=f"the server is stopping: {INTERRUPTED.message}")
+                actor.interrupt(run, why)
+                await run.log.ended()
+            if again is not None:
+                await self.store.release(actor.key, again)
+        except SessionLost:
+            logger.info("session %r is another process's already", actor.key.session_id)
+        except GreenroomError:
+            logger.exception(
+                "session %r was not handed over; it is found as a dead process's", actor.key.session_id
+            )
+
+    # -- what dead processes left ----------------------------------------------------------------------------------
+
+    async def _look_for_orphans(self) -> None:
+        seconds = self._system.limits.recovery_seconds
+        while True:
+            try:
+                for key in await self.store.orphans(TAKEN_AT_ONCE + len(self._rests)):
+                    await self._take_over(key)
+            except StoreUnavailable as error:
+                logger.warning("it could not be looked for turns of dead processes: %s", error)
+            await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
+
+    async def _take_over(self, key: SessionKey) -> None:
+        now = asyncio.get_running_loop().time()
+        until, rest = self._rests.get(key, (0.0, 0.5))
+        if now < until:
+            return
+        try:
+            await self.intake.take_over(key)
+        except SessionLost:
+            logger.debug("another process was quicker to take session %r over", key.session_id)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            logger.exception(
+                "the turns that a dead process left in session %r cannot be dealt with", key.session_id
+            )
+            rest = min(2 * rest, LONGEST_REST)
+            self._rests[key] = now + rest, rest
+            return
+        self._rests.pop(key, None)
+
+    # -- turns that run elsewhere ----------------------------------------------------------------------------------
+
+    async def cancel(self, turn_id: str, principal: str | None, reason: str) -> TurnLog:
+        """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
+        log = await self.elsewhere.log(turn_id, principal)
+        if log.terminal is None:
+            await self.store.ask_to_cancel(turn_id, principal, reason)
+        return log
