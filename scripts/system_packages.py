@@ -18,7 +18,6 @@ NEEDED = (
     ("bwrap", ("bubblewrap",)),
     ("chromium-headless-shell", ("chromium-headless-shell", "fonts-liberation")),
     ("postgres", ("postgresql",)),
-    ("pgbouncer", ("pgbouncer",)),
 )
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
 SERVER_FOLDERS = "/usr/lib/postgresql/*/bin"  # where Debian puts PostgreSQL's, on nobody's path
