@@ -20,6 +20,8 @@ from greenroom.services.session_map import Bounds, Resident, SessionMap
 
 ITEM_BYTES = 128
 """What an id or a pair of metadata is reckoned with, besides its text."""
+CONVERSATION_BYTES = 16 * 1024 * 1024
+"""What one conversation may hold besides its turns."""
 
 
 class PendingItem(Struct, frozen=True, gc=False):
@@ -40,7 +42,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
 
 Change: TypeAlias = Callable[[Conversation | None], Conversation | None]
-"""What becomes of a conversation (none: there is none). It neither waits nor looks at the store."""
+"""What becomes of a conversation (none: there is none). It neither waits nor looks at the store, and may be
+called again, when another process was faster."""
 
 
 class ConversationStore(Protocol):
@@ -79,7 +82,7 @@ class InMemoryConversations:
         *,
         max_conversations: int = 100_000,
         max_bytes: int = 256 * 1024 * 1024,
-        conversation_bytes: int = 16 * 1024 * 1024,
+        conversation_bytes: int = CONVERSATION_BYTES,
         idle_seconds: float = 6 * 3600.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -117,13 +120,7 @@ class InMemoryConversations:
         if after is None:
             self._held.drop(key)
         elif after is not before:
-            size = _size(after)
-            if size > self._bound:
-                raise InvalidRequest(
-                    f"the conversation would hold {size} bytes besides its turns, and may hold {self._bound}; "
-                    "let a response take up what is waiting before you add more",
-                    field="items",
-                )
+            size = check_size(after, self._bound)
             self._held.keep(key, _Held(conversation=after), size)
         return after
 
@@ -131,6 +128,18 @@ class InMemoryConversations:
         if not self._started:
             raise not_started(self)
         return self._held
+
+
+def check_size(conversation: Conversation, most: int) -> int:
+    """What it is reckoned with. Raises `InvalidRequest` for one of more than `most` bytes."""
+    size = _size(conversation)
+    if size > most:
+        raise InvalidRequest(
+            f"the conversation would hold {size} bytes besides its turns, and may hold {most}; "
+            "let a response take up what is waiting before you add more",
+            field="items",
+        )
+    return size
 
 
 def _size(conversation: Conversation) -> int:
