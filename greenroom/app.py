@@ -23,7 +23,7 @@ from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.services.store_urls import store_at
-from greenroom.transports.inprocess import InProcess, TurnStream, follow
+from greenroom.transports.inprocess import InProcess, TurnStream, follow_turn
 from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport
 from greenroom.transports.view_tickets import BrowserView
@@ -126,7 +126,11 @@ class AgentApp:
         return function
 
     def query(
-        self, framework: str | FrameworkAdapter = "text", *, honours: Collection[str] = ()
+        self,
+        framework: str | FrameworkAdapter = "text",
+        *,
+        honours: Collection[str] = (),
+        idempotent: bool = False,
     ) -> Callable[[F], F]:
         """Answer turns with this function: `async def answer(self, msgs, request): yield ...`.
 
@@ -137,23 +141,33 @@ class AgentApp:
         `honours`: what a request may ask of one turn (`TurnOptions`: `"tools"`, `"max_output_tokens"`, …) that this
         function does itself, reading it from `request` or `session.options`; what nobody does is refused.
 
+        `idempotent`: running a turn twice does no harm. Where the store is one that outlives the process, a turn that a
+        process died over is then begun once more; else it ends as failed (`turn_interrupted`), as its tools may have
+        acted.
+
         Raises `ConfigurationError` for a second handler, a wrong signature or an unknown framework, and
         `MissingDependency` when the framework is not installed.
         """
         return self._handled_by(
-            lambda function, adapter: QueryHandler(function, adapter, self._hooks.owner, honours), framework
+            lambda function, adapter: QueryHandler(function, adapter, self._hooks.owner, honours, idempotent),
+            framework,
         )
 
     def agent(
-        self, framework: str | FrameworkAdapter = "agentscope", *, honours: Collection[str] = ()
+        self,
+        framework: str | FrameworkAdapter = "agentscope",
+        *,
+        honours: Collection[str] = (),
+        idempotent: bool = False,
     ) -> Callable[[F], F]:
         """Answer turns with an agent: this function makes one for a session, `def make_agent(session): ...`.
 
         The session's actor restores the agent's state, runs it, saves it after each turn, and keeps it warm between
-        turns while the session is active. `honours`, and what it raises, are as of `query`.
+        turns while the session is active. `honours`, `idempotent`, and what it raises, are as of `query`.
         """
         return self._handled_by(
-            lambda function, adapter: AgentHandler(function, adapter, self._hooks.owner, honours), framework
+            lambda function, adapter: AgentHandler(function, adapter, self._hooks.owner, honours, idempotent),
+            framework,
         )
 
     def endpoint(self, path: str, methods: Sequence[str] = ("POST",)) -> Callable[[F], F]:
@@ -257,8 +271,7 @@ class AgentApp:
 
     def follow(self, turn_id: str) -> AsyncIterator[Event]:
         """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
-        host = self._in_process.host
-        return follow(host, host.find(turn_id, None))
+        return follow_turn(self._in_process.host, turn_id)
 
     async def cancel(self, turn_id: str) -> None:
         """Stop that turn and no other; it may have ended already. Raises `TurnNotFound`."""

@@ -210,6 +210,9 @@ class Runtime:
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
         return self.system.find(turn_id, principal)
 
+    async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
+        return await self.system.locate(turn_id, principal)
+
     async def cancel(
         self, turn_id: str, principal: str | None, reason: str = "cancelled on request"
     ) -> TurnLog:

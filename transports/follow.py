@@ -16,6 +16,7 @@ from collections.abc import Generator
 
 from aiohttp import web
 
+from greenroom.actors.errors import SessionLost
 from greenroom.actors.log import TurnLog
 from greenroom.transports.event_stream import EventStreamResponse, send_whole
 from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames
@@ -100,7 +101,7 @@ class Follower:
             # Here and not in a coroutine of its own, which every open stream would hold.
             while not self._frames.ended:
                 if self._gone:
-                    raise ConnectionResetError("the client has gone")
+                    raise ConnectionResetError("the client has gone, or the turn has")
                 if self._request.protocol.writing_paused:
                     await self._request.writer.drain()
                     self._flush()
@@ -146,6 +147,9 @@ class Follower:
         """The log has more. Whatever fails, the connection does not stay open without an end."""
         try:
             self._flush()
+        except SessionLost:  # it goes on in another process, and the client comes back for the rest
+            self._gone = True
+            self._wake_up()
         except BaseException:
             self._gone = True
             self._wake_up()

@@ -60,6 +60,13 @@ class TurnStream:
         await self._host.cancel(self.id, self._turn.principal)
 
 
+async def follow_turn(host: Host, turn_id: str) -> AsyncGenerator[Event, None]:
+    """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
+    async with aclosing(follow(host, await host.locate(turn_id, None))) as events:
+        async for event in events:
+            yield event
+
+
 async def follow(host: Host, log: TurnLog) -> AsyncGenerator[Event, None]:
     """The log's events from the first on. Leaving early is a disconnect."""
     try:

@@ -74,7 +74,7 @@ class ProcessRoutes:
 
     async def _log(self, request: web.Request) -> TurnLog:
         principal = await self._host.authenticate(request.headers)
-        return self._host.find(request.match_info["id"], principal)
+        return await self._host.locate(request.match_info["id"], principal)
 
     def _stream(
         self, request: TurnRequest, log: TurnLog, position: int, *, with_ids: bool

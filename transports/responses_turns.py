@@ -121,7 +121,7 @@ class ResponsesTurns:
     async def find(self, response_id: str, principal: str | None) -> TurnLog:
         """The response's log, which may run or have ended long ago. Raises `ResponseNotFound`."""
         try:
-            log = self._host.find(response_id, principal)
+            log = await self._host.locate(response_id, principal)
         except TurnNotFound:
             log = None
         if (principal, response_id) in self._deleted or (log is not None and not _is_response(log.turn)):

@@ -77,7 +77,11 @@ class Host(Sessions, Protocol):
         ...
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
-        """The log of a turn that runs or is kept. Raises `TurnNotFound`."""
+        """The log of a turn that runs or is kept here. Raises `TurnNotFound`."""
+        ...
+
+    async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
+        """The log of a turn, wherever it runs or ran: in another process, or before this one. Raises `TurnNotFound`."""
         ...
 
     async def cancel(self, turn_id: str, principal: str | None, reason: str = "asked") -> TurnLog:

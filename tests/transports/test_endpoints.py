@@ -93,6 +93,9 @@ class FakeHost:
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
         raise TurnNotFound(turn_id)
 
+    async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
+        raise TurnNotFound(turn_id)
+
     async def cancel(self, turn_id: str, principal: str | None, reason: str = "asked") -> TurnLog:
         raise TurnNotFound(turn_id)
 
