@@ -18,11 +18,12 @@ NEEDED = (
     ("bwrap", ("bubblewrap",)),
     ("chromium-headless-shell", ("chromium-headless-shell", "fonts-liberation")),
     ("postgres", ("postgresql",)),
+    ("redis-check-rdb", ("redis-tools",)),  # which is redis-server too, and does not start one
 )
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
 SERVER_FOLDERS = "/usr/lib/postgresql/*/bin"  # where Debian puts PostgreSQL's, on nobody's path
 ELSEWHERE = (
-    "elsewhere: Docker or Podman, bubblewrap, `playwright install chromium-headless-shell`, PostgreSQL"
+    "elsewhere: Docker or Podman, bubblewrap, `playwright install chromium-headless-shell`, PostgreSQL, Redis"
 )
 CLUSTERS = "/etc/postgresql-common/createcluster.conf"
 

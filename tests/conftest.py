@@ -11,6 +11,7 @@ from blockbuster import blockbuster_ctx
 from kits.agentscope_line import LINES, installed_line, why_not
 from kits.engine import docker_engine, podman_engine
 from kits.postgres_server import postgres_server, postgres_template
+from kits.redis_server import redis_server
 from kits.tutorial import NO_TUTORIAL
 from kits.virtual_time import pytest_asyncio_loop_factories
 
@@ -20,6 +21,7 @@ __all__ = [
     "postgres_server",
     "postgres_template",
     "pytest_asyncio_loop_factories",
+    "redis_server",
 ]
 
 STRICT = os.environ.get("GREENROOM_CI") == "1"
