@@ -65,3 +65,8 @@ def at_once(put: _Put) -> _Put:
 def is_at_once(responses: ResponseStore) -> bool:
     """Whether the store's `put` is so marked."""
     return getattr(responses.put, "at_once", False) is True
+
+
+def is_fed_by_turns(responses: ResponseStore) -> bool:
+    """Whether what it has was written with the turns' endings: what it does not have will not come."""
+    return getattr(responses, "fed_by_turns", False) is True
