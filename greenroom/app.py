@@ -201,16 +201,25 @@ class AgentApp:
 
     # -- running it ------------------------------------------------------------------------------------------------
 
-    def configure(self, *, debug: bool | None = None, drain_seconds: float | None = None) -> None:
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether its author said where sessions are kept."""
+        return self._state is not None
+
+    def configure(
+        self, *, debug: bool | None = None, drain_seconds: float | None = None, state: str | None = None
+    ) -> None:
         """Change what the application was made with; `None` leaves a setting as it is.
 
         Raises `ConfigurationError` when it is running, or mounted somewhere: it is too late then.
         """
         given = {"debug": debug, "drain_seconds": drain_seconds}
         changes = {name: value for name, value in given.items() if value is not None}
-        if changes and (self._runtime is not None or self._prepared is not None):
+        if (changes or state is not None) and (self._runtime is not None or self._prepared is not None):
             raise ConfigurationError(f"{self.app_name!r} is running already; configure it before it starts")
         self._settings = structs.replace(self._settings, **changes)
+        if state is not None:
+            self._state = state
 
     async def start(self, *more: Transport) -> None:
         """Start in the running event loop. `async with app:` does it, and stops it at the end.

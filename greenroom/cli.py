@@ -7,6 +7,7 @@ are one message on standard error; exit code 2: the command line is wrong, 1: it
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from typing import IO, Any, NoReturn
@@ -86,21 +87,43 @@ def main() -> None:
 @click.option(
     "--drain-seconds", type=click.FloatRange(min=0), help="How long turns may run on when it stops."
 )
+@click.option(
+    "--state",
+    metavar="URL",
+    help="Where sessions are kept: sqlite:///friday.db, redis://…, postgresql://…, memory. Without it where the "
+    "application says, else where GREENROOM_STATE says, else in a SQLite file with the application's name, in the "
+    "working folder.",
+)
 @click.option("--debug", is_flag=True, help="Show whole tracebacks, and put exceptions' text on the wire.")
 def serve(
-    app: str, host: str, port: int, log_level: str, log_format: Any, drain_seconds: float | None, debug: bool
+    app: str,
+    host: str,
+    port: int,
+    log_level: str,
+    log_format: Any,
+    drain_seconds: float | None,
+    state: str | None,
+    debug: bool,
 ) -> None:
     """Serve an application: app.py, app.py:name or package.module:name.
 
     It runs until Ctrl-C or SIGTERM; then it takes no more turns, lets those that run end, and leaves. An application
     written for AgentScope Runtime 1.0 is served as it is.
     """
-    from greenroom.serve import configure_logging, leave_in_time, load_application, run_application
+    from greenroom.serve import (
+        configure_logging,
+        leave_in_time,
+        load_application,
+        own_file,
+        run_application,
+    )
 
     configure_logging("debug" if debug else log_level, log_format)
     try:
         application = load_application(app)
-        application.configure(drain_seconds=drain_seconds, debug=True if debug else None)
+        if state is None and not application.keeps_sessions:
+            state = os.environ.get("GREENROOM_STATE") or own_file(application.app_name)
+        application.configure(drain_seconds=drain_seconds, debug=True if debug else None, state=state)
         run_application(application, host, port, stopped=leave_in_time)
     except Exception as error:
         if debug:

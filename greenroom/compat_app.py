@@ -193,7 +193,11 @@ class AgentApp(app.AgentApp):
         return function
 
     def query(
-        self, framework: str | FrameworkAdapter | None = "agentscope", *, honours: Collection[str] = ()
+        self,
+        framework: str | FrameworkAdapter | None = "agentscope",
+        *,
+        honours: Collection[str] = (),
+        idempotent: bool = False,
     ) -> Callable[[F], F]:
         """Answer turns with this function, which gets the runner, and by name `msgs` and `request`.
 
@@ -204,7 +208,9 @@ class AgentApp(app.AgentApp):
                 f"@app.query(framework={framework!r}): Greenroom serves AgentScope; {AREAS['adapters.langgraph']}"
             )
         return self._handled_by(
-            lambda function, adapter: RequestAsThere(self._bound(function), adapter, self._runner, honours),
+            lambda function, adapter: RequestAsThere(
+                self._bound(function), adapter, self._runner, honours, idempotent
+            ),
             framework,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ __all__ = [
     "banner",
     "configure_logging",
     "load_application",
+    "own_file",
     "run_application",
     "serve",
     "url_of",
@@ -129,6 +131,12 @@ def settle() -> None:
     gc.freeze()
     if gc.get_threshold() == PYTHONS_THRESHOLD:  # else somebody has chosen
         gc.set_threshold(*THRESHOLD)
+
+
+def own_file(name: str) -> str:
+    """Where the sessions of an application are kept that does not say where: `sqlite:///friday.db` for Friday."""
+    file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "sessions"
+    return f"sqlite:///{file}.db"
 
 
 async def _started(app: AgentApp, own: list[AiohttpServer], asked: asyncio.Event) -> bool:

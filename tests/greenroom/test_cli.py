@@ -58,6 +58,21 @@ def greenroom(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
+IN_MEMORY = {**os.environ, "GREENROOM_STATE": "memory"}
+"""Else applications that say nothing would leave a file in the working folder."""
+
+
+COUNTING = """
+from greenroom import AgentApp
+
+app = AgentApp("My Counter!")
+
+@app.query()
+async def answer(self, session):
+    return f"{len(await session.history())} turns before"
+"""
+
+
 def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
@@ -67,14 +82,17 @@ def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=SECONDS,
         check=False,
+        env=IN_MEMORY,
     )
 
 
 @contextmanager
-def served(file: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(
+    file: Path, *options: str, env: dict[str, str] = IN_MEMORY
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The application served by a process of its own, and its URL."""
     command = [sys.executable, "-m", "greenroom.cli", "serve", str(file), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
             assert process.stderr is not None
             lines: list[str] = []
@@ -223,6 +241,25 @@ def test_serve_chat_and_stop(folder: Path) -> None:
         assert (once.returncode, once.stdout) == (0, "you said three\n")
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_sessions_are_kept_in_a_file_of_the_applications_name_unless_somebody_says_where(
+    folder: Path,
+) -> None:
+    (folder / "app.py").write_text(COUNTING)
+    nothing_said = {name: value for name, value in os.environ.items() if name != "GREENROOM_STATE"}
+    for turns in (0, 1):
+        with served(folder / "app.py", env=nothing_said) as (process, url):
+            assert run("chat", url, "--session", "s", "--once", "hi").stdout == f"{turns} turns before\n"
+            process.kill()
+            process.wait(SECONDS)
+    assert (folder / "my-counter.db").exists()
+    with served(folder / "app.py", "--state", "sqlite:///other.db", env=IN_MEMORY) as (_, url):
+        assert run("chat", url, "--session", "s", "--once", "hi").stdout == "0 turns before\n"
+    assert (folder / "other.db").exists()
+    with served(folder / "app.py", env=IN_MEMORY) as (_, url):
+        assert run("chat", url, "--session", "s", "--once", "hi").stdout == "0 turns before\n"
 
 
 @pytest.mark.slow

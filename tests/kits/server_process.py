@@ -66,7 +66,10 @@ class ServerProcess:
 
 
 async def start(app: str | Path, *options: str, env: Mapping[str, str] | None = None) -> ServerProcess:
-    """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps."""
+    """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps.
+
+    Its sessions are in memory unless `options` (`--state`) or the application say otherwise.
+    """
     path = app if isinstance(app, Path) else APPS / app
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -80,7 +83,7 @@ async def start(app: str | Path, *options: str, env: Mapping[str, str] | None = 
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "GREENROOM_STATE": "memory", **(env or {})},
         limit=1 << 20,
     )
     return ServerProcess(process)
