@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Protocol, TypeVar, runtime_checkable
 
-from greenroom.actors.errors import StoreUnavailable, TurnOver
-from greenroom.services.storage import Change, Conflict, Storage
+from greenroom.actors.errors import HandlerError, StoreUnavailable, TurnOver
+from greenroom.services.storage import Change, Conflict, FolderKey, Storage
 
 MOST_TRIES = 100
 """Writes of one turn's changes that found a folder changed by others; each time one of the others got through."""
@@ -83,13 +83,20 @@ class Work:
         return tuple(self._stagings)
 
     def changes_in(self, storage: Storage) -> list[Change]:
-        """What services on that storage have staged: it is written with the turn's ending."""
-        return [
-            change
-            for area in self._stagings.values()
-            if isinstance(area, DurableStaging) and area.storage is storage
-            for change in area.changes(self.turn_id)
-        ]
+        """What services on that storage have staged: it is written with the turn's ending.
+
+        Raises `HandlerError` when two services have changed the same folder, as one of them would be lost.
+        """
+        changes: dict[FolderKey, Change] = {}
+        for area in self._stagings.values():
+            if isinstance(area, DurableStaging) and area.storage is storage:
+                for change in area.changes(self.turn_id):
+                    if changes.setdefault(change.key, change) is not change:
+                        raise HandlerError(
+                            f"turn {self.turn_id} changed the {change.key.kind} of session {change.key.session_id!r} "
+                            "through two services that keep it in one place; make one service and use it everywhere"
+                        )
+        return list(changes.values())
 
     async def written(self, storage: Storage, write: Callable[[Sequence[Change]], Awaitable[T]]) -> T:
         """What `write` gives for what services on that storage have staged.

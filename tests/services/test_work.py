@@ -1,13 +1,17 @@
 """The unit of work with the real services in it: a turn's changes are made together, or not at all."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from greenroom.actors.errors import TurnOver
+from greenroom.actors.errors import HandlerError, StoreUnavailable, TurnOver
 from greenroom.services.agent_state import InMemoryStateService
+from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.durable_state import DurableStateService
+from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.session_history import InMemorySessionHistoryService, Session
+from greenroom.services.storage import Change, Conflict, Fence, FolderKey
 from greenroom.services.work import Work, current_work
 from kits.history_kit import HELLO, HI
 from kits.in_turn import in_turn, outside
@@ -91,3 +95,77 @@ def test_it_tells_when_it_is_over(end: Callable[[Work], None]) -> None:
     work.when_over(lambda: told.append("late"))
     end(work)
     assert told == ["first", "second", "late"]
+
+
+async def test_services_on_one_storage_are_written_together_and_with_what_else_is_written() -> None:
+    storage = MemoryStorage()
+    async with DurableStateService(storage) as states, DurableSessionHistoryService(storage) as histories:
+        with in_turn() as work:
+            await states.save_state("u", {"n": 1}, "s")
+            await histories.append_message(Session("s", "u"), [HELLO, HI])
+            await work.write_elsewhere(storage)
+            assert await outside(states.export_state("u", "s")) is None
+            changes = work.changes_in(storage)
+            assert {change.key.kind for change in changes} == {"rounds", "history"}
+            ending = Change(key=FolderKey("session", "u", "s"), head=b"ended")
+            await work.written(storage, lambda changes: storage.write([ending, *changes]))
+            work.commit()
+        assert await states.export_state("u", "s") == {"n": 1}
+        session = await histories.get_session("u", "s")
+        assert session is not None
+        assert session.messages == [HELLO, HI]
+
+
+async def test_a_conflict_over_another_folder_comes_out_and_nothing_is_written() -> None:
+    storage = MemoryStorage()
+    async with DurableStateService(storage) as states:
+        with in_turn() as work:
+            await states.save_state("u", {"n": 1}, "s")
+            stale = Change(key=FolderKey("session", "u", "s"), expected=Fence(3, 3), head=b"ended")
+            with pytest.raises(Conflict) as conflict:
+                await work.written(storage, lambda changes: storage.write([stale, *changes]))
+            assert conflict.value.key == stale.key
+            work.roll_back()
+        assert await states.export_state("u", "s") is None
+
+
+async def test_a_folder_that_others_never_leave_alone_ends_in_words() -> None:
+    storage = MemoryStorage()
+    async with DurableStateService(storage) as states:
+        with in_turn("turn-7") as work:
+            await states.save_state("u", {"n": 1}, "s")
+
+            async def too_late(changes: Sequence[Change]) -> None:
+                await outside(states.save_state("u", {"n": 0}, "s"))
+                await storage.write(changes)
+
+            with pytest.raises(StoreUnavailable, match=r"turn-7 .*100 times"):
+                await work.written(storage, too_late)
+            work.roll_back()
+        assert await states.export_state("u", "s") == {"n": 0}
+
+
+async def test_what_lies_in_two_storages_is_written_to_both() -> None:
+    async with (
+        DurableStateService(MemoryStorage()) as states,
+        DurableSessionHistoryService(MemoryStorage()) as histories,
+    ):
+        with in_turn() as work:
+            await states.save_state("u", {"n": 1}, "s")
+            await histories.append_message(Session("s", "u"), HELLO)
+            await work.write_elsewhere(states.storage)
+            assert await outside(states.export_state("u", "s")) is None
+            assert [one.id for one in await outside(histories.list_sessions("u"))] == ["s"]
+            await work.written(states.storage, states.storage.write)
+            work.commit()
+        assert await states.export_state("u", "s") == {"n": 1}
+
+
+async def test_two_services_that_change_the_same_folder_in_one_turn_are_refused() -> None:
+    storage = MemoryStorage()
+    async with DurableStateService(storage) as one, DurableStateService(storage) as other:
+        with in_turn() as work:
+            await one.save_state("u", {"by": "one"}, "s")
+            await other.save_state("u", {"by": "other"}, "s")
+            with pytest.raises(HandlerError, match="one service"):
+                await work.write_elsewhere(None)
