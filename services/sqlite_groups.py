@@ -13,49 +13,48 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from greenroom.actors.errors import GreenroomError
 from greenroom.services.sqlite_thread import SqliteThread
 
-T = TypeVar("T")
-Job: TypeAlias = Callable[[sqlite3.Connection], T]
+J = TypeVar("J")
 
 GROUP: Final = 256
 """Jobs of one transaction, at most: it keeps other processes from writing for as long as it takes."""
 
 
-class _Done(NamedTuple):
-    """How a job ended: with a result, or with an error."""
+class Done(NamedTuple):
+    """How a job ended: with a result, or refused with an error, after which it has written nothing."""
 
     result: Any = None
     error: Exception | None = None
 
 
-class _Waiting(NamedTuple):
-    job: Job[Any]
+CarryOut: TypeAlias = Callable[[sqlite3.Connection, Sequence[J]], Sequence[Done]]
+"""Does jobs, in a transaction, and says how each of them ended. When it raises, none is done."""
+
+
+class _Waiting(NamedTuple, Generic[J]):
+    job: J
     future: asyncio.Future[Any]
 
 
-class GroupWriter:
-    """Writes with the connection of `thread`. `first` is run at the beginning of each transaction.
+class GroupWriter(Generic[J]):
+    """Writes with the connection of `thread`."""
 
-    A job that raises a `GreenroomError` has written nothing until then.
-    """
-
-    def __init__(self, thread: SqliteThread, first: Job[None]) -> None:
+    def __init__(self, thread: SqliteThread, carry_out: CarryOut[J]) -> None:
         self._thread = thread
-        self._first = first
-        self._waiting: deque[_Waiting] = deque()
-        self._writing: asyncio.Future[list[_Done]] | None = None
+        self._carry_out = carry_out
+        self._waiting: deque[_Waiting[J]] = deque()
+        self._writing: asyncio.Future[Sequence[Done]] | None = None
         self._context = Context()  # else one write after the other would run in, and hold, the first turn's
 
-    async def do(self, job: Job[T]) -> T:
-        """Do it in a transaction, and wait until that is on the disk. Raises what the job or SQLite raises.
+    async def do(self, job: J) -> Any:
+        """Do it in a transaction, and wait until that is on the disk. Gives the job's result, or raises its error.
 
         It is carried out whole or not at all, also when the caller is cancelled.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(job, future))
         if self._writing is None:
             self._write_next()
@@ -69,10 +68,10 @@ class GroupWriter:
     def _write_next(self) -> None:
         group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
         jobs = [waiting.job for waiting in group]
-        self._writing = self._thread.run(lambda connection: _write(connection, self._first, jobs))
+        self._writing = self._thread.run(lambda connection: _write(connection, self._carry_out, jobs))
         self._writing.add_done_callback(partial(self._settle, group), context=self._context)
 
-    def _settle(self, group: list[_Waiting], writing: asyncio.Future[list[_Done]]) -> None:
+    def _settle(self, group: list[_Waiting[J]], writing: asyncio.Future[Sequence[Done]]) -> None:
         self._writing = None
         if self._waiting:
             self._write_next()
@@ -91,29 +90,21 @@ def is_busy(error: Exception) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def _write(connection: sqlite3.Connection, first: Job[None], jobs: Sequence[Job[Any]]) -> list[_Done]:
+def _write(connection: sqlite3.Connection, carry_out: CarryOut[J], jobs: Sequence[J]) -> Sequence[Done]:
     try:
-        return _transact(connection, first, jobs)
+        return _transact(connection, carry_out, jobs)
     except Exception as error:  # noqa: BLE001 - each job's caller is told
         if len(jobs) == 1 or is_busy(error):  # each would wait as long again
-            return [_Done(error=error)] * len(jobs)
-    return [_write(connection, first, [job])[0] for job in jobs]
+            return [Done(error=error)] * len(jobs)
+    return [_write(connection, carry_out, [job])[0] for job in jobs]
 
 
-def _transact(connection: sqlite3.Connection, first: Job[None], jobs: Sequence[Job[Any]]) -> list[_Done]:
+def _transact(connection: sqlite3.Connection, carry_out: CarryOut[J], jobs: Sequence[J]) -> Sequence[Done]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        first(connection)
-        done = [_do(connection, job) for job in jobs]
+        done = carry_out(connection, jobs)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     return done
-
-
-def _do(connection: sqlite3.Connection, job: Job[Any]) -> _Done:
-    try:
-        return _Done(job(connection))
-    except GreenroomError as error:
-        return _Done(error=error)

@@ -11,19 +11,19 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import DecodeError
 
-from greenroom.actors.errors import ConfigurationError, StoreUnavailable
+from greenroom.actors.errors import ConfigurationError, GreenroomError, StoreUnavailable
 from greenroom.actors.messages import SessionKey
 from greenroom.services import sqlite_rows as rows
 from greenroom.services.compact import encode_turn
 from greenroom.services.service import not_started
 from greenroom.services.sqlite_file import open_to_read, open_to_write, unavailable, unusable
-from greenroom.services.sqlite_groups import GroupWriter
+from greenroom.services.sqlite_groups import Done, GroupWriter
 from greenroom.services.sqlite_rows import Retention
 from greenroom.services.sqlite_schema import check_version, migrate, read_version
 from greenroom.services.sqlite_thread import SqliteThread
@@ -75,7 +75,7 @@ class SqliteStore:
         self._sweep_at = 0.0
         self._write_thread = SqliteThread("greenroom sessions writer")
         self._read_thread = SqliteThread("greenroom sessions reader")
-        self._writer = GroupWriter(self._write_thread, self._first)
+        self._writer = GroupWriter(self._write_thread, self._carry_out)
         self._started = False
 
     def __repr__(self) -> str:
@@ -139,7 +139,8 @@ class SqliteStore:
 
     async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
         self._check_started()
-        return await self._told(self._writer.do(job))
+        result: T = await self._told(self._writer.do(job))
+        return result
 
     async def _told(self, doing: Awaitable[T]) -> T:
         """What comes of it. What SQLite says when it fails goes to the log, with the file's place."""
@@ -165,9 +166,22 @@ class SqliteStore:
             raise
         return connection
 
+    def _carry_out(
+        self, db: sqlite3.Connection, jobs: Sequence[Callable[[sqlite3.Connection], Any]]
+    ) -> Sequence[Done]:
+        self._first(db)
+        return [_do(db, job) for job in jobs]
+
     def _first(self, db: sqlite3.Connection) -> None:
         """At the beginning of each transaction: another process may have migrated the file, sessions become idle."""
         check_version(read_version(db))
         now = self._now()
         if now >= self._sweep_at and rows.sweep(db, self._retention.horizon(now)):
             self._sweep_at = now + self._retention.grain
+
+
+def _do(db: sqlite3.Connection, job: Callable[[sqlite3.Connection], Any]) -> Done:
+    try:
+        return Done(job(db))
+    except GreenroomError as error:
+        return Done(error=error)

@@ -7,16 +7,31 @@ import gc
 import sqlite3
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from greenroom.actors.errors import HandlerError
-from greenroom.services.sqlite_groups import GROUP, GroupWriter, Job
+from greenroom.services.sqlite_groups import GROUP, Done, GroupWriter
 from greenroom.services.sqlite_thread import SqliteThread
+
+Job: TypeAlias = Callable[[sqlite3.Connection], object]
+
+
+def carry_out(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Done]:
+    """Each job is a function of the connection; a `HandlerError` of it is a refusal."""
+    return [_done(connection, job) for job in jobs]
+
+
+def _done(connection: sqlite3.Connection, job: Job) -> Done:
+    try:
+        return Done(job(connection))
+    except HandlerError as refusal:
+        return Done(error=refusal)
 
 
 class Writing:
@@ -26,7 +41,7 @@ class Writing:
         self.path = path
         self.statements: list[str] = []
         self.thread = SqliteThread("test")
-        self.writer = GroupWriter(self.thread, lambda connection: None)
+        self.writer = GroupWriter(self.thread, carry_out)
 
     def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=0.0, check_same_thread=False)
@@ -52,7 +67,7 @@ async def writing(path: Path) -> AsyncIterator[Writing]:
         await it.thread.stop()
 
 
-def adding(number: int) -> Job[int]:
+def adding(number: int) -> Job:
     def job(connection: sqlite3.Connection) -> int:
         connection.execute("INSERT INTO numbers VALUES (?)", (number,))
         return number
@@ -104,7 +119,7 @@ async def test_a_job_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
         raise HandlerError("no")
 
     async with writing(tmp_path) as it:
-        jobs: list[Job[object]] = [adding(0), adding(1), half_done, adding(1), refused, adding(2)]
+        jobs: list[Job] = [adding(0), adding(1), half_done, adding(1), refused, adding(2)]
         results = await asyncio.gather(*map(it.writer.do, jobs), return_exceptions=True)
         kinds = [type(result) for result in results]
         assert kinds == [int, int, ZeroDivisionError, sqlite3.IntegrityError, HandlerError, int]
@@ -116,7 +131,7 @@ async def test_a_refusal_costs_the_others_nothing(tmp_path: Path) -> None:
         raise HandlerError("no")
 
     async with writing(tmp_path) as it:
-        jobs: list[Job[object]] = [adding(0), adding(1), refused, adding(2)]
+        jobs: list[Job] = [adding(0), adding(1), refused, adding(2)]
         await asyncio.gather(*map(it.writer.do, jobs), return_exceptions=True)
         assert it.statements.count("COMMIT") == 2
         assert "ROLLBACK" not in it.statements
