@@ -32,6 +32,7 @@ from greenroom.sandbox.docker_config import (
 )
 from greenroom.sandbox.docker_engine import Engine, EngineError, engine_url
 from greenroom.sandbox.docker_folder import close_folder, has_token, is_listening, open_folder
+from greenroom.sandbox.docker_official import wait_for_application
 from greenroom.sandbox.image_build import image_digest
 from greenroom.sandbox.image_context import image_folder, inputs_digest, tail
 from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings
@@ -254,7 +255,9 @@ class DockerBackend:
         return ",".join(await to_thread.run_sync(spki_hashes, self._settings.trusted_certificates))
 
     async def _address(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> BoxAddress:
-        if not plan.official:
+        if plan.official:
+            await wait_for_application(engine, container_name(spec.lease))
+        else:
             await self._up(engine, plan, spec)
             await to_thread.run_sync(close_folder, spec.directory)
         if not plan.port:

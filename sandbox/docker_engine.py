@@ -115,6 +115,13 @@ class Engine:
         """What a container has written, of `…/logs`. Raises `EngineError`."""
         return _unframed(await self._read("GET", path, params=params))
 
+    async def execute(self, container: str, command: Sequence[str]) -> str:
+        """Run a command in a container, and wait for its end; what it wrote. Raises `EngineError`."""
+        wanted = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True}
+        made = await self.json("POST", f"containers/{container}/exec", wanted)
+        begun = {"Detach": False, "Tty": False}
+        return _unframed(await self._read("POST", f"exec/{made['Id']}/start", json=begun))
+
     async def save(self, path: str, target: Path) -> None:
         """Write what is answered to a file: an image, say. Raises `EngineError`."""
         async with self._request("GET", path) as response, await anyio.open_file(target, "wb") as file:

@@ -104,22 +104,21 @@ def image_digest(found: Mapping[str, Any]) -> str:
 
 
 def _build_options(name: str, base: str, digest: str, again: bool) -> dict[str, str]:
-    arguments = {"BASE": base}
-    for (
-        variable
-    ) in PROXY_VARIABLES:  # engines know these: they end with the build, and are in no layer or history
-        value = os.environ.get(variable) or os.environ.get(variable.upper())
-        if value:
-            arguments[variable] = value
     return {
         "t": name,
         "rm": "1",
         "forcerm": "1",
         "nocache": "1" if again else "0",
         "networkmode": "host",  # an engine without a bridge can build too
-        "buildargs": msgspec.json.encode(arguments).decode(),
+        "buildargs": msgspec.json.encode({"BASE": base, **proxies()}).decode(),
         "labels": msgspec.json.encode({INPUTS_LABEL: digest}).decode(),
     }
+
+
+def proxies() -> dict[str, str]:
+    """This process's, as build arguments. Engines know these: they end with the build, and are in no layer."""
+    said = {name: os.environ.get(name) or os.environ.get(name.upper()) for name in PROXY_VARIABLES}
+    return {name: value for name, value in said.items() if value}
 
 
 async def _build(engine: Engine, archive: Path, options: Mapping[str, str], tell: OnStep) -> None:

@@ -53,27 +53,35 @@ def inputs_digest(folder: Path | None = None) -> str:
     return digest.hexdigest()[:32]
 
 
-def packages_folder(machine: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the packages for this machine are kept between builds; another one whenever `REQUIREMENTS` change."""
+def packages_folder(
+    machine: str, environ: Mapping[str, str] = os.environ, requirements: Sequence[str] = REQUIREMENTS
+) -> Path:
+    """Where the packages for this machine are kept between builds; another one whenever `requirements` change."""
     own, shared = environ.get("GREENROOM_CACHE"), environ.get("XDG_CACHE_HOME")
     cache = Path(own).expanduser() if own else Path(shared or Path("~/.cache").expanduser()) / "greenroom"
-    wanted = "\n".join((*REQUIREMENTS, IMAGE_PYTHON, machine))
+    wanted = "\n".join((*requirements, IMAGE_PYTHON, machine))
     return cache / "sandbox" / f"packages-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
 
 
-def fetch_packages(machine: str, *, on_line: OnLine, environ: Mapping[str, str] = os.environ) -> Path:
+def fetch_packages(
+    machine: str,
+    *,
+    on_line: OnLine,
+    environ: Mapping[str, str] = os.environ,
+    requirements: Sequence[str] = REQUIREMENTS,
+) -> Path:
     """Fetch the image's Python packages, unless they are there; the folder they are in.
 
     By pip or uv, with the index, proxy and certificates they are set up for: nothing of these gets into the image.
     Blocks: call it off the event loop. Raises `SandboxUnavailable` when they cannot be had.
     """
-    folder = packages_folder(machine, environ)
+    folder = packages_folder(machine, environ, requirements)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".packages-", dir=folder.parent) as work:
         target = Path(work) / "packages"
-        _install(target, machine, on_line)
+        _install(target, machine, on_line, requirements)
         shutil.rmtree(target / "bin", ignore_errors=True)
         try:
             target.rename(folder)
@@ -83,7 +91,7 @@ def fetch_packages(machine: str, *, on_line: OnLine, environ: Mapping[str, str] 
     return folder
 
 
-def _install(target: Path, machine: str, on_line: OnLine) -> None:
+def _install(target: Path, machine: str, on_line: OnLine, requirements: Sequence[str]) -> None:
     if importlib.util.find_spec("pip") is not None:
         command = [sys.executable, "-P", "-m", "pip", "install", *_pip_options(machine)]
     elif (uv := _uv_command()) is not None:
@@ -93,8 +101,8 @@ def _install(target: Path, machine: str, on_line: OnLine) -> None:
             f"the image's Python packages cannot be fetched: {sys.executable} has no pip, and there is no uv on the "
             f"path; run `{sys.executable} -m ensurepip`, then try again"
         )
-    command += ["--target", str(target), "--only-binary=:all:", *REQUIREMENTS]
-    on_line(f"{len(REQUIREMENTS)} packages and what they need, for Python {IMAGE_PYTHON} on {machine}")
+    command += ["--target", str(target), "--only-binary=:all:", *requirements]
+    on_line(f"{len(requirements)} packages and what they need, for Python {IMAGE_PYTHON} on {machine}")
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -37,6 +37,10 @@ MOST_PARTS: Final = 250_000
 """Of an answer's JSON: `{},{},{}` takes thirty times its bytes in memory, and a second for some megabytes."""
 
 _ABOUT_TOKEN: Final = {"Missing or invalid authorization header", "Invalid secret token"}
+_TOO_MUCH: Final = (
+    "that is more than the server before the sandbox takes at once (the official image's: 1 MiB); write it in parts, "
+    "and put them together with a command"
+)
 _PATH_PART: Final = 'name="paths"'
 _FILE_PART: Final = 'name="files"; filename="file"\r\nContent-Type: application/octet-stream'
 
@@ -247,7 +251,10 @@ def _refuse(status: int, body: bytes, *, files: bool = False) -> None:
     """Raise what a status other than 2xx means."""
     if 200 <= status < 300:
         return
-    reason = _reason(body)
+    is_page = body.lstrip().startswith(
+        b"<"
+    )  # of a front server, which knows the protocol no more than the reason
+    reason = _TOO_MUCH if status == 413 and is_page else _reason(body)
     if status == 403 and reason in _ABOUT_TOKEN:
         raise SandboxUnavailable(
             f"the sandbox refused our token ({reason}); for a box of your own set GREENROOM_SANDBOX_TOKEN to its "

@@ -110,7 +110,9 @@ def official_box(folder: Path, browser: str) -> Iterator[OfficialBox]:
     application, workspace = folder / "application", folder / "workspace"
     shutil.copytree(installed / "application", application)
     shutil.copy(SOURCE / "serve.py", application)
-    (application / "mcp_server_configs.json").write_text(json.dumps(_servers(installed, browser)))
+    (application / "mcp_server_configs.json").write_text(
+        json.dumps(servers(str(installed / "node_modules"), browser))
+    )
     workspace.mkdir()
     port, token = _free_port(), secrets.token_hex(16)
     environ = {
@@ -137,12 +139,14 @@ def official_box(folder: Path, browser: str) -> Iterator[OfficialBox]:
             process.wait()
 
 
-def _servers(installed: Path, browser: str) -> dict[str, object]:
-    """The image's own file of MCP servers is not in the wheel; in it is this one, which its client calls."""
-    program = installed / "node_modules" / "@playwright" / "mcp" / "cli.js"
+def servers(modules: str, browser: str) -> dict[str, object]:
+    """The image's own file of MCP servers is not in the wheel; in it is this one, which its client calls.
+
+    `modules`: the folder of npm's packages."""
+    program = f"{modules}/@playwright/mcp/cli.js"
     able = "core,tabs,pdf,history,wait,files,install"
     arguments = ["--headless", "--isolated", "--no-sandbox", "--executable-path", browser, "--caps", able]
-    return {"mcpServers": {"playwright": {"command": "node", "args": [str(program), *arguments]}}}
+    return {"mcpServers": {"playwright": {"command": "node", "args": [program, *arguments]}}}
 
 
 def _free_port() -> int:

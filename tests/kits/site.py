@@ -67,7 +67,8 @@ class Site:
 
 
 @asynccontextmanager
-async def site(pages: Mapping[str, str] | None = None) -> AsyncIterator[Site]:
+async def site(pages: Mapping[str, str] | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[Site]:
+    """`host`: the address of this machine to serve at."""
     served = Site(pages or {})
     app = web.Application()
     app.router.add_get("/file", served.file)
@@ -78,7 +79,7 @@ async def site(pages: Mapping[str, str] | None = None) -> AsyncIterator[Site]:
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     try:
-        listening = web.TCPSite(runner, "127.0.0.1", 0)
+        listening = web.TCPSite(runner, host, 0)
         await listening.start()
         served.url = listening.name.rstrip("/")
         yield served

@@ -184,6 +184,9 @@ def test_the_official_image_gets_what_it_needs_and_no_more(folder: Path) -> None
     made = container_config(box, ContainerPlan(image=OFFICIAL_IMAGE, seccomp="", official=True, port=True))
     assert f"SECRET_TOKEN={box.token}" in made["Env"]
     assert "WORKSPACE_DIR=/workspace" in made["Env"]
+    # Its front server outwaits all calls: what it ends is taken for a box that is gone.
+    (timeout,) = [one for one in made["Env"] if one.startswith("NGINX_TIMEOUT=")]
+    assert int(timeout.partition("=")[2]) > 3600
     assert made["ExposedPorts"] == {"80/tcp": {}}
     assert "User" not in made
     host: dict[str, Any] = made["HostConfig"]

@@ -191,6 +191,7 @@ REFUSALS = [
     (wire.file_bytes, 403, b'{"detail": "\'../token\' leads out of the workspace"}', SandboxFileError),
     (wire.file_bytes, 404, b'{"detail": "not found"}', SandboxFileNotFound),
     (wire.file_bytes, 413, b"too long", SandboxFileError),
+    (wire.entry, 413, b"<html>413 Request Entity Too Large", SandboxFileError),
     (wire.entry, 507, b'{"detail": "workspace: it is full"}', SandboxFileError),
     (wire.tool_result, 502, b"Bad Gateway", SandboxLost),
     (wire.tool_result, 504, b"<html>Gateway Time-out", SandboxLost),
