@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from greenroom.actors.messages import SessionKey
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from greenroom.actors.errors import HandlerError
+from greenroom.actors.messages import Message, SessionKey
 from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.history_folder import GONE, KIND, SECTION, decode_messages
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.session_history import Session, SessionHistoryService
-from kits.fork_kit import ForkKit
-from kits.history_kit import HistoryKit, said
+from greenroom.services.storage import Folder, FolderKey, Span
+from kits.fork_kit import FORK, KEY, ForkKit
+from kits.history_kit import HELLO, HI, HistoryKit, said
+from kits.in_turn import end, in_turn, outside
 
 
 class TestHistoriesInMemory(HistoryKit):
@@ -41,3 +51,158 @@ class TestForksOfHistoriesInMemory(ForkKit):
             return None
         session = await service.get_session(key.user_id, key.session_id)
         return session.messages
+
+
+class Distant(MemoryStorage):
+    """Others get their turn between a read and the write that follows it."""
+
+    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
+        folder = await super().read(key, spans)
+        await asyncio.sleep(0)
+        return folder
+
+
+async def messages(service: SessionHistoryService, name: str = "s") -> list[Message]:
+    session = await service.get_session("u", name)
+    assert session is not None
+    return session.messages
+
+
+async def test_messages_that_two_processes_append_at_once_are_all_kept() -> None:
+    storage = Distant()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        appends = [
+            (one, other)[number % 2].append_message(Session("s", "u"), said(str(number)))
+            for number in range(50)
+        ]
+        await asyncio.gather(*appends)
+        kept = await messages(one)
+        assert kept == await messages(other)
+        assert sorted(map(repr, kept)) == sorted(repr(said(str(number))) for number in range(50))
+
+
+async def test_what_others_appended_during_a_turn_stays_before_what_the_turn_did() -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        with in_turn() as work:
+            await one.append_message(Session("s", "u"), HI)
+            await outside(other.append_message(Session("s", "u"), HELLO))
+            await end(work)
+        for service in (one, other):
+            assert await messages(service) == [HELLO, HI]
+
+
+async def test_a_session_that_another_process_deletes_during_a_turn_begins_with_what_the_turn_did() -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        await one.append_message(Session("s", "u"), HELLO)
+        with in_turn() as work:
+            await one.append_message(Session("s", "u"), HI)
+            await outside(other.delete_session("u", "s"))
+            await end(work)
+        assert await messages(other) == [HI]
+
+
+async def test_a_session_that_a_turn_deletes_is_listed_nowhere_until_it_is_written_to() -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        for name in ("a", "b"):
+            await one.append_message(Session(name, "u"), HELLO)
+        with in_turn() as work:
+            await one.delete_session("u", "a")
+            await end(work)
+        assert [session.id for session in await other.list_sessions("u")] == ["b"]
+        await other.append_message(Session("a", "u"), HI)
+        assert [session.id for session in await one.list_sessions("u")] == ["a", "b"]
+        assert await messages(one, "a") == [HI]
+        assert await storage.sessions(GONE, "u") == ()
+
+
+async def test_a_fork_of_a_deleted_session_is_not_listed() -> None:
+    async with DurableSessionHistoryService(MemoryStorage()) as service:
+        await service.append_message(Session("s", "u"), HELLO)
+        with in_turn("turn-1") as work:
+            await service.delete_session("u", "s")
+            await end(work)
+        assert await service.fork(SessionKey("u", "s"), "turn-1", ["turn-1"], SessionKey("u", "fork"))
+        assert await service.list_sessions("u") == []
+
+
+async def test_over_a_session_s_bytes_the_oldest_go_and_larger_messages_are_refused() -> None:
+    async with DurableSessionHistoryService(MemoryStorage(), session_bytes=1_000) as service:
+        session = await service.create_session("u", "s")
+        for number in range(5):
+            await service.append_message(session, said(f"{number}" + "x" * 300))
+        assert await messages(service) == [said(f"{number}" + "x" * 300) for number in (3, 4)]
+        with pytest.raises(HandlerError, match="more than a session may hold") as refused:
+            await service.append_message(session, [HELLO, said("x" * 1_000)])
+        assert refused.value.field == "message[1]"
+
+
+async def test_marks_do_not_cost_a_session_more_of_its_messages_than_its_bytes_do() -> None:
+    async with DurableSessionHistoryService(MemoryStorage(), session_bytes=1_000) as service:
+        for number in range(5):
+            with in_turn(f"turn-{number}") as work:
+                await service.append_message(Session("s", "u"), said(f"{number}" + "x" * 300))
+                await end(work)
+        assert await messages(service) == [said(f"{number}" + "x" * 300) for number in (3, 4)]
+
+
+async def test_over_a_session_s_bytes_earlier_turns_are_forgotten_first() -> None:
+    turns = [f"turn-{number}" for number in range(6)]
+    async with DurableSessionHistoryService(MemoryStorage(), session_bytes=3_000) as service:
+        for turn_id in turns:
+            with in_turn(turn_id) as work:
+                await service.replace_messages(Session("s", "u"), [said(turn_id + "x" * 900)])
+                await end(work)
+        assert not await service.fork(KEY, "turn-1", turns, FORK)
+        assert await service.fork(KEY, "turn-5", turns, FORK)
+        assert await messages(service, "fork") == [said("turn-5" + "x" * 900)]
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), max_size=30))
+@settings(suppress_health_check=[HealthCheck.differing_executors])
+async def test_a_folder_holds_what_its_head_says_and_no_more_than_its_bounds(
+    steps: list[tuple[bool, bool, int]],
+) -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(
+        storage, messages_kept=6, turns_kept=3, session_bytes=900
+    ) as service:
+        for number, (inside, fresh, count) in enumerate(steps):
+            added = [said("x" * (50 * place)) for place in range(count)]
+            write = service.replace_messages if fresh else service.append_message
+            if inside:
+                with in_turn(f"turn-{number}") as work:
+                    await write(Session("s", "u"), added)
+                    await end(work)
+            else:
+                await write(Session("s", "u"), added)
+            folder = await storage.read(FolderKey(KIND, "u", "s"), [Span(SECTION)])
+            assert folder is not None
+            head = decode_messages(folder.head.body)
+            sizes = {one.first + place: size for one in head.held for place, size in enumerate(one.sizes)}
+            assert {number: len(raw) for number, raw in folder.spans[0]} == sizes
+            assert sum(sizes.values()) <= 900
+            assert len(head.marks) <= 3
+            assert set(range(head.start, head.next)) <= set(sizes)
+            assert head.next - head.start <= 6
+
+
+async def test_reading_a_session_reads_no_messages_that_only_its_marks_have() -> None:
+    read: list[int] = []
+
+    class Counting(MemoryStorage):
+        async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
+            folder = await super().read(key, spans)
+            read.append(sum(map(len, folder.spans)) if folder is not None else 0)
+            return folder
+
+    async with DurableSessionHistoryService(Counting()) as service:
+        for number in range(10):
+            with in_turn(f"turn-{number}") as work:
+                await service.replace_messages(Session("s", "u"), [HELLO, HI])
+                await end(work)
+        read.clear()
+        assert await messages(service) == [HELLO, HI]
+        assert read == [2]
