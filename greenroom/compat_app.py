@@ -25,6 +25,7 @@ from greenroom.actors.session import Session
 from greenroom.compat import ADVICE, AREAS
 from greenroom.compat_schemas import as_known_there
 from greenroom.load import loading
+from greenroom.transports.process_tasks import QUEUE
 from greenroom.transports.transport import Endpoint
 
 logger = logging.getLogger("greenroom.compat")
@@ -72,7 +73,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "agent": "it is of AgentScope Runtime 0.x; answer with a function: @app.query(framework=…)",
     "agui_config": _PROTOCOL,
     "dependencies": "check requests with AgentApp(authenticate=…)",
-    "enable_stream_task": "every turn runs on without its client, and GET /process/{id} shows how it stands",
     "exception_handlers": "raise the errors of greenroom.actors.errors, which carry an HTTP status",
     "interrupt_backend": 'AgentApp(overlap="interrupt") and POST /process/{id}/cancel interrupt turns',
     "interrupt_redis_url": 'AgentApp(overlap="interrupt") and POST /process/{id}/cancel interrupt turns',
@@ -82,7 +82,12 @@ REFUSED: Final[Mapping[str, str]] = {
     "routes": _ROUTES,
 }
 """Arguments that would change what is served, and that Greenroom has not: what to do instead."""
-AS_GOOD_AS_ABSENT: Final[Mapping[str, Any]] = {"request_model": AgentRequest, "response_type": "sse"}
+AS_GOOD_AS_ABSENT: Final[Mapping[str, Any]] = {
+    "enable_stream_task": True,  # POST /process/task is always there
+    "request_model": AgentRequest,
+    "response_type": "sse",
+    "stream_task_queue": QUEUE,
+}
 """Arguments without meaning here, and the value that is not even worth a warning."""
 
 

@@ -20,6 +20,7 @@ from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import Rest, guarded
 from greenroom.transports.lean_connection import connections
 from greenroom.transports.process_routes import ProcessRoutes
+from greenroom.transports.process_tasks import TaskRoutes
 from greenroom.transports.transport import Endpoint, Host
 
 TURN_PATHS = frozenset({"/process", *(f"{BASE_PATH}{path}" for path in ("/responses", "/chat/completions"))})
@@ -177,9 +178,13 @@ def turn_routes(
 
 def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[web.RouteDef]:
     process = ProcessRoutes(host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds)
-    routes = process.routes()
+    tasks = TaskRoutes(host, read_seconds=read_seconds)
+    routes = [*process.routes(), *tasks.routes()]
     for endpoint in host.endpoints:
-        routes += _endpoint_routes(host, endpoint, process)
+        if endpoint.function is None:
+            routes += [web.post(endpoint.path, process.process), *tasks.routes(endpoint.path)]
+        else:
+            routes += _endpoint_routes(host, endpoint)
     if host.looking is not None:
         routes += BrowserViewRoutes(host, host.looking).routes()
     return routes
@@ -204,9 +209,7 @@ def embedded_application(
     return app
 
 
-def _endpoint_routes(host: Host, endpoint: Endpoint, process: ProcessRoutes) -> list[web.RouteDef]:
-    if endpoint.function is None:
-        return [web.post(endpoint.path, process.process)]
+def _endpoint_routes(host: Host, endpoint: Endpoint) -> list[web.RouteDef]:
     caller = EndpointCaller(endpoint)
 
     async def answer(request: web.Request) -> web.StreamResponse:

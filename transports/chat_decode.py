@@ -31,6 +31,7 @@ from greenroom.actors.messages import (
 )
 from greenroom.transports.chat_encode import ChatEcho, ToolDisplay
 from greenroom.transports.chat_messages import Conversation, new_messages, whole_conversation
+from greenroom.transports.idempotency import fingerprint
 from greenroom.transports.json_checks import (
     boolean,
     identifier,
@@ -55,7 +56,7 @@ from greenroom.transports.openai_fields import (
     metadata,
     refuse_unhonoured,
 )
-from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
+from greenroom.transports.turn_policies import asked_disconnect, asked_overlap, asked_webhook
 
 ToolChoice: TypeAlias = Literal["auto", "none", "required"]
 
@@ -75,9 +76,14 @@ class ChatSettings(Struct, frozen=True, kw_only=True):
 
 
 def decode_chat(
-    body: bytes, *, sources: Sources, settings: ChatSettings, principal: str | None = None
+    body: bytes,
+    *,
+    sources: Sources,
+    settings: ChatSettings,
+    principal: str | None = None,
+    key: str | None = None,
 ) -> Turn:
-    """The turn a body asks for. `principal`: who asks, if known.
+    """The turn a body asks for. `principal`: who asks, if known; `key`: the request's idempotency key.
 
     Raises `InvalidRequest` for a body that cannot start a turn and `Forbidden` for another principal's `user_id`.
     """
@@ -90,7 +96,7 @@ def decode_chat(
     said = (new_messages if session_id else whole_conversation)(fields.get("messages"))
     options = _options(given, said.instructions)
     _refuse(options, given, settings.honours)
-    key = _key(given, session_id or sources.uuid(), principal)
+    session = _key(given, session_id or sources.uuid(), principal)
     turn_id = f"chatcmpl-{sources.uuid().replace('-', '')}"
     echo = ChatEcho(
         model=given.get("model") or settings.model,
@@ -100,8 +106,8 @@ def decode_chat(
     )
     return Turn(
         id=turn_id,
-        key=key,
-        request=_request(fields, given, said, key, turn_id),
+        key=session,
+        request=_request(fields, given, said, session, turn_id),
         principal=principal,
         overlap=asked_overlap(fields.get("overlap")),
         disconnect=asked_disconnect(fields.get("disconnect")) or settings.disconnect,
@@ -109,6 +115,9 @@ def decode_chat(
         options=None if options == _NOTHING else options,
         kept=bool(session_id),
         echo=echo,
+        idempotency_key=key,
+        fingerprint=b"" if key is None else fingerprint(body, b"chat"),
+        webhook=asked_webhook(fields.get("webhook")),
     )
 
 

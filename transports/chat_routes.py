@@ -16,6 +16,7 @@ from greenroom.actors.messages import Disconnect
 from greenroom.transports.chat_decode import ChatSettings, decode_chat
 from greenroom.transports.chat_encode import FAILED, ChatEncoder, ToolDisplay, completion_object, error_of
 from greenroom.transports.follow import Follower
+from greenroom.transports.idempotency import asked_key
 from greenroom.transports.openai_fields import INVALID
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_errors import Problem, problem_response
@@ -54,14 +55,15 @@ class ChatRoutes:
         host = self._host
         principal = await host.authenticate(request.headers)
         body = self._body.at_hand(request) or await self._body.read(request)
-        turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal)
+        key = asked_key(request.headers)
+        turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal, key=key)
         if turn.request.stream:
             log = await host.submit(turn)
             try:
                 return await self._stream(request, log)
             finally:
                 host.client_left(log)
-        log = self._retries.turn_of(request, principal, body) or await host.submit(turn)
+        log = self._retries.turn_of(request, principal, body, turn) or await host.submit(turn)
         with self._retries.answering(request, principal, body, log):
             try:
                 ending = await log.ended()

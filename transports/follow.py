@@ -19,7 +19,7 @@ from aiohttp import web
 from greenroom.actors.errors import SessionLost
 from greenroom.actors.log import TurnLog
 from greenroom.transports.event_stream import EventStreamResponse, send_whole
-from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames
+from greenroom.transports.frames import EncoderOf, FrameReader, SharedFrames, numbered
 from greenroom.transports.sse import KEEPALIVE
 from greenroom.transports.turn_request import TurnRequest
 
@@ -86,6 +86,8 @@ class Follower:
         await _others_step()
         if self._is_whole():
             frames = self._encoder_of.whole(self._log.turn, self._log.events())
+            if self._with_ids:
+                frames = numbered(frames)
             sent = send_whole(self._request, frames)  # aiohttp before 3.14 has empty mappings for responses
             return await self._begin_whole(frames) if sent is None else sent
         response = self._response = EventStreamResponse(self._request)
@@ -125,7 +127,6 @@ class Follower:
             and log.size <= WHOLE_SIZE
             and len(log) <= WHOLE_EVENTS
             and not self._position
-            and not self._with_ids
             and not log.views
             and not log.expired
         )

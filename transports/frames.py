@@ -217,10 +217,10 @@ class FrameReader:
         Raises `CursorExpired` when the log is no longer kept.
         """
         shared = self._shared
-        if not self._with_ids and (frames := shared.only_delta(self)) is not None:
+        if (frames := shared.only_delta(self)) is not None:
             self.position += len(frames)
             self.behind = False
-            return frames
+            return self._numbered(frames) if self._with_ids else frames
         room = size if not self._with_ids else size - _ID_LINE_BYTES * (size // _LEAST_BYTES + 1)
         if self.position < shared.base:
             frames = self._catch_up(room)
@@ -252,10 +252,7 @@ class FrameReader:
         return frames
 
     def _numbered(self, frames: list[bytes]) -> list[bytes]:
-        first = self.position - len(frames)
-        return [
-            frame if frame is DONE else with_id(number, frame) for number, frame in enumerate(frames, first)
-        ]
+        return numbered(frames, self.position - len(frames))
 
     def close(self) -> None:
         """Read no more. Doing it twice is fine."""
@@ -269,6 +266,21 @@ class FrameReader:
             log.views = {view: frames for view, frames in log.views.items() if view is not own}
 
 
+def numbered(frames: list[bytes], first: int = 0) -> list[bytes]:
+    """The frames, each but `[DONE]` with its `id:` line. `first`: the first one's number."""
+    return [frame if frame is DONE else with_id(number, frame) for number, frame in enumerate(frames, first)]
+
+
+def number_in(last_event_id: str) -> int:
+    """The number of the frame it names. Raises `InvalidRequest`."""
+    if not _POSITION.fullmatch(last_event_id):
+        raise InvalidRequest(
+            "Last-Event-ID must be the sequence_number of the last event received, such as 17",
+            field="Last-Event-ID",
+        )
+    return int(last_event_id)
+
+
 def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
     """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
 
@@ -276,12 +288,7 @@ def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> 
     """
     if not last_event_id:
         return 0
-    if not _POSITION.fullmatch(last_event_id):
-        raise InvalidRequest(
-            "Last-Event-ID must be the sequence_number of the last event received, such as 17",
-            field="Last-Event-ID",
-        )
-    position = int(last_event_id) + 1
+    position = number_in(last_event_id) + 1
     tip = frames_out(log, encoder_of, enough=position)
     if position > tip:
         raise InvalidRequest(

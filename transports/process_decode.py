@@ -37,6 +37,7 @@ from greenroom.actors.messages import (
     Turn,
     Video,
 )
+from greenroom.transports.idempotency import fingerprint
 from greenroom.transports.json_checks import (
     ID_CHARS,
     NESTING,
@@ -54,7 +55,7 @@ from greenroom.transports.json_checks import (
     unknown,
     wrong,
 )
-from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
+from greenroom.transports.turn_policies import asked_disconnect, asked_overlap, asked_webhook
 
 _ROLES = frozenset(get_args(Role))
 _MESSAGE_TYPES = frozenset(get_args(MessageType))
@@ -62,15 +63,24 @@ _CONTINUE = Disconnect()
 
 
 def decode_request(
-    body: bytes, *, sources: Sources, principal: str | None = None, disconnect: Disconnect | None = None
+    body: bytes,
+    *,
+    sources: Sources,
+    principal: str | None = None,
+    disconnect: Disconnect | None = None,
+    repeatable: bool = False,
+    key: str | None = None,
 ) -> Turn:
-    """The turn a body asks for. `principal`: who asks, if known; `disconnect`: the policy when the body names none.
+    """The turn a body asks for. `principal`: who asks, if known; `disconnect`: the policy when the body names none;
+    `repeatable`: whether the same request may come again, which it can if it names itself, by its `id` or by `key`, its
+    idempotency key.
 
     Raises `InvalidRequest` for a body that cannot start a turn and `Forbidden` for another principal's `user_id`.
     """
     request = _usual(body) or _request(body)
     if not request.session_id:
         request.session_id = sources.uuid()
+    named = repeatable and (key is not None or bool(request.id))
     if not request.id:
         request.id = f"response_{sources.uuid()}"
     request.user_id = owner(request.user_id, principal, request.session_id)
@@ -84,6 +94,9 @@ def decode_request(
         overlap=asked_overlap(extra.get("overlap")) if extra else None,
         disconnect=asked or disconnect or _CONTINUE,
         created_at=sources.now(),
+        idempotency_key=key,
+        fingerprint=fingerprint(body, b"process") if named else b"",
+        webhook=asked_webhook(extra.get("webhook")) if extra else None,
     )
 
 

@@ -6,15 +6,22 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
+from greenroom.actors.errors import InvalidRequest, TurnNotFound
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
-from greenroom.transports.frames import resume_position
+from greenroom.transports.frames import number_in, resume_position
+from greenroom.transports.idempotency import HEADER, asked_key
+from greenroom.transports.kept_turns import find_kept
 from greenroom.transports.process_decode import decode_request
 from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.process_object import response_object
 from greenroom.transports.request_body import BodyReader, check_media_type
 from greenroom.transports.transport import Host
 from greenroom.transports.turn_request import TurnRequest
+
+CURSOR = "Last-Event-ID"
+EVENTS = "text/event-stream"
+"""What a client accepts that reads server-sent events as such."""
 
 
 class ProcessRoutes:
@@ -35,16 +42,28 @@ class ProcessRoutes:
         ]
 
     async def process(self, request: TurnRequest) -> web.StreamResponse:
-        """A turn: its events as a stream, or with `"stream": false` its response."""
-        host = self._host
+        """A turn: its events as a stream, or with `"stream": false` its response.
+
+        A repeat of a request that names itself gets the turn that is there, its events after `Last-Event-ID`. Frames
+        have `id:` lines for clients that say they know what these are for; all others get what they always got.
+        """
+        host, headers = self._host, request.headers
         check_media_type(request)
-        principal = await host.authenticate(request.headers)
+        principal = await host.authenticate(headers)
         body = self._body.at_hand(request) or await self._body.read(request)
-        turn = decode_request(body, sources=host.sources, principal=principal)
+        turn = decode_request(
+            body, sources=host.sources, principal=principal, repeatable=True, key=asked_key(headers)
+        )
+        named, cursor = bool(turn.fingerprint), headers.get(CURSOR)
+        if cursor:
+            _check_resumable(cursor, named)
         log = await host.submit(turn)
         try:
             if turn.request.stream:
-                return await self._stream(request, log, 0, with_ids=False)
+                again = log.turn is not turn
+                position = resume_position(cursor, log, ProcessEncoder) if cursor and again else 0
+                with_ids = named or EVENTS in headers.get("Accept", "")
+                return await self._stream(request, log, position, with_ids=with_ids)
             await log.ended()
         finally:
             if log.terminal is None:
@@ -58,7 +77,7 @@ class ProcessRoutes:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """A turn's events from the one after `Last-Event-ID` on, or from the first."""
         log = await self._log(request)
-        cursor = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or ""
+        cursor = request.headers.get(CURSOR) or request.query.get("last_event_id") or ""
         try:
             return await self._stream(
                 request, log, resume_position(cursor, log, ProcessEncoder), with_ids=True
@@ -69,12 +88,16 @@ class ProcessRoutes:
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Stop a turn; answers with its response as it stands. Doing it twice is fine."""
         principal = await self._host.authenticate(request.headers)
-        log = await self._host.cancel(request.match_info["id"], principal)
+        turn_id = request.match_info["id"]
+        try:
+            log = await self._host.cancel(turn_id, principal)
+        except TurnNotFound:
+            log = await find_kept(self._host, turn_id, principal)  # it has ended long ago
         return web.Response(body=response_object(log), content_type="application/json")
 
     async def _log(self, request: web.Request) -> TurnLog:
         principal = await self._host.authenticate(request.headers)
-        return await self._host.locate(request.match_info["id"], principal)
+        return await find_kept(self._host, request.match_info["id"], principal)
 
     def _stream(
         self, request: TurnRequest, log: TurnLog, position: int, *, with_ids: bool
@@ -84,3 +107,14 @@ class ProcessRoutes:
             request, log, ProcessEncoder, position, with_ids=with_ids, keepalive=self._keepalive_seconds
         )
         return follower.run()
+
+
+def _check_resumable(cursor: str, named: bool) -> None:
+    """Raises `InvalidRequest` before a turn is begun that was not meant."""
+    number_in(cursor)
+    if not named:
+        raise InvalidRequest(
+            f"{CURSOR} asks for the rest of a turn, and the request does not say of which: send the {HEADER} or the "
+            "`id` that the turn was asked for with, or follow it with GET /process/{id}/events",
+            field=CURSOR,
+        )

@@ -26,13 +26,14 @@ from greenroom.actors.messages import (
     Turn,
     TurnOptions,
 )
+from greenroom.transports.idempotency import fingerprint
 from greenroom.transports.json_checks import json_object, missing, owner
 from greenroom.transports.openai_fields import refuse_unhonoured
 from greenroom.transports.responses_echo import ResponseEcho, ToolDisplay
 from greenroom.transports.responses_fields import CHECKS
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
 from greenroom.transports.responses_usual_request import Usual, read_usual, usual_echo, usual_messages
-from greenroom.transports.turn_policies import asked_disconnect, asked_overlap
+from greenroom.transports.turn_policies import asked_disconnect, asked_overlap, asked_webhook
 
 SEALED_REASONING = "reasoning.encrypted_content"
 """What `include` names to be given reasoning in a form that needs no server to be read again."""
@@ -89,13 +90,24 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
 
 
 def decode_create(
-    body: bytes, *, sources: Sources, settings: Settings, principal: str | None = None
+    body: bytes,
+    *,
+    sources: Sources,
+    settings: Settings,
+    principal: str | None = None,
+    key: str | None = None,
 ) -> CreateRequest:
-    """The request a body holds. Raises `InvalidRequest`, or `Forbidden` for another principal's `user_id`."""
+    """The request a body holds. `key`: its idempotency key. Raises `InvalidRequest`, or `Forbidden` for another
+    principal's `user_id`."""
     if (usual := read_usual(body)) is not None:
-        return _usual_create(usual, sources, settings, principal)
-    fields = json_object(body, "input")
-    return read_create(fields, sources=sources, settings=settings, principal=principal)
+        create = _usual_create(usual, sources, settings, principal)
+    else:
+        fields = json_object(body, "input")
+        create = read_create(fields, sources=sources, settings=settings, principal=principal)
+    if key is None:
+        return create
+    turn = structs.replace(create.turn, idempotency_key=key, fingerprint=fingerprint(body, b"responses"))
+    return structs.replace(create, turn=turn)
 
 
 def read_create(
@@ -129,6 +141,7 @@ def read_create(
         stored=store,
         background=background,
         echo=_echo(given, read, settings),
+        webhook=asked_webhook(fields.get("webhook")),
     )
     return CreateRequest(
         turn=turn,

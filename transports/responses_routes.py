@@ -11,6 +11,7 @@ from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
 from greenroom.transports.frames import frames_out
+from greenroom.transports.idempotency import asked_key
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import Settings, decode_create
 from greenroom.transports.responses_encode import ResponsesEncoder
@@ -61,7 +62,13 @@ class ResponsesRoutes:
         """A turn: its events as a stream, its response when it has ended, or, in the background, as it stands now."""
         principal = await self._host.authenticate(request.headers)
         body = self._body.at_hand(request) or await self._body.read(request)
-        create = decode_create(body, sources=self._host.sources, settings=self._settings, principal=principal)
+        create = decode_create(
+            body,
+            sources=self._host.sources,
+            settings=self._settings,
+            principal=principal,
+            key=asked_key(request.headers),
+        )
         if create.stream:
             log = await self._turns.begin(create)
             try:
@@ -69,7 +76,7 @@ class ResponsesRoutes:
             finally:
                 if log.terminal is None:
                     self._host.client_left(log)
-        log = self._retries.turn_of(request, principal, body) or await self._turns.begin(create)
+        log = self._retries.turn_of(request, principal, body, create.turn) or await self._turns.begin(create)
         if create.turn.background:
             return _json(response_object(log.turn, log.events()))
         with self._retries.answering(request, principal, body, log):

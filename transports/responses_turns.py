@@ -10,11 +10,10 @@ from typing import Any
 from msgspec import structs
 
 from greenroom.actors.errors import ContinuationNotFound, InvalidRequest, TurnNotFound
-from greenroom.actors.events import ArgumentsDelta, TextDelta
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
-from greenroom.services.response_store import ResponseRecord
 from greenroom.transports.conversations import Conversations
+from greenroom.transports.kept_turns import told_again
 from greenroom.transports.known_items import KnownItems, said_in
 from greenroom.transports.responses_decode import CreateRequest, Settings, turn_of
 from greenroom.transports.responses_echo import ResponseEcho
@@ -174,17 +173,6 @@ class ResponsesTurns:
 def _is_response(turn: Turn) -> bool:
     """Whether it was asked for as a response, and as one that can be found."""
     return turn.stored and isinstance(turn.echo, ResponseEcho)
-
-
-def told_again(record: ResponseRecord) -> TurnLog:
-    """A response that was kept, as a log that has ended."""
-    log = TurnLog(structs.replace(record.turn, key=record.key))
-    for event in record.events:
-        log.append(event)
-    log.size = sum(
-        len(event.text) for event in record.events if isinstance(event, TextDelta | ArgumentsDelta)
-    )
-    return log
 
 
 def _unknown(response_id: str) -> ResponseNotFound:

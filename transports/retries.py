@@ -3,6 +3,9 @@
 OpenAI's clients send a request again when they have waited long enough, say so (`x-stainless-retry-count`), and send
 the same bytes; the AI SDK does not say so. A turn is not run again for it: the client joins the one that runs, if its
 own connection is gone. Streams need none of it: their headers come at once, and after those nothing is sent again.
+
+A request with an idempotency key needs none of it either: it says itself which turn it means, and is joined to it where
+turns are accepted. This is for the clients that send no key.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import NamedTuple
 from greenroom.actors.errors import TurnNotFound
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
 from greenroom.transports.transport import Host
 from greenroom.transports.turn_request import TurnRequest
 
@@ -62,9 +66,9 @@ class Retries:
     def __repr__(self) -> str:
         return f"<Retries {sum(map(len, self._asking.values()))}>"
 
-    def turn_of(self, request: TurnRequest, principal: str | None, body: bytes) -> TurnLog | None:
-        """The turn that this request began when it was sent before; none if it is to begin one."""
-        if not _may_be_again(request):
+    def turn_of(self, request: TurnRequest, principal: str | None, body: bytes, turn: Turn) -> TurnLog | None:
+        """The turn that this request began when it was sent before; none if it is to begin one, this `turn`."""
+        if turn.idempotency_key is not None or not _may_be_again(request):
             return None
         asked = _asked(request, principal, body)
         for asking in list(self._asking.get(asked, ())):
@@ -81,7 +85,7 @@ class Retries:
         self, request: TurnRequest, principal: str | None, body: bytes, log: TurnLog
     ) -> Iterator[None]:
         """While a client waits for a turn. It is remembered after that when the client has gone without its answer."""
-        if log.turn.disconnect.policy == "cancel":
+        if log.turn.disconnect.policy == "cancel" or log.turn.idempotency_key is not None:
             yield
             return
         asked, asking = _asked(request, principal, body), _Asking(log.id, request.transport)

@@ -1,4 +1,5 @@
-"""What a request says about other turns of its session (`overlap`) and about its client's going (`disconnect`)."""
+"""What a request says about other turns of its session (`overlap`), about its client's going (`disconnect`), and about
+who is told of its end (`webhook`)."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from typing import Any, get_args
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import Disconnect, Overlap
-from greenroom.transports.json_checks import string, unknown
+from greenroom.transports.json_checks import short_string, string, unknown
 
 GRACE_SECONDS = 3600.0
 """The longest grace: for longer waits `continue` is the right policy."""
+WEBHOOK_CHARS = 2048
+"""The longest URL."""
 
 _OVERLAPS: dict[str, Overlap] = {overlap: overlap for overlap in get_args(Overlap)}
 _POLICIES = {
@@ -45,3 +48,8 @@ def asked_disconnect(value: Any) -> Disconnect | None:
             field="disconnect",
         )
     return Disconnect("grace", seconds)
+
+
+def asked_webhook(value: Any) -> str | None:
+    """The request's `webhook`. Whether it is one that may be told, the application says. Raises `InvalidRequest`."""
+    return None if value is None else short_string(value, "webhook", WEBHOOK_CHARS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from greenroom.transports import chat_wire as wire
 from greenroom.transports.openai_fields import EFFORTS
 from greenroom.transports.openapi.operation import OF_A_BODY, Answer, Operation
-from greenroom.transports.openapi.process import POLICIES
+from greenroom.transports.openapi.process import KEYED, POLICIES
 from greenroom.transports.openapi.responses import ANSWER_SCHEMA, FUNCTION, METADATA, PENALTY
 from greenroom.transports.openapi.schemas import (
     NULL,
@@ -147,6 +147,7 @@ CHAT: dict[str, Operation] = {
         tag="chat",
         form="openai",
         body=ref("ChatRequest"),
+        headers=KEYED,
         answers={
             200: Answer(
                 what="The completion",

@@ -20,7 +20,7 @@ from greenroom.transports.openapi.chat import CHAT
 from greenroom.transports.openapi.chat import SCHEMAS as CHAT_SCHEMAS
 from greenroom.transports.openapi.conversations import CONVERSATIONS, MODELS
 from greenroom.transports.openapi.conversations import SCHEMAS as CONVERSATION_SCHEMAS
-from greenroom.transports.openapi.endpoints import endpoint_operation
+from greenroom.transports.openapi.endpoints import endpoint_operation, task_below
 from greenroom.transports.openapi.items import SCHEMAS as ITEM_SCHEMAS
 from greenroom.transports.openapi.operation import (
     ALWAYS,
@@ -88,6 +88,8 @@ def document(host: Host, routes: Iterable[tuple[str, str]], prefix: str = "") ->
 def _operation(host: Host, method: str, path: str, schemas: dict[str, Schema]) -> Operation | None:
     for endpoint in host.endpoints:
         plain = _PLAIN.sub(r"{\1}", endpoint.path)
+        if endpoint.function is None and path.startswith(f"{plain}/task"):
+            return task_below(method, plain)
         if plain == path and (method in endpoint.methods or (method == "HEAD" and "GET" in endpoint.methods)):
             names = frozenset(_PLACEHOLDER.findall(path))
             return endpoint_operation(endpoint, method, names, schemas)

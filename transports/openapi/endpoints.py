@@ -11,7 +11,7 @@ import msgspec
 from greenroom.actors.messages import AgentRequest
 from greenroom.transports.endpoint_arguments import Binder, Parameter
 from greenroom.transports.openapi.operation import OF_A_BODY, Answer, Operation
-from greenroom.transports.openapi.process import turn_operation
+from greenroom.transports.openapi.process import standing_operation, task_operation, turn_operation
 from greenroom.transports.openapi.schemas import ANYTHING, SCHEMAS, Schema, mapping, ref
 from greenroom.transports.transport import Endpoint
 
@@ -19,6 +19,12 @@ _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _WORD = re.compile(r"[^A-Za-z0-9_]+")
 _REFUSALS = (*OF_A_BODY, 401, 403, 404, 405, 409, 422, 503)
 """What the server refuses; the function may answer or raise anything else."""
+
+
+def task_below(method: str, endpoint: str) -> Operation:
+    """One of the routes of tasks below another path for `POST /process`."""
+    make = task_operation if method == "POST" else standing_operation
+    return make(_id("task", method, f"{endpoint}/task"))
 
 
 def endpoint_operation(

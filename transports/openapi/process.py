@@ -6,6 +6,7 @@ from typing import get_args
 
 from greenroom.actors.messages import MessageType, Role
 from greenroom.transports import process_wire as wire
+from greenroom.transports.idempotency import HEADER, KEY_CHARS
 from greenroom.transports.openapi.operation import OF_A_BODY, Answer, Operation
 from greenroom.transports.openapi.schemas import (
     INT64,
@@ -24,6 +25,7 @@ from greenroom.transports.openapi.schemas import (
     words,
     written,
 )
+from greenroom.transports.turn_policies import WEBHOOK_CHARS
 
 _NUMBER: Schema = {"type": "number", "minimum": INT64["minimum"], "exclusiveMaximum": float(1 << 63)}
 _GRACE = (
@@ -38,9 +40,24 @@ POLICIES: dict[str, Schema] = optional(
             description="What becomes of the turn when this client goes: it runs on; is cancelled; is cancelled unless "
             "somebody follows it again within the time",
         ),
+        "webhook": text(
+            maxLength=WEBHOOK_CHARS,
+            description="A URL that is told, signed by the Standard Webhooks specification, when the turn has ended; "
+            "refused unless the application has a secret to sign with",
+        ),
     }
 )
 """Fields that every request for a turn may have."""
+KEYED: dict[str, Schema] = {
+    HEADER: text(
+        minLength=1,
+        maxLength=KEY_CHARS,
+        pattern="^[!#-\\[\\]-~]([ !#-\\[\\]-~]*[!#-\\[\\]-~])?$",
+        description="Names the request: sent again with the same body, it joins the turn or gets its result",
+    )
+}
+"""Headers that every request for a turn may have."""
+_CURSOR: dict[str, Schema] = {"Last-Event-ID": text(description="The number of the last event that came")}
 
 
 def _part(kind: str, needed: dict[str, Schema], others: dict[str, Schema] | None = None) -> Schema:
@@ -103,6 +120,28 @@ SCHEMAS: dict[str, Schema] = {
         },
         ("input",),
     ),
+    "ProcessTask": mapping(
+        {
+            "task_id": identifier(),
+            "status": constant("submitted"),
+            "queue": text(),
+            "message": text(),
+            "session_id": text(),
+            "user_id": text(),
+        },
+        ("task_id", "status", "queue", "message", "session_id", "user_id"),
+    ),
+    "ProcessStanding": mapping(
+        {
+            "task_id": identifier(),
+            "status": words(("pending", "running", "finished", "error")),
+            "started_at": {"type": "number", "description": "Of one that has not ended"},
+            "result": any_of(ref("ProcessResponse"), text(description="What went wrong"), {"type": "null"}),
+            "response": ref("ProcessResponse"),
+            "session_id": text(),
+        },
+        ("task_id", "status", "result", "session_id"),
+    ),
     **written(
         "Process",
         [wire.Response, wire.Message, *wire.CONTENTS.values()],
@@ -126,13 +165,40 @@ def turn_operation(operation_id: str) -> Operation:
         summary="A turn: its events as a stream, or with `stream: false` its response",
         tag="process",
         body=ref("ProcessRequest"),
+        headers={**KEYED, **_CURSOR},
         answers={200: Answer(what="The turn", json=_RESPONSE, events=_EVENT)},
+        refusals=(*OF_A_BODY, 401, 403, 409, 410, 503),
+    )
+
+
+def task_operation(operation_id: str) -> Operation:
+    """`POST /process/task`, also below another path for `/process`."""
+    return Operation(
+        id=operation_id,
+        summary="A turn in the background: answers at once with its id",
+        tag="process",
+        body=ref("ProcessRequest"),
+        headers=KEYED,
+        answers={200: Answer(what="The turn is accepted", json=ref("ProcessTask"))},
         refusals=(*OF_A_BODY, 401, 403, 409, 503),
+    )
+
+
+def standing_operation(operation_id: str) -> Operation:
+    """`GET /process/task/{id}`."""
+    return Operation(
+        id=operation_id,
+        summary="How a turn in the background stands, and when it has ended its result",
+        tag="process",
+        answers={200: Answer(what="How it stands", json=ref("ProcessStanding"))},
+        refusals=(*_TURN, 410),
     )
 
 
 PROCESS: dict[str, Operation] = {
     "POST /process": turn_operation("process"),
+    "POST /process/task": task_operation("beginTask"),
+    "GET /process/task/{id}": standing_operation("showTask"),
     "GET /process/{id}": Operation(
         id="showTurn",
         summary="A turn's response as it stands",
@@ -145,7 +211,7 @@ PROCESS: dict[str, Operation] = {
         summary="A turn's events, from the one after `Last-Event-ID` on, or from the first",
         tag="process",
         query={"last_event_id": text(description="As the header; for clients that cannot set it")},
-        headers={"Last-Event-ID": text(description="The number of the last event that came")},
+        headers=_CURSOR,
         answers={200: Answer(what="The events; each has its `id`", events=_EVENT)},
         refusals=(400, *_TURN, 410),
     ),

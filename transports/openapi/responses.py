@@ -10,7 +10,7 @@ from greenroom.transports.openai_fields import (
     METADATA_VALUE_CHARS,
 )
 from greenroom.transports.openapi.operation import OF_A_BODY, Answer, Operation
-from greenroom.transports.openapi.process import POLICIES
+from greenroom.transports.openapi.process import KEYED, POLICIES
 from greenroom.transports.openapi.schemas import (
     Schema,
     any_of,
@@ -197,6 +197,7 @@ RESPONSES: dict[str, Operation] = {
         tag="responses",
         form="openai",
         body=ref("CreateResponse"),
+        headers=KEYED,
         answers={200: Answer(what="The response", json=_RESPONSE, events=_EVENT)},
         refusals=(*OF_A_BODY, 401, 403, 404, 503),
     ),
