@@ -12,6 +12,7 @@ from greenroom.services.conversation_store import Conversation, ConversationStor
 from greenroom.services.durable_conversations import DurableConversations
 from greenroom.services.memory_storage import MemoryStorage
 from kits.conversation_store_kit import FULL, KEY, ConversationStoreKit, becomes, named
+from kits.distant_storage import DistantStorage
 
 
 class TestConversationsInMemory(ConversationStoreKit):
@@ -20,7 +21,7 @@ class TestConversationsInMemory(ConversationStoreKit):
 
 
 async def test_changes_from_two_processes_are_all_made() -> None:
-    storage = MemoryStorage()
+    storage = DistantStorage()
     one, other = DurableConversations(storage), DurableConversations(storage)
     async with one, other:
         changes = [(one, other)[number % 2].change(KEY, named(number)) for number in range(40)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.history_folder import GONE, KIND, SECTION, decode_messages
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.session_history import Session, SessionHistoryService
-from greenroom.services.storage import Folder, FolderKey, Span
+from greenroom.services.storage import FolderKey, Span
+from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
 from kits.history_kit import HELLO, HI, HistoryKit, said
 from kits.in_turn import end, in_turn, outside
@@ -53,15 +53,6 @@ class TestForksOfHistoriesInMemory(ForkKit):
         return session.messages
 
 
-class Distant(MemoryStorage):
-    """Others get their turn between a read and the write that follows it."""
-
-    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
-        folder = await super().read(key, spans)
-        await asyncio.sleep(0)
-        return folder
-
-
 async def messages(service: SessionHistoryService, name: str = "s") -> list[Message]:
     session = await service.get_session("u", name)
     assert session is not None
@@ -69,7 +60,7 @@ async def messages(service: SessionHistoryService, name: str = "s") -> list[Mess
 
 
 async def test_messages_that_two_processes_append_at_once_are_all_kept() -> None:
-    storage = Distant()
+    storage = DistantStorage()
     async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
         appends = [
             (one, other)[number % 2].append_message(Session("s", "u"), said(str(number)))
@@ -160,6 +151,17 @@ async def test_over_a_session_s_bytes_earlier_turns_are_forgotten_first() -> Non
         assert await messages(service, "fork") == [said("turn-5" + "x" * 900)]
 
 
+async def test_messages_that_only_turns_have_go_before_those_the_session_has() -> None:
+    async with DurableSessionHistoryService(MemoryStorage(), session_bytes=3_000) as service:
+        for number, text in enumerate(("old", "new")):
+            with in_turn(f"turn-{number}") as work:
+                await service.replace_messages(Session("s", "u"), [said(text + "x" * 900)])
+                await end(work)
+        for text in ("newer", "newest"):
+            await service.append_message(Session("s", "u"), said(text + "x" * 900))
+        assert await messages(service) == [said(text + "x" * 900) for text in ("new", "newer", "newest")]
+
+
 @given(steps=st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4)), max_size=30))
 @settings(suppress_health_check=[HealthCheck.differing_executors])
 async def test_a_folder_holds_what_its_head_says_and_no_more_than_its_bounds(
@@ -190,19 +192,12 @@ async def test_a_folder_holds_what_its_head_says_and_no_more_than_its_bounds(
 
 
 async def test_reading_a_session_reads_no_messages_that_only_its_marks_have() -> None:
-    read: list[int] = []
-
-    class Counting(MemoryStorage):
-        async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
-            folder = await super().read(key, spans)
-            read.append(sum(map(len, folder.spans)) if folder is not None else 0)
-            return folder
-
-    async with DurableSessionHistoryService(Counting()) as service:
+    storage = DistantStorage()
+    async with DurableSessionHistoryService(storage) as service:
         for number in range(10):
             with in_turn(f"turn-{number}") as work:
                 await service.replace_messages(Session("s", "u"), [HELLO, HI])
                 await end(work)
-        read.clear()
+        storage.reads.clear()
         assert await messages(service) == [HELLO, HI]
-        assert read == [2]
+        assert storage.reads == [2]

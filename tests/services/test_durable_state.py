@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from greenroom.actors.errors import HandlerError
+from greenroom.actors.errors import ConfigurationError, HandlerError
 from greenroom.actors.messages import SessionKey
 from greenroom.services.agent_state import StateService
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.round_folder import KIND, SECTION
-from greenroom.services.storage import Folder, FolderKey, Span
-from kits.fork_kit import ForkKit
+from greenroom.services.storage import FolderKey, Span
+from kits.distant_storage import DistantStorage
+from kits.fork_kit import FORK, KEY, ForkKit
 from kits.in_turn import end, in_turn, outside
 from kits.state_kit import StateKit
 
@@ -41,17 +41,8 @@ class TestForksOfStatesInMemory(ForkKit):
         return [await service.export_state(key.user_id, key.session_id, number) for number in rounds]
 
 
-class Distant(MemoryStorage):
-    """Others get their turn between a read and the write that follows it."""
-
-    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
-        folder = await super().read(key, spans)
-        await asyncio.sleep(0)
-        return folder
-
-
 async def test_rounds_that_two_processes_save_at_once_are_all_kept() -> None:
-    storage = Distant()
+    storage = DistantStorage()
     one, other = DurableStateService(storage, rounds_kept=60), DurableStateService(storage, rounds_kept=60)
     async with one, other:
         saves = [(one, other)[number % 2].save_state("u", {"n": number}, "s") for number in range(50)]
@@ -103,26 +94,19 @@ async def test_another_process_exports_the_latest_round_wherever_it_lies() -> No
 
 
 async def test_an_export_reads_a_folder_once_and_no_state_but_its_own() -> None:
-    class Counting(MemoryStorage):
-        reads: ClassVar[list[int]] = []
-
-        async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
-            folder = await super().read(key, spans)
-            self.reads.append(sum(map(len, folder.spans)) if folder is not None else 0)
-            return folder
-
-    async with DurableStateService(Counting()) as service:
+    storage = DistantStorage()
+    async with DurableStateService(storage) as service:
         for number in range(5):
             await service.save_state("u", {"n": number}, "s")
-            Counting.reads.clear()
+            storage.reads.clear()
             assert await service.export_state("u", "s") == {"n": number}
-            assert Counting.reads == [1]
-        Counting.reads.clear()
+            assert storage.reads == [1]
+        storage.reads.clear()
         with in_turn() as work:
             await service.export_state("u", "s")
             await service.save_state("u", {"n": 5}, "s")
             await end(work)
-        assert Counting.reads == [1]
+        assert storage.reads == [1]
 
 
 async def test_over_a_session_s_bytes_marks_go_then_the_oldest_rounds_and_larger_states_are_refused() -> None:
@@ -174,3 +158,18 @@ async def test_states_outlive_the_service() -> None:
     async with DurableStateService(storage) as service:
         assert await service.export_state("u", "s") == {"n": 1}
     await storage.stop()
+    with pytest.raises(ConfigurationError, match="not started"):  # the services have let go of it
+        await storage.read(FolderKey(KIND, "u", "s"))
+
+
+async def test_over_a_session_s_bytes_turns_are_forgotten_before_rounds() -> None:
+    turns = [f"turn-{number}" for number in range(6)]
+    async with DurableStateService(MemoryStorage(), rounds_kept=2, session_bytes=3_000) as service:
+        for number, turn_id in enumerate(turns):
+            with in_turn(turn_id) as work:
+                await service.save_state("u", {"n": number, "text": "x" * 900}, "s")
+                await end(work)
+        assert await service.export_state("u", "s", 5) == {"n": 4, "text": "x" * 900}
+        assert not await service.fork(KEY, "turn-1", turns, FORK)
+        assert await service.fork(KEY, "turn-5", turns, FORK)
+        assert await service.export_state("u", "fork") == {"n": 5, "text": "x" * 900}
