@@ -262,15 +262,21 @@ $$
 """
 
 _ORPHANS: Final = """
-CREATE FUNCTION SCHEMA.orphans_1(_kind text, _most int) RETURNS TABLE (
-    user_id bytea, session_id bytea, epoch bigint, revision bigint, body bytea, owner bytea
+CREATE FUNCTION SCHEMA.orphans_1(
+    _kind text, _most int,
+    OUT user_ids bytea[], OUT session_ids bytea[], OUT epochs bigint[], OUT revisions bigint[],
+    OUT bodies bytea[], OUT owners bytea[]
 ) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 BEGIN
-    RETURN QUERY
-    SELECT user_id, session_id, epoch, revision, body, owner FROM SCHEMA.folders
-    WHERE kind = _kind AND opened IS NOT NULL AND SCHEMA.owner_state_1(owner) = 'gone'
-    ORDER BY opened LIMIT _most;
+    SELECT array_agg(user_id), array_agg(session_id), array_agg(epoch), array_agg(revision),
+        array_agg(body), array_agg(owner)
+    INTO user_ids, session_ids, epochs, revisions, bodies, owners
+    FROM (
+        SELECT * FROM SCHEMA.folders
+        WHERE kind = _kind AND opened IS NOT NULL AND SCHEMA.owner_state_1(owner) = 'gone'
+        ORDER BY opened LIMIT _most
+    ) AS one;
 END
 $$
 """

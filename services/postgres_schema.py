@@ -99,7 +99,9 @@ async def migrate(connection: Any, schema: str, migrations: Sequence[Migration] 
         return
     async with connection.transaction(isolation="read_committed"):
         await connection.execute("SET LOCAL statement_timeout = 0")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock_of(schema))  # who comes second waits
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock($1)", lock_of(schema)
+        )  # who comes second waits
         version = await _version(connection, schema, len(migrations))
         if version == 0:
             if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", f'"{schema}"'):

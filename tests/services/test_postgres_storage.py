@@ -1,0 +1,41 @@
+"""PostgreSQL keeps the laws of storages."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import ClassVar
+
+import pytest
+
+from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.storage import Storage
+from kits.postgres_server import PostgresServer
+from kits.storage_kit import StorageKit
+
+SCHEMAS = itertools.count()
+
+
+def new_schema() -> str:
+    """Of the server that all tests share, a schema that no other test uses."""
+    return f"test_{next(SCHEMAS)}"
+
+
+class TestPostgresStorage(StorageKit):
+    unit: ClassVar[float] = 0.05
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer) -> None:
+        self.postgres = postgres_server
+
+    def clients(self, idle_seconds: float) -> tuple[Storage, Storage]:
+        schema = new_schema()
+        one, other = (
+            PostgresStorage(self.postgres.url(), schema=schema, idle_seconds=idle_seconds, pool_size=4)
+            for _ in range(2)
+        )
+        return one, other
+
+    async def advance(self, seconds: float) -> None:
+        """The server's clock is nobody's to set."""
+        await asyncio.sleep(seconds)
