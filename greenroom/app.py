@@ -19,6 +19,7 @@ from greenroom.actors.messages import AgentRequest, Disconnect, Overlap, Session
 from greenroom.actors.system import Statistics
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
+from greenroom.services.durable import is_durable
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
@@ -50,8 +51,10 @@ class AgentApp:
         state: where sessions are kept: nothing or `"memory"`; a SQLite file, where they outlive the process:
             `"sqlite:///friday.db"` in the working folder, `"sqlite:////var/lib/friday.db"` anywhere, with options as a
             query (`?turns_kept=500&states_kept=100`); or a `SessionStore`.
-        responses: where what the Responses API stores is kept; nothing: in memory (`InMemoryResponseStore()`).
-        conversations: where what it says of conversations is kept; nothing: in memory (`InMemoryConversations()`).
+        responses: where what the Responses API stores is kept; nothing: with the sessions, where those outlive the
+            process, else in memory (`InMemoryResponseStore()`).
+        conversations: where what it says of conversations is kept; nothing: as with responses
+            (`InMemoryConversations()`).
         sandboxes: what `session.browser` comes from: `"auto"`, `"docker"`, `"local"`, the URL of a box elsewhere,
             `SandboxSettings`, or a `SandboxService`. It is started and stopped with the application; nothing: sessions
             have no browser.
@@ -101,6 +104,8 @@ class AgentApp:
             sandboxes=_sandboxes(sandboxes),
             browser_view=browser_view,
         )
+        self._responses = responses
+        self._conversations = conversations
         self._transports = list(transports)
         self._state = state
         self._handler: Handler | None = None
@@ -344,14 +349,28 @@ class AgentApp:
             raise ConfigurationError(
                 f"{self.app_name!r} has nothing to answer with; give it a handler with @app.query() or @app.agent()"
             )
+        store = self._store()
         return Runtime(
             self.app_name,
             self.app_description,
-            self._settings,
+            self._kept_with(store),
             self._hooks,
             self._handler,
-            self._store(),
+            store,
             self._endpoints,
+        )
+
+    def _kept_with(self, store: SessionStore) -> Settings:
+        """The settings, with what protocols keep beside sessions in the same place where nobody said another."""
+        if not is_durable(store):
+            return self._settings
+        from greenroom.services.durable_conversations import DurableConversations
+        from greenroom.services.durable_responses import DurableResponses
+
+        return structs.replace(
+            self._settings,
+            responses=self._responses or DurableResponses(store),
+            conversations=self._conversations or DurableConversations(store.storage),
         )
 
     def _store(self) -> SessionStore:
