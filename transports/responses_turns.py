@@ -12,6 +12,7 @@ from msgspec import structs
 from greenroom.actors.errors import ContinuationNotFound, InvalidRequest, TurnNotFound
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.response_store import is_fed_by_turns
 from greenroom.transports.conversations import Conversations
 from greenroom.transports.kept_turns import told_again
 from greenroom.transports.known_items import KnownItems, said_in
@@ -120,7 +121,7 @@ class ResponsesTurns:
     async def find(self, response_id: str, principal: str | None) -> TurnLog:
         """The response's log, which may run or have ended long ago. Raises `ResponseNotFound`."""
         try:
-            log = await self._host.locate(response_id, principal)
+            log: TurnLog | None = self._host.find(response_id, principal)
         except TurnNotFound:
             log = None
         if (principal, response_id) in self._deleted or (log is not None and not _is_response(log.turn)):
@@ -130,9 +131,21 @@ class ResponsesTurns:
         record = await self._host.responses.get(principal, response_id)
         if record is not None and _is_response(record.turn):
             return told_again(record)
-        if log is None or log.expired:
+        if log is None:
+            return await self._find_elsewhere(response_id, principal)
+        if log.expired or is_fed_by_turns(self._host.responses):  # another process has deleted it
             raise _unknown(response_id)
         return log  # it has ended just now, and is being stored
+
+    async def _find_elsewhere(self, response_id: str, principal: str | None) -> TurnLog:
+        """One that another process works on."""
+        try:
+            log = await self._host.locate(response_id, principal)
+        except TurnNotFound:
+            raise _unknown(response_id) from None
+        if not _is_response(log.turn):
+            raise _unknown(response_id)
+        return log
 
     async def cancel(self, response_id: str, principal: str | None) -> TurnLog:
         """Stop it, if it runs in the background and has not ended; gives it as it is then.
