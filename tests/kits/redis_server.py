@@ -71,7 +71,7 @@ class RedisServer:
         """End it at once."""
         self._end(signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -134,5 +134,5 @@ def running_redis(**settings: str) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One for all tests that leave it running; each uses a prefix of its own."""
-    with running_redis() as server:
+    with running_redis(appendfsync="everysec") as server:
         yield server
