@@ -28,28 +28,31 @@ _ENDED: Final = {"57P01", "57P02", "57P05", "25P03"}
 """The server's last words on a connection."""
 
 _GONE: Final = (
-    "the tables or functions that this version uses are not there (any more): a newer Greenroom may have changed them, or "
-    "someone removed them; restart this process with the newer version, or have the operator put back a backup"
+    "the tables or functions that this version uses are not there (any more): a newer Greenroom may have changed "
+    "them, or someone removed them; restart this process with the newer version, or have the operator put back a backup"
 )
-_POOLED: Final = "a pooler between us and PostgreSQL hands out its connections by transaction; add ?statement_cache_size=0 to the URL"
+_POOLED: Final = (
+    "a pooler between us and PostgreSQL hands out its connections by transaction; add ?statement_cache_size=0 to "
+    "the URL"
+)
 _DISK: Final = (
     "PostgreSQL's disk does not work, or what is on it is damaged; the operator finds more in its log"
+)
+_MANY: Final = (
+    "PostgreSQL has as many connections as it allows; try again in a moment, and have the operator raise "
+    "max_connections, or lower pool_size here"
+)
+_STANDBY: Final = (
+    "this PostgreSQL may only be read: it is a standby, or was set so; name the primary in the URL, or all servers "
+    "with ?target_session_attrs=read-write"
 )
 _RIGHTS: Final = "this role lacks a right it needs; GRANT it the schema and what is in it"
 _AWAY: Final = "PostgreSQL cannot be reached, or ended the connection; the operator sees whether it runs"
 _MEANINGS: Final[dict[str, tuple[str, float]]] = {
-    _FULL: (
-        "PostgreSQL has as many connections as it allows; try again in a moment, and have the operator raise "
-        "max_connections, or lower pool_size here",
-        SOON_SECONDS,
-    ),
+    _FULL: (_MANY, SOON_SECONDS),
     "53100": ("PostgreSQL's disk is full; the operator has to make room", OPERATORS_SECONDS),
     "53200": ("PostgreSQL has no memory left; the operator finds more in its log", OPERATORS_SECONDS),
-    _READ_ONLY: (
-        "this PostgreSQL may only be read: it is a standby, or was set so; name the primary in the URL, or all "
-        "servers with ?target_session_attrs=read-write",
-        OPERATORS_SECONDS,
-    ),
+    _READ_ONLY: (_STANDBY, OPERATORS_SECONDS),
     _STARTING: ("PostgreSQL is starting or stopping; try again in a moment", SOON_SECONDS),
     "57014": ("PostgreSQL took too long; try again in a moment", SOON_SECONDS),
     "28P01": ("PostgreSQL refused the user name or the password of the URL", OPERATORS_SECONDS),
@@ -129,4 +132,4 @@ def unavailable(error: BaseException, *, maybe_done: bool) -> StoreUnavailable:
 
 def _state(error: BaseException) -> str:
     """The server's code for it, or the empty string."""
-    return str(error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+    return str(getattr(error, "sqlstate", None) or "") if isinstance(error, asyncpg.PostgresError) else ""

@@ -7,8 +7,8 @@ A write takes, before it looks at anything, a lock for each folder and each name
 locks' numbers: writers never wait for each other in a circle. From there on nobody else changes what it decides on;
 only the sweep does, and it leaves out folders that a writer holds. What a statement sees is what was committed before
 it began (READ COMMITTED), so after the locks each sees all earlier writers' work. In a database whose usual level is a
-stricter one the server refuses instead, and the caller sends it again. All but the smallest are in PL/pgSQL, which keeps
-the plans of its statements; what reads is STABLE, so that all its statements see the moment at which it was called.
+stricter one the server refuses instead, and the caller sends it again. The functions are in PL/pgSQL, which keeps the
+plans of its statements; what reads is STABLE, so that all its statements see the moment at which it was called.
 
 Folders and names are found by the SHA-256 of what they are: indexes take no key over some 2,700 bytes. Ids are bytes,
 as they may be no valid Unicode. Epochs come from a sequence, while the folder is locked: two writers of different

@@ -104,7 +104,8 @@ class PostgresServer:
         return await self._calls.call(self._statements[function], arguments, again)
 
     async def _connect(self, seconds: float) -> Any:
-        return await asyncpg.connect(
+        connect: Any = asyncpg.connect  # its types are narrower than what it takes
+        return await connect(
             self._url,
             timeout=seconds,
             statement_cache_size=self._cache,

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Final
 
 import pytest
 
@@ -64,9 +64,7 @@ class PostgresServer:
             *options,
         ]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **as_user()
-            )
+            self._process = start(command, log)
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             assert self._process.poll() is None, (self.folder / "log").read_text(encoding="utf-8")
@@ -90,9 +88,10 @@ class PostgresServer:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all its processes, the first one first: it must not replace those that die."""
-        assert self._process is not None
-        pid = self._process.pid
-        for one in [pid, *children(pid)] if self._process.poll() is None else []:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        for one in [process.pid, *children(process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, number)
 
@@ -125,23 +124,32 @@ def program(name: str) -> str:
 
 
 def run(*command: str) -> None:
-    """Run a program to its end, as the user who may."""
-    done = subprocess.run(
-        command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **as_user()
+    """Run a program to its end."""
+    with tempfile.TemporaryFile() as said:
+        code = start(command, said).wait()
+        said.seek(0)
+        assert code == 0, said.read().decode()
+
+
+def start(command: Sequence[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a program, as the user who may."""
+    user = owner() if os.geteuid() == 0 else None
+    groups: list[str | int] | None = None if user is None else []
+    return subprocess.Popen(
+        command,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        user=user,
+        group=user,
+        extra_groups=groups,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def as_user() -> dict[str, Any]:
-    """PostgreSQL refuses to be run by root."""
-    if os.geteuid() != 0:
-        return {}
-    return {"user": owner(), "group": owner(), "extra_groups": []}
 
 
 @cache
 def owner() -> int:
-    """Whom its files belong to: somebody the system knows by name, which `initdb` wants."""
+    """Who runs it: PostgreSQL refuses root, and `initdb` wants somebody whom the system knows by name."""
     if os.geteuid() != 0:
         return os.geteuid()
     known = {user.pw_name: user.pw_uid for user in pwd.getpwall()}
