@@ -74,6 +74,7 @@ class Elsewhere:
         log = self._logs.get(key)
         if log is None:
             log = self._logs[key] = _log(entry)
+            log.behind = True
             task = asyncio.get_running_loop().create_task(self._follow(key, log), name=f"following {log!r}")
             self._following.add(task)
             task.add_done_callback(self._following.discard)

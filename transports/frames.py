@@ -12,12 +12,13 @@ The protocol is an `Encoder`: `SharedFrames.of(log, ProcessEncoder).reader()` re
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from greenroom.actors.errors import InvalidRequest
-from greenroom.actors.events import Event, TextDelta
+from greenroom.actors.errors import CursorExpired, InvalidRequest
+from greenroom.actors.events import Event, TextDelta, TurnFailed
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
 from greenroom.transports.sse import DONE, with_id
@@ -281,22 +282,52 @@ def number_in(last_event_id: str) -> int:
     return int(last_event_id)
 
 
+async def resume(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
+    """The same as `resume_position`, which a log that is behind its turn is given the time for."""
+    if log.behind and last_event_id:
+        await caught_up(log, encoder_of, number_in(last_event_id) + 1)
+    return resume_position(last_event_id, log, encoder_of)
+
+
+async def caught_up(log: TurnLog, encoder_of: EncoderOf, frames: int) -> None:
+    """Wait until a log that is behind its turn has so many frames, or its ending."""
+    more = asyncio.Event()
+    log.watch(more.set)
+    try:
+        while log.terminal is None and frames_out(log, encoder_of, enough=frames) < frames:
+            more.clear()
+            await more.wait()
+    finally:
+        log.unwatch(more.set)
+
+
 def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
     """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
 
-    Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone.
+    Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone,
+    or the end of what was said went with the process that said it.
     """
     if not last_event_id:
         return 0
     position = number_in(last_event_id) + 1
     tip = frames_out(log, encoder_of, enough=position)
     if position > tip:
+        check_not_cut(log, tip)
         raise InvalidRequest(
             f"Last-Event-ID is {last_event_id}, but the last event of turn {log.id} is {tip - 1}; "
             "leave it out to read from the beginning",
             field="Last-Event-ID",
         )
     return position
+
+
+def check_not_cut(log: TurnLog, tip: int) -> None:
+    """Raises `CursorExpired` when the process that said more than the log's `tip` frames is gone, and they with it."""
+    if isinstance(log.terminal, TurnFailed) and log.terminal.error.code == "turn_interrupted":
+        raise CursorExpired(
+            f"the process that worked on turn {log.id} ended before what it said last was written down: events after "
+            f"number {tip - 2} are lost, and {tip - 1} is the ending; read from the beginning, without a cursor"
+        )
 
 
 def frames_out(log: TurnLog, encoder_of: EncoderOf, enough: int = _NO_END) -> int:

@@ -9,7 +9,7 @@ from aiohttp import web
 from greenroom.actors.errors import InvalidRequest, TurnNotFound
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
-from greenroom.transports.frames import number_in, resume_position
+from greenroom.transports.frames import number_in, resume
 from greenroom.transports.idempotency import HEADER, asked_key
 from greenroom.transports.kept_turns import find_kept
 from greenroom.transports.process_decode import decode_request
@@ -61,7 +61,7 @@ class ProcessRoutes:
         try:
             if turn.request.stream:
                 again = log.turn is not turn
-                position = resume_position(cursor, log, ProcessEncoder) if cursor and again else 0
+                position = await resume(cursor, log, ProcessEncoder) if cursor and again else 0
                 with_ids = named or EVENTS in headers.get("Accept", "")
                 return await self._stream(request, log, position, with_ids=with_ids)
             await log.ended()
@@ -79,9 +79,8 @@ class ProcessRoutes:
         log = await self._log(request)
         cursor = request.headers.get(CURSOR) or request.query.get("last_event_id") or ""
         try:
-            return await self._stream(
-                request, log, resume_position(cursor, log, ProcessEncoder), with_ids=True
-            )
+            position = await resume(cursor, log, ProcessEncoder)
+            return await self._stream(request, log, position, with_ids=True)
         finally:
             self._host.client_left(log)
 
