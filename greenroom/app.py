@@ -284,7 +284,7 @@ class AgentApp:
         )
 
     def follow(self, turn_id: str) -> AsyncIterator[Event]:
-        """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
+        """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound` when it is iterated."""
         return follow_turn(self._in_process.host, turn_id)
 
     async def cancel(self, turn_id: str) -> None:

@@ -64,7 +64,9 @@ class InProcessClient:
 
     async def rejoin(self, turn_id: str) -> Exchange:
         try:
-            return InProcessExchange(turn_id, self._app.follow(turn_id))
+            events = self._app.follow(turn_id)
+            await anext(events)  # it is accepted
+            return InProcessExchange(turn_id, events)
         except GreenroomError as error:
             raise Refused(error.code) from error
 
