@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -48,3 +49,35 @@ def not_started(service: object) -> ConfigurationError:
         f"{type(service).__name__} is used while it is not started; `await service.start()` in @app.init, "
         "and stop it in @app.shutdown, not before"
     )
+
+
+class Calls:
+    """Counts the calls of a service that are under way, so that stopping it can wait for them; used as `with calls:`.
+
+    Raises `ConfigurationError` on entering while they are not `allowed`.
+    """
+
+    __slots__ = ("_count", "_none", "_service", "allowed")
+
+    def __init__(self, service: object) -> None:
+        self.allowed = False
+        self._service = service
+        self._count = 0
+        self._none: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        if not self.allowed:
+            raise not_started(self._service)
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count and self._none is not None:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Wait until no call is under way."""
+        if self._count:
+            self._none = asyncio.Event()
+            await self._none.wait()
+            self._none = None

@@ -1,0 +1,44 @@
+"""The names by which a turn is found in a storage, whoever looks for it and wherever its session is.
+
+One is made of its id, another of its idempotency key if it has one; the principal is part of both, so that nobody finds
+another's turn. Names are digests: of the same short length whatever a client sends, and no two texts have the same.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+from greenroom.actors.messages import Turn
+
+_BYTES: Final = 20
+_VALUE_BYTES: Final = 8
+
+
+def names_of(turn: Turn) -> tuple[bytes, ...]:
+    """All names of a turn, that of its id first."""
+    name = id_name(turn.id, turn.principal)
+    if turn.idempotency_key is None:
+        return (name,)
+    return (name, _digest(b"key", turn.principal, turn.idempotency_key))
+
+
+def id_name(turn_id: str, principal: str | None) -> bytes:
+    """The name that is made of a turn's id."""
+    return _digest(b"turn", principal, turn_id)
+
+
+def value_of(number: int) -> bytes:
+    """What goes with a name: the turn's number in its session."""
+    return number.to_bytes(_VALUE_BYTES)
+
+
+def number_in(value: bytes) -> int:
+    """The number that goes with a name."""
+    return int.from_bytes(value)
+
+
+def _digest(kind: bytes, principal: str | None, text: str) -> bytes:
+    """The length of the principal keeps it apart from the text."""
+    flat = f"-{text}" if principal is None else f"{len(principal)}:{principal}{text}"
+    return blake2b(flat.encode("utf-8", "surrogatepass"), digest_size=_BYTES, person=kind).digest()
