@@ -8,16 +8,18 @@ import pytest
 from msgspec import structs
 
 from greenroom.actors.errors import InvalidRequest
-from greenroom.services.conversation_store import Conversation, ConversationStore, PendingItem
+from greenroom.services.conversation_store import Conversation, PendingItem
 from greenroom.services.durable_conversations import DurableConversations
 from greenroom.services.memory_storage import MemoryStorage
-from kits.conversation_store_kit import FULL, KEY, ConversationStoreKit, becomes, named
+from greenroom.services.storage import Storage
+from kits.conversation_store_kit import FULL, KEY, becomes, named
 from kits.distant_storage import DistantStorage
+from kits.on_storage_kit import ConversationsOnStorage
 
 
-class TestConversationsInMemory(ConversationStoreKit):
-    def store(self) -> ConversationStore:
-        return DurableConversations(MemoryStorage())
+class TestConversationsInMemory(ConversationsOnStorage):
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
 async def test_changes_from_two_processes_are_all_made() -> None:

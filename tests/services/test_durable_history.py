@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,42 +14,24 @@ from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.history_folder import GONE, KIND, SECTION, decode_messages
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.session_history import Session, SessionHistoryService
-from greenroom.services.storage import FolderKey, Span
+from greenroom.services.storage import FolderKey, Span, Storage
 from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
-from kits.history_kit import HELLO, HI, HistoryKit, said
+from kits.history_kit import HELLO, HI, said
 from kits.in_turn import end, in_turn, outside
+from kits.on_storage_kit import ForksOfHistoriesOnStorage, HistoriesOnStorage
 
 
-class TestHistoriesInMemory(HistoryKit):
-    def service(self, messages_kept: int) -> SessionHistoryService:
-        return DurableSessionHistoryService(MemoryStorage(), messages_kept=messages_kept)
+class TestHistoriesInMemory(HistoriesOnStorage):
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
-class TestForksOfHistoriesInMemory(ForkKit):
-    actions = ("append", "replace", "create", "delete")
-    final = ("delete",)
+class TestForksOfHistoriesInMemory(ForksOfHistoriesOnStorage):
+    test_a_fork_is_a_replay_of_the_first_turns = ForkKit.test_a_fork_is_a_replay_of_the_first_turns
 
-    def service(self, turns_kept: int) -> Any:
-        return DurableSessionHistoryService(MemoryStorage(), turns_kept=turns_kept, messages_kept=3)
-
-    async def write(self, service: Any, key: SessionKey, action: str, text: str) -> None:
-        session = Session(key.session_id, key.user_id)
-        if action == "append":
-            await service.append_message(session, [said(text), said(text * 2)])
-        elif action == "replace":
-            await service.replace_messages(session, [said(text)])
-        elif action == "create":
-            await service.create_session(key.user_id, key.session_id)
-        else:
-            await service.delete_session(key.user_id, key.session_id)
-
-    async def read(self, service: Any, key: SessionKey) -> object:
-        listed = {session.id for session in await service.list_sessions(key.user_id)}
-        if key.session_id not in listed:
-            return None
-        session = await service.get_session(key.user_id, key.session_id)
-        return session.messages
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
 async def messages(service: SessionHistoryService, name: str = "s") -> list[Message]:

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from greenroom.actors.errors import ConfigurationError, HandlerError
 from greenroom.actors.messages import SessionKey
-from greenroom.services.agent_state import StateService
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.round_folder import KIND, SECTION
-from greenroom.services.storage import FolderKey, Span
+from greenroom.services.storage import FolderKey, Span, Storage
 from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
 from kits.in_turn import end, in_turn, outside
-from kits.state_kit import StateKit
+from kits.on_storage_kit import ForksOfStatesOnStorage, StatesOnStorage
 
 
-class TestStatesInMemory(StateKit):
-    def service(self, rounds_kept: int) -> StateService:
-        return DurableStateService(MemoryStorage(), rounds_kept=rounds_kept)
+class TestStatesInMemory(StatesOnStorage):
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
-class TestForksOfStatesInMemory(ForkKit):
-    actions = ("save", "overwrite")
+class TestForksOfStatesInMemory(ForksOfStatesOnStorage):
+    test_a_fork_is_a_replay_of_the_first_turns = ForkKit.test_a_fork_is_a_replay_of_the_first_turns
 
-    def service(self, turns_kept: int) -> Any:
-        return DurableStateService(MemoryStorage(), turns_kept=turns_kept, rounds_kept=3)
-
-    async def write(self, service: Any, key: SessionKey, action: str, text: str) -> None:
-        latest = await service.save_state(key.user_id, {"text": text}, key.session_id)
-        if action == "overwrite":
-            await service.save_state(key.user_id, {"again": text}, key.session_id, round_id=latest)
-
-    async def read(self, service: Any, key: SessionKey) -> object:
-        rounds = range(1, 60)
-        return [await service.export_state(key.user_id, key.session_id, number) for number in rounds]
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
 async def test_rounds_that_two_processes_save_at_once_are_all_kept() -> None:

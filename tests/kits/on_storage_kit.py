@@ -1,0 +1,102 @@
+"""The kits of services that keep what they have in a storage, for any storage.
+
+Subclass each and say where, with a storage that has nothing in it, not yet started::
+
+    class TestStates(StatesOnStorage):
+        def storage(self): return MemoryStorage()
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from greenroom.actors.messages import SessionKey
+from greenroom.services.agent_state import StateService
+from greenroom.services.conversation_store import ConversationStore
+from greenroom.services.durable_conversations import DurableConversations
+from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.durable_state import DurableStateService
+from greenroom.services.session_history import Session, SessionHistoryService
+from greenroom.services.storage import Storage
+from kits.conversation_store_kit import ConversationStoreKit
+from kits.fork_kit import STEPS, ForkKit, Step
+from kits.history_kit import HistoryKit, said
+from kits.state_kit import StateKit
+
+
+class OnStorage(ABC):
+    """Something on a storage."""
+
+    @abstractmethod
+    def storage(self) -> Storage:
+        """A new one with nothing in it, not started."""
+
+
+class StatesOnStorage(OnStorage, StateKit):
+    def service(self, rounds_kept: int) -> StateService:
+        return DurableStateService(self.storage(), rounds_kept=rounds_kept)
+
+
+class HistoriesOnStorage(OnStorage, HistoryKit):
+    def service(self, messages_kept: int) -> SessionHistoryService:
+        return DurableSessionHistoryService(self.storage(), messages_kept=messages_kept)
+
+
+class ConversationsOnStorage(OnStorage, ConversationStoreKit):
+    def store(self) -> ConversationStore:
+        return DurableConversations(self.storage())
+
+
+class ForksOnStorage(OnStorage, ForkKit):
+    """With fewer examples: each is hundreds of calls, to three storages."""
+
+    @given(steps=STEPS, data=st.data())
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.differing_executors])
+    async def test_a_fork_is_a_replay_of_the_first_turns(self, steps: list[Step], data: Any) -> None:
+        await self.check_replay(steps, data)
+
+
+class ForksOfStatesOnStorage(ForksOnStorage):
+    actions: ClassVar = ("save", "overwrite")
+
+    def service(self, turns_kept: int) -> Any:
+        return DurableStateService(self.storage(), turns_kept=turns_kept, rounds_kept=3)
+
+    async def write(self, service: Any, key: SessionKey, action: str, text: str) -> None:
+        latest = await service.save_state(key.user_id, {"text": text}, key.session_id)
+        if action == "overwrite":
+            await service.save_state(key.user_id, {"again": text}, key.session_id, round_id=latest)
+
+    async def read(self, service: Any, key: SessionKey) -> object:
+        rounds = range(1, 40)
+        return [await service.export_state(key.user_id, key.session_id, number) for number in rounds]
+
+
+class ForksOfHistoriesOnStorage(ForksOnStorage):
+    actions: ClassVar = ("append", "replace", "create", "delete")
+    final: ClassVar = ("delete",)
+
+    def service(self, turns_kept: int) -> Any:
+        return DurableSessionHistoryService(self.storage(), turns_kept=turns_kept, messages_kept=3)
+
+    async def write(self, service: Any, key: SessionKey, action: str, text: str) -> None:
+        session = Session(key.session_id, key.user_id)
+        if action == "append":
+            await service.append_message(session, [said(text), said(text * 2)])
+        elif action == "replace":
+            await service.replace_messages(session, [said(text)])
+        elif action == "create":
+            await service.create_session(key.user_id, key.session_id)
+        else:
+            await service.delete_session(key.user_id, key.session_id)
+
+    async def read(self, service: Any, key: SessionKey) -> object:
+        listed = {session.id for session in await service.list_sessions(key.user_id)}
+        if key.session_id not in listed:
+            return None
+        session = await service.get_session(key.user_id, key.session_id)
+        return session.messages
