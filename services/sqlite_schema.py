@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
+from msgspec import msgpack
+
 from greenroom.actors.errors import StoreUnavailable
 
 Migration: TypeAlias = Callable[[sqlite3.Connection], None]
@@ -64,7 +66,72 @@ def _first_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_first_tables,)
+# A folder's key is its kind and ids in one (`sqlite_folders.flat`), of which those of a user lie together. Its number
+# is the epoch it was made with. `opened`: its place among those that were opened, 0 for one that is not open; that is
+# counted with the epochs, by `counter`. The head may be large and is read less often, so it comes last. Owners are
+# those of `sqlite_owners`.
+_VERSION_2: Final = (
+    """
+    CREATE TABLE folders (
+        number INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,
+        epoch INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        opened INTEGER NOT NULL,
+        used REAL NOT NULL,
+        head BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX folders_by_use ON folders (used)",
+    "CREATE INDEX folders_open ON folders (opened) WHERE opened > 0",
+    """
+    CREATE TABLE cells (
+        folder INTEGER NOT NULL,
+        section TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (folder, section, number)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE names (name BLOB PRIMARY KEY, folder INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX names_by_folder ON names (folder)",
+    """
+    CREATE TABLE owners (
+        name TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        renewed REAL NOT NULL,
+        until REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE notes (number INTEGER PRIMARY KEY, owner TEXT NOT NULL, note BLOB NOT NULL)",
+    "CREATE INDEX notes_by_owner ON notes (owner)",
+    "CREATE TABLE counter (last INTEGER NOT NULL)",
+    "INSERT INTO counter SELECT coalesce(max(number), 0) FROM sessions",
+)
+
+
+def _folders(connection: sqlite3.Connection) -> None:
+    """Sessions become folders of the kind "session", as `session_head` has them."""
+    for statement in _VERSION_2:
+        connection.execute(statement)
+    sessions = connection.execute(
+        "SELECT number, user_id, session_id, revision, oldest_turn, oldest_state, size, used FROM sessions"
+    )
+    for number, user_id, session_id, revision, *counts, used in sessions:
+        key = b"session\x00%d:%b%b" % (len(user_id), user_id, session_id)
+        head = msgpack.encode((revision, *counts))
+        connection.execute(
+            "INSERT INTO folders VALUES (?, ?, ?, ?, '', 0, ?, ?)",
+            (number, key, number, revision, used, head),
+        )
+    connection.execute("INSERT INTO cells SELECT session, 'turn', revision, record FROM turns")
+    connection.execute("INSERT INTO cells SELECT session, 'earlier', revision, state FROM earlier_states")
+    connection.execute("INSERT INTO cells SELECT session, 'state', 0, state FROM states")
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_first_tables, _folders)
 """The first makes version 1 out of an empty file, each further one the next version out of the one before it."""
 
 

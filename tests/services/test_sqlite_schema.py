@@ -48,14 +48,14 @@ def test_each_migration_is_run_once_in_order(tmp_path: Path) -> None:
     ran: list[int] = []
     later: list[Callable[[sqlite3.Connection], None]] = [
         *MIGRATIONS,
+        lambda connection: ran.append(1),
         lambda connection: ran.append(2),
-        lambda connection: ran.append(3),
     ]
     path = tmp_path / "friday.db"
-    for count in (1, 2, 2, 3):
+    for count in (1, len(MIGRATIONS), len(MIGRATIONS) + 1, len(MIGRATIONS) + 1, len(later)):
         _on(path, lambda connection, known=count: migrate(connection, 5.0, later[:known]))  # type: ignore[misc]
-    assert ran == [2, 3]
-    assert _on(path, read_version) == 3
+    assert ran == [1, 2]
+    assert _on(path, read_version) == len(later)
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
