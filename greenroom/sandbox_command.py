@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column, Table
 
 from greenroom.actors.errors import GreenroomError
 from greenroom.sandbox.settings import SandboxSettings
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PARTS = {"packages": "fetching Python packages", "base": "getting Debian", "image": "building the image"}
-LINE_WIDTH = 60
+BAR_WIDTH = 10
 
 
 @click.group()
@@ -186,8 +194,7 @@ def _progress() -> Iterator[Callable[[BuildStep], None]]:
 
         yield tell
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[line]}"), console=console, transient=True) as progress:
+    with Progress(*_columns(), console=console, transient=True, expand=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(step: BuildStep) -> None:
@@ -196,6 +203,20 @@ def _progress() -> Iterator[Callable[[BuildStep], None]]:
                     progress.update(task, total=1, completed=1, line="")
                 tasks[step.part] = progress.add_task(PARTS[step.part], total=None, line="")
             total = None if step.done is None else 1
-            progress.update(tasks[step.part], total=total, completed=step.done, line=step.line[:LINE_WIDTH])
+            progress.update(tasks[step.part], total=total, completed=step.done, line=step.line)
 
         yield show
+
+
+def _columns() -> Sequence[ProgressColumn]:
+    """A part's name, how far it is, and its newest line, which is cut to the room that is left."""
+    name, rest = Column(no_wrap=True, min_width=max(map(len, PARTS.values()))), Column(no_wrap=True, ratio=1)
+    return (
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=name),
+        BarColumn(BAR_WIDTH),
+        TimeElapsedColumn(),
+        TextColumn(
+            "{task.fields[line]}", markup=False, table_column=rest
+        ),  # what builds say may have brackets
+    )

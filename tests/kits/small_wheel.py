@@ -43,6 +43,21 @@ def write_wheel(folder: Path, content: bytes = CONTENT) -> Path:
     return wheel
 
 
+def write_empty_wheel(folder: Path, name: str, version: str) -> None:
+    """The wheel of a package that has nothing in it and needs nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    word = name.replace("-", "_")
+    info = f"{word}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{word}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(
+            f"{info}/RECORD", "".join(f"{info}/{file},,\n" for file in ("METADATA", "WHEEL", "RECORD"))
+        )
+
+
 def index_settings(folder: Path) -> Mapping[str, str]:
     """The environment in which pip and uv see this folder and nothing else."""
     return {
