@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from greenroom.actors.errors import ConfigurationError
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.sqlite_store import SqliteStore
 from greenroom.services.store import TurnCommit
-from greenroom.services.store_urls import store_at
+from greenroom.services.store_urls import storage_at, store_at
 from kits.store_kit import KEY, record
 
 
@@ -31,7 +32,7 @@ def test_memory_is_a_store_in_memory() -> None:
 def test_a_url_names_a_file(url: str, path: str) -> None:
     store = store_at(url)
     assert isinstance(store, SqliteStore)
-    assert store.path == Path(path)
+    assert store.path == Path(path).absolute()
 
 
 async def test_options_are_the_store_s_bounds(tmp_path: Path) -> None:
@@ -51,11 +52,10 @@ async def test_options_are_the_store_s_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("redis://localhost", "in memory"),
-        ("postgresql://localhost/friday", "in memory"),
+        ("mysql://localhost/friday", "in memory"),
+        ("redis", "in memory"),
         ("friday.db", "sqlite:///friday.db"),
         ("", "sqlite:///friday.db"),
-        ("redis://[", "in memory"),
         ("sqlite:friday.db", "three slashes"),
         ("sqlite:/friday.db", "three slashes"),
         ("sqlite://", "three slashes"),
@@ -64,7 +64,11 @@ async def test_options_are_the_store_s_bounds(tmp_path: Path) -> None:
         ("sqlite:///friday.db#1", "three slashes"),
         ("sqlite:///fri%00day.db", "three slashes"),
         ("sqlite:///:memory:", '"memory"'),
-        ("sqlite:///friday.db?turns=3", "unknown; there are turns_kept, states_kept"),
+        ("sqlite:///friday.db?prefix=x", "unknown"),
+        (
+            "sqlite:///friday.db?turns=3",
+            "unknown; there are turns_kept, states_kept, session_bytes, logs_kept",
+        ),
         ("sqlite:///friday.db?turns_kept=3&turns_kept=4", "twice"),
         ("sqlite:///friday.db?turns_kept=many", "is a whole number, not 'many'"),
         ("sqlite:///friday.db?turns_kept=", "is a whole number, not ''"),
@@ -79,3 +83,33 @@ def test_other_urls_are_refused_in_words(url: str, why: str) -> None:
         store_at(url)
     assert repr(url) in str(refused.value)
     assert why in str(refused.value)
+
+
+def test_a_place_has_one_storage() -> None:
+    storage = storage_at("sqlite:///friday.db?busy_seconds=3")
+    store = store_at(f"sqlite:///{Path('friday.db').absolute()}?turns_kept=3")
+    assert isinstance(store, SqliteStore)
+    assert store.storage is storage
+    assert storage_at("sqlite:///friday.db") is storage
+    assert storage_at("sqlite:///saturday.db") is not storage
+    del storage, store
+    gc.collect()
+    assert storage_at("sqlite:///friday.db?busy_seconds=4") is not None  # nobody has the other any more
+
+
+def test_a_place_that_was_named_with_other_options_is_not_taken_for_the_same() -> None:
+    storage = storage_at("sqlite:///friday.db?idle_seconds=100")
+    with pytest.raises(ConfigurationError, match="another idle_seconds"):
+        store_at("sqlite:///friday.db?idle_seconds=200")
+    with pytest.raises(ConfigurationError, match="another busy_seconds"):
+        store_at("sqlite:///friday.db?busy_seconds=1")
+    assert storage_at("sqlite:///friday.db?idle_seconds=100") is storage
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "postgresql", "postgres"])
+def test_options_are_told_apart_and_passwords_stay_unsaid(scheme: str) -> None:
+    url = f"{scheme}://friday:secret@localhost/0?protocol=3&idle_seconds=0"
+    with pytest.raises(ConfigurationError, match="idle_seconds is more than 0") as refused:
+        store_at(url)
+    assert "secret" not in str(refused.value)
+    assert "friday:***@localhost" in str(refused.value)
