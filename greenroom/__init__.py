@@ -71,8 +71,11 @@ if TYPE_CHECKING:
     from greenroom.services.local_model import LocalModel
     from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.memory_store import InMemoryStore
+    from greenroom.services.postgres_services import PostgresSessionHistoryService, PostgresStateService
+    from greenroom.services.redis_services import RedisSessionHistoryService, RedisStateService
     from greenroom.services.sandbox_service import SandboxService
     from greenroom.services.session_history import InMemorySessionHistoryService
+    from greenroom.services.sqlite_services import SqliteSessionHistoryService, SqliteStateService
     from greenroom.services.sqlite_store import SqliteStore
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
@@ -145,6 +148,9 @@ _HOME = {
     "greenroom.services.memory_store": ("InMemoryStore",),
     "greenroom.services.sandbox_service": ("SandboxService",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
+    "greenroom.services.postgres_services": ("PostgresSessionHistoryService", "PostgresStateService"),
+    "greenroom.services.redis_services": ("RedisSessionHistoryService", "RedisStateService"),
+    "greenroom.services.sqlite_services": ("SqliteSessionHistoryService", "SqliteStateService"),
     "greenroom.services.sqlite_store": ("SqliteStore",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
     "greenroom.transports.transport": ("Host", "Transport"),
@@ -193,6 +199,10 @@ __all__ = [
     "NotServing",
     "Overloaded",
     "PartDone",
+    "PostgresSessionHistoryService",
+    "PostgresStateService",
+    "RedisSessionHistoryService",
+    "RedisStateService",
     "Refusal",
     "SandboxError",
     "SandboxService",
@@ -201,6 +211,8 @@ __all__ = [
     "SessionBusy",
     "SessionKey",
     "Sources",
+    "SqliteSessionHistoryService",
+    "SqliteStateService",
     "SqliteStore",
     "StoreUnavailable",
     "Text",

@@ -29,6 +29,8 @@ _STATE = _from("greenroom.services.agent_state", "InMemoryStateService", "StateS
 _HISTORY = _from(
     "greenroom.services.session_history", "InMemorySessionHistoryService", "SessionHistoryService"
 )
+_REDIS_STATE = _from("greenroom.services.redis_services", "RedisStateService")
+_REDIS_HISTORY = _from("greenroom.services.redis_services", "RedisSessionHistoryService")
 _SANDBOX_SERVICE = _from("greenroom.services.sandbox_service", "SandboxService")
 _SCHEMAS = _from("greenroom", "AgentRequest") | _from(
     "greenroom.compat_schemas",
@@ -75,11 +77,13 @@ PROVIDED: Final[Mapping[str, Mapping[str, str]]] = {
     "engine.schemas.agent_schemas": _SCHEMAS,
     "engine.schemas.session": _from("greenroom.services.session_history", "Session"),
     "engine.services": {},
-    "engine.services.agent_state": _STATE,
+    "engine.services.agent_state": _STATE | _REDIS_STATE,
+    "engine.services.agent_state.redis_state_service": _REDIS_STATE,
     "engine.services.agent_state.state_service": _STATE,
     "engine.services.sandbox": _SANDBOX_SERVICE,
     "engine.services.sandbox.sandbox_service": _SANDBOX_SERVICE,
-    "engine.services.session_history": _HISTORY,
+    "engine.services.session_history": _HISTORY | _REDIS_HISTORY,
+    "engine.services.session_history.redis_session_history_service": _REDIS_HISTORY,
     "engine.services.session_history.session_history_service": _HISTORY,
     "sandbox": _SANDBOXES,
 }
@@ -89,7 +93,8 @@ _DEPLOY = (
     "Greenroom deploys nothing; run the application with `greenroom serve app.py`, or in a container of yours"
 )
 _DURABLE = (
-    "it comes with the durable stores, which are not here yet; until then, the InMemory… of the same module"
+    "services that outlive the process are RedisStateService and RedisSessionHistoryService, and those of greenroom in "
+    "a SQLite file or a PostgreSQL database: SqliteStateService(path), PostgresStateService(url), …"
 )
 _OUTPUT = "handlers yield text, AgentScope's (msg, last) pairs, or the events of greenroom.actors.events"
 _MEMORY = "Greenroom has no memory services; give the agent AgentScope's own long-term memory"
@@ -120,8 +125,6 @@ ADVICE: Final[Mapping[str, str]] = {
     "McpCallOutput": _CALL_OUTPUT,
     "ModelstudioDeployManager": _DEPLOY,
     "PAIDeployManager": _DEPLOY,
-    "RedisSessionHistoryService": _DURABLE,
-    "RedisStateService": _DURABLE,
     "Runner": "AgentApp runs by itself: `app.run()`, or `async with app: async for event in app.process(…)`",
     "SandboxServiceFactory": "make the service: SandboxService()",
     "SequenceNumberGenerator": "events are numbered by Greenroom",

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -100,8 +101,11 @@ def test_parents_of_every_module_are_in_the_table() -> None:
             "from agentscope_runtime.engine.deployers.local_deployer import LocalDeployManager",
             "greenroom serve",
         ),
-        ("from agentscope_runtime.engine.services.agent_state import RedisStateService", "durable stores"),
-        ("import agentscope_runtime.engine.services.agent_state.redis_state_service", "durable stores"),
+        (
+            "from agentscope_runtime.engine.services.session_history import TablestoreSessionHistoryService",
+            "PostgreSQL",
+        ),
+        ("import agentscope_runtime.engine.services.agent_state.state_service_factory", "SQLite file"),
         ("from agentscope_runtime.engine.services.memory import InMemoryMemoryService", "long-term memory"),
         ("from agentscope_runtime.engine.schemas.agent_schemas import BaseResponse", "events"),
         ("from agentscope_runtime.engine.deployers.adapter.a2a import A2AFastAPIDefaultAdapter", "protocols"),
@@ -215,3 +219,20 @@ def test_the_type_of_a_part_is_its_tag_on_the_wire() -> None:
 
 def test_message_types_are_those_of_messages() -> None:
     assert set(old.MessageType.all_values()) == set(get_args(MessageType))
+
+
+def test_services_on_redis_take_the_arguments_they_took() -> None:
+    names = run("""
+from agentscope_runtime.engine.services.agent_state import RedisStateService
+from agentscope_runtime.engine.services.agent_state.redis_state_service import RedisStateService as same
+from agentscope_runtime.engine.services.session_history import RedisSessionHistoryService
+""")
+    assert names["RedisStateService"] is names["same"] is greenroom.RedisStateService
+    assert names["RedisSessionHistoryService"] is greenroom.RedisSessionHistoryService
+    connection = ["redis_url", "redis_client", "socket_timeout", "socket_connect_timeout", "max_connections"]
+    connection += ["retry_on_timeout", "ttl_seconds"]
+    last = ["health_check_interval", "socket_keepalive"]
+    states = list(signature(greenroom.RedisStateService).parameters)
+    assert states[:9] == [*connection, *last]
+    histories = list(signature(greenroom.RedisSessionHistoryService).parameters)
+    assert histories[:10] == [*connection, "max_messages_per_session", *last]
