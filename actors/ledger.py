@@ -39,7 +39,17 @@ class Ledger:
     """Writes turns down. `journal_seconds`: how often what running turns say is written; `patience`: for how long the
     ending of a turn that went well is tried to be written, before it is one that failed."""
 
-    __slots__ = ("_announcer", "_fresh", "_patience", "_running", "_seconds", "_timer", "lost", "store")
+    __slots__ = (
+        "_announcer",
+        "_away",
+        "_fresh",
+        "_patience",
+        "_running",
+        "_seconds",
+        "_timer",
+        "lost",
+        "store",
+    )
 
     def __init__(
         self, store: DurableStore, announcer: Announcer | None, *, journal_seconds: float, patience: float
@@ -53,6 +63,8 @@ class Ledger:
         self._running: dict[str, TurnRun] = {}
         self._fresh: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._away = False
+        """Whether the store could not be reached when something was last written to it: said once."""
 
     def __repr__(self) -> str:
         return f"<Ledger of {self.store!r}, {len(self._running)} turns run>"
@@ -113,13 +125,16 @@ class Ledger:
         try:
             await self.store.append(turn.key, turn.id, first, events)
         except StoreUnavailable as error:
-            logger.warning("what turn %s says is not written down yet: %s", turn.id, error)
+            if not self._away:
+                logger.warning("what turns say is not written down for now: %s", error)
+            self._away = True
         except SessionLost as error:
             self.lost(turn.key, error)
             return error
         except GreenroomError as error:
             return error
         else:
+            self._away = False
             run.journaled = first + len(events)
         return None
 

@@ -102,6 +102,13 @@ class Sharing:
         await self.intake.done()
         await self.elsewhere.stop()
 
+    async def drain(self) -> None:
+        """Let others know that this process takes no more sessions."""
+        try:
+            await self.store.drain()
+        except StoreUnavailable as error:
+            logger.warning("other processes could not be told that this one stops: %s", error)
+
     # -- sessions that change hands --------------------------------------------------------------------------------
 
     def _session_lost(self, key: SessionKey, error: SessionLost) -> None:

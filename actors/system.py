@@ -128,7 +128,7 @@ class ActorSystem:
             return
         self.state = "draining"
         if self._sharing is not None:
-            await self._sharing.store.drain()
+            await self._sharing.drain()
         with anyio.move_on_after(seconds):
             await self._no_turns()
         if self._sharing is not None:

@@ -30,9 +30,9 @@ from greenroom.services.store import SessionStore
 EPOCH = 1_795_000_000.0
 
 
-def counting_sources() -> Sources:
-    """Ids 1, 2, 3 …; the time is always `EPOCH`."""
-    numbers = itertools.count(1)
+def counting_sources(first: int = 1) -> Sources:
+    """Ids 1, 2, 3 …, or from another number on; the time is always `EPOCH`."""
+    numbers = itertools.count(first)
     return Sources(now=lambda: EPOCH, uuid=lambda: str(next(numbers)))
 
 
@@ -46,14 +46,16 @@ async def running_system(
     overlap: Overlap = "queue",
     debug: bool = False,
     responses: ResponseStore | None = None,
+    idempotent: bool = False,
+    first_id: int = 1,
 ) -> AsyncIterator[ActorSystem]:
     """A system with a plain handler (or, with `agent`, a factory), started and stopped."""
-    handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None)
+    handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None, idempotent=idempotent)
     system = ActorSystem(
         handler,
         store or InMemoryStore(),
         limits=limits,
-        sources=counting_sources(),
+        sources=counting_sources(first_id),
         overlap=overlap,
         debug=debug,
         responses=responses,

@@ -1,0 +1,75 @@
+"""A storage whose connection can be cut, for a while or in the middle of a write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.services.storage import (
+    Change,
+    Fence,
+    Folder,
+    FolderKey,
+    Head,
+    Named,
+    OwnerState,
+    Span,
+    Storage,
+)
+
+
+class CutStorage:
+    """What one process has of a storage that others have too. `cut`: nothing gets through. `lose_answers`: so many
+    writes from now on are done, and nobody is told."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.cut = False
+        self.lose_answers = 0
+        self.writes = 0
+
+    def __repr__(self) -> str:
+        return f"<CutStorage {'cut' if self.cut else 'whole'}>"
+
+    def _check(self) -> None:
+        if self.cut:
+            raise StoreUnavailable("the connection is cut")
+
+    async def start(self) -> None:
+        await self._storage.start()
+
+    async def stop(self) -> None:
+        await self._storage.stop()
+
+    async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
+        self._check()
+        self.writes += 1
+        fences = await self._storage.write(changes)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise StoreUnavailable("the connection broke before the answer came")
+        return fences
+
+    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
+        self._check()
+        return await self._storage.read(key, spans)
+
+    async def lookup(self, name: bytes) -> Named | None:
+        self._check()
+        return await self._storage.lookup(name)
+
+    async def sessions(self, kind: str, user_id: str) -> tuple[str, ...]:
+        self._check()
+        return await self._storage.sessions(kind, user_id)
+
+    async def orphans(self, kind: str, limit: int) -> tuple[Head, ...]:
+        self._check()
+        return await self._storage.orphans(kind, limit)
+
+    async def renew(self, owner: str, seconds: float, state: OwnerState = "serving") -> tuple[bytes, ...]:
+        self._check()
+        return await self._storage.renew(owner, seconds, state)
+
+    async def note(self, owner: str, note: bytes) -> bool:
+        self._check()
+        return await self._storage.note(owner, note)
