@@ -98,12 +98,12 @@ def test_a_place_has_one_storage() -> None:
 
 
 def test_a_place_that_was_named_with_other_options_is_not_taken_for_the_same() -> None:
-    storage = storage_at("sqlite:///friday.db?idle_seconds=100")
+    storage = storage_at("sqlite:///sunday.db?idle_seconds=100")
     with pytest.raises(ConfigurationError, match="another idle_seconds"):
-        store_at("sqlite:///friday.db?idle_seconds=200")
+        store_at("sqlite:///sunday.db?idle_seconds=200")
     with pytest.raises(ConfigurationError, match="another busy_seconds"):
-        store_at("sqlite:///friday.db?busy_seconds=1")
-    assert storage_at("sqlite:///friday.db?idle_seconds=100") is storage
+        store_at("sqlite:///sunday.db?busy_seconds=1")
+    assert storage_at("sqlite:///sunday.db?idle_seconds=100") is storage
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "postgresql", "postgres"])
