@@ -17,7 +17,7 @@ from greenroom.transports.compatible_routes import BASE_PATH
 from greenroom.transports.cors import Cors
 from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.fast_lane import FastLane
-from greenroom.transports.http_errors import Rest, guarded
+from greenroom.transports.http_errors import ANY_PATH, Rest, guarded
 from greenroom.transports.lean_connection import connections
 from greenroom.transports.process_routes import ProcessRoutes
 from greenroom.transports.process_tasks import TaskRoutes
@@ -152,7 +152,7 @@ def make_application(
         host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds, origins=cors_origins
     )
     app.add_routes([*guarded(routes, host.sources), *compatible_routes])
-    app.add_routes(guarded([web.route("*", "/{rest:.*}", Rest(app).answer)], host.sources))
+    app.add_routes(guarded([web.route("*", ANY_PATH, Rest(app).answer)], host.sources))
     return app
 
 

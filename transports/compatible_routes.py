@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from aiohttp import web
 
 from greenroom.actors.errors import NotServing
-from greenroom.transports.http_errors import Handler, any_expectation, guard
+from greenroom.transports.http_errors import ANY_PATH, Handler, any_expectation, guard
 from greenroom.transports.responses_errors import FORM, MethodNotAllowed, RouteNotFound
 from greenroom.transports.transport import Host
 
@@ -25,7 +25,7 @@ def compatible_routes(routes: Iterable[web.RouteDef], host: Host) -> list[web.Ro
     """These routes, whose paths are given from the base path on, and the one for all the rest."""
     known = list(routes)
     rest = _Rest(known)
-    ends = [*known, web.route("*", "/{rest:.*}", rest.answer), web.route("*", "", rest.answer)]
+    ends = [*known, web.route("*", ANY_PATH, rest.answer), web.route("*", "", rest.answer)]
     return [
         web.route(
             route.method,

@@ -14,18 +14,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from greenroom.actors.errors import (
     GreenroomError,
     HandlerError,
-    InvalidRequest,
     NotServing,
 )
 from greenroom.actors.offload import call, iterate_in_thread
 from greenroom.transports.endpoint_arguments import Binder, Given
 from greenroom.transports.event_stream import HEADERS
 from greenroom.transports.http_errors import error_response
+from greenroom.transports.json_checks import json_value
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.sse import data_frame
 from greenroom.transports.transport import Endpoint, Host
@@ -97,10 +97,7 @@ async def read_request(caller: EndpointCaller, request: web.Request, host: Host)
 
 async def _body(request: web.Request) -> Any:
     body = await _BODY.read(request)
-    try:
-        return msgspec.json.decode(body) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    return json_value(body) if body else None
 
 
 async def _stream(
@@ -110,6 +107,8 @@ async def _stream(
     try:
         # The headers go before the first item, which may be long in coming: the client sees that it is connected.
         await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:  # what followed the headers would be taken for the next response
+            return response
         async for frame in frames(items, caller, host):
             await response.write(frame)
         await response.write_eof()

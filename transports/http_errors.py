@@ -17,6 +17,8 @@ logger = logging.getLogger("greenroom.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ANY_PATH = "/{rest:(?s:.*)}"
+"""What a route takes that takes whatever is left: also what has line ends in it, which a dot alone does not take."""
 ADVICE = {
     404: "there is nothing at {method} {path}; GET / names the routes",
     405: "{path} does not take {method}",

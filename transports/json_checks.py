@@ -21,6 +21,10 @@ NESTING = 100
 
 _INT64 = 1 << 63
 _BOM = b"\xef\xbb\xbf"
+_DIGITS = bytes(0 if byte in b"0123456789" else 1 for byte in range(256))
+_LONG = bytes(19)
+"""So many digits may be more than 63 bits hold."""
+_FIELD = re.compile("[a-z_]{1,40}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HALF_PAIR = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _AT_BYTE = re.compile(r" \(byte (\d+)\)")
@@ -32,16 +36,53 @@ _decode = msgspec.json.Decoder().decode
 
 def json_object(body: bytes, field: str) -> dict[str, Any]:
     """The body's JSON object, in which `field` is what a request cannot do without."""
-    body = body.removeprefix(_BOM)
-    try:
-        fields = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(body, error, field) from None
+    fields = json_value(body, field)
     if type(fields) is not dict:
         raise InvalidRequest(f"the body must be a JSON object with the field `{field}`, not {kind(fields)}")
-    if body.count(b"{") + body.count(b"[") > NESTING and _too_deep(fields):
-        raise _nested()
     return fields
+
+
+def json_value(body: bytes, field: str | None = None) -> Any:
+    """The body's JSON, which nests no deeper than `NESTING` and holds no number that could not be written again.
+
+    `field`: what an object cannot do without. Raises `InvalidRequest`.
+    """
+    body = body.removeprefix(_BOM)
+    try:
+        value = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, error, field) from None
+    if body.count(b"{") + body.count(b"[") > NESTING and _too_deep(value):
+        raise _nested()
+    if has_long_numbers(body):
+        _check_numbers(value)
+    return value
+
+
+def has_long_numbers(body: bytes) -> bool:
+    """Whether a body may hold whole numbers that 64 bits do not; quick, as large bodies are text."""
+    return _LONG in body.translate(_DIGITS)
+
+
+def _check_numbers(value: Any) -> None:
+    """Encoders of JSON and stores write no whole number that 64 bits do not hold."""
+    fields = value if type(value) is dict else {"": value}
+    for name, inner in fields.items():
+        if _holds_long_number(inner):
+            field = name if _FIELD.fullmatch(name) else None
+            raise InvalidRequest(
+                f"{field or 'the body'} is or holds a number that is out of range: it does not fit 64 bits; "
+                "send it as a string",
+                field=field,
+            )
+
+
+def _holds_long_number(value: Any) -> bool:
+    if type(value) is dict:
+        return any(map(_holds_long_number, value.values()))
+    if type(value) is list:
+        return any(map(_holds_long_number, value))
+    return type(value) is int and not -_INT64 <= value < 2 * _INT64
 
 
 def _nested() -> InvalidRequest:
@@ -61,11 +102,12 @@ def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def _malformed(body: bytes, error: Exception, field: str) -> InvalidRequest:
+def _malformed(body: bytes, error: Exception, field: str | None) -> InvalidRequest:
     if isinstance(error, RecursionError):
         return _nested()
     if not body.strip():
-        return InvalidRequest(f"the body is empty; send a JSON object with the field `{field}`")
+        what = f"a JSON object with the field `{field}`" if field else "JSON"
+        return InvalidRequest(f"the body is empty; send {what}")
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as wrong:
@@ -185,19 +227,22 @@ def number_within(value: Any, at: str, low: float, high: float) -> float:
 
 
 def integer(value: Any, at: str) -> int:
-    """A whole number that fits 64 bits."""
+    """A whole number that fits 64 bits; `2.0` is one, as JSON has but one kind of numbers."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     if type(value) is not int:
         wrong(at, "a whole number", value)
     if not -_INT64 <= value < _INT64:
         raise InvalidRequest(f"{at} is out of range: it does not fit 64 bits", field=at)
-    return value
+    return int(value)
 
 
 def integer_from(value: Any, at: str, low: int) -> int:
     """A whole number, `low` or more."""
-    if integer(value, at) < low:
-        raise InvalidRequest(f"{at} is {value}; it must be {low} or more", field=at)
-    return int(value)
+    whole = integer(value, at)
+    if whole < low:
+        raise InvalidRequest(f"{at} is {whole}; it must be {low} or more", field=at)
+    return whole
 
 
 def mapping(value: Any, at: str) -> dict[str, Any]:

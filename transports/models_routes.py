@@ -20,7 +20,7 @@ class ModelsRoutes:
         """The routes, from the base path on."""
         return [
             web.get("/models", self.list, allow_head=False),
-            web.get("/models/{model:.+}", self.show, allow_head=False),
+            web.get("/models/{model:(?s:.+)}", self.show, allow_head=False),
         ]
 
     async def list(self, request: web.Request) -> web.StreamResponse:

@@ -42,6 +42,7 @@ from greenroom.transports.json_checks import (
     ID_CHARS,
     NESTING,
     boolean,
+    has_long_numbers,
     identifier,
     integer,
     json_object,
@@ -125,7 +126,7 @@ _usual_decoder = msgspec.json.Decoder(_Usual)
 
 def _usual(body: bytes) -> AgentRequest | None:
     """The request, if it has nothing unusual about it; what is wrong with another is not said here."""
-    if body.count(b"{") + body.count(b"[") > NESTING:
+    if body.count(b"{") + body.count(b"[") > NESTING or has_long_numbers(body):
         return None
     try:
         asked = _usual_decoder.decode(body)

@@ -281,7 +281,8 @@ class _Reader:
     # -- what stands for other items -----------------------------------------------------------------------------------
 
     def reference(self, fields: Listed, at: str) -> None:
-        item = needed_string(fields, "id", at, "an item_reference names an item")
+        why = "an item_reference names an item"
+        item = needed_string(fields, "id", at, why) or missing(f"{at}.id", why)
         self.open.append(Open(len(self.messages), len(self.listed), at, item=item))
 
     def packed(self, fields: Listed, at: str) -> None:

@@ -174,8 +174,23 @@ def test_a_byte_order_mark_is_no_fault() -> None:
     assert decode(b'\xef\xbb\xbf{"input":[{"content":"hi"}]}').request.input
 
 
-def test_huge_whole_numbers_are_kept_where_anything_is() -> None:
-    assert decode(with_input(big=10**40)).request.extra == {"big": 10**40}
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1, 10**40])
+def test_whole_numbers_that_nothing_could_write_again_are_refused(number: int) -> None:
+    for fields, field in (
+        ({"big": number}, "big"),
+        ({"list": [[1], {"a": number}]}, "list"),
+        ({"input": [{"content": "x", "metadata": {"a": number}}]}, "input"),
+        ({"input": [{"content": [{"type": "data", "data": {"a": number}}]}]}, "input"),
+        ({"Large": number}, None),
+    ):
+        with pytest.raises(InvalidRequest, match="64 bits") as refused:
+            decode(with_input() | fields)
+        assert refused.value.field == field
+
+
+def test_whole_numbers_of_64_bits_are_kept_where_anything_is() -> None:
+    numbers = [(1 << 64) - 1, -(1 << 63), 12345678901234567890]
+    assert decode(with_input(big=numbers, text="1" * 40)).request.extra == {"big": numbers, "text": "1" * 40}
 
 
 # -- whose it is -----------------------------------------------------------------------------------------------

@@ -159,8 +159,18 @@ def _answer(answer: Any) -> dict[str, Any]:
     if answer.json is not None:
         content["application/json"] = {"schema": answer.json}
     if answer.events is not None:
-        # OpenAPI 3.1 has no word for what the events of a stream are; 3.2 calls it `itemSchema`.
-        content[EVENTS] = {"schema": {"type": "string"}, "x-itemSchema": answer.events}
+        content[EVENTS] = {"schema": _event(answer.events)}
     if content:
         written["content"] = content
     return written
+
+
+def _event(data: Schema) -> Schema:
+    """One event of a stream: of a sequence, OpenAPI before 3.2 describes the single one."""
+    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    return {
+        "description": "One event of the stream; where there is one, `[DONE]` is the last",
+        "type": "object",
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, json]}, "id": {"type": "string"}},
+        "required": ["data"],
+    }

@@ -96,10 +96,10 @@ _ITEMS = (
     ),
     _item("mcp_list_tools", {"server_label": text(), "tools": array(ANYTHING)}),
     _item(PACKED, {"encrypted_content": text()}),
-    mapping({"type": constant("item_reference"), "id": text()}, ("type", "id")),
+    mapping({"type": constant("item_reference"), "id": text(minLength=1)}, ("type", "id")),
     # What has neither a type nor anything of a message refers to an item.
     {
-        **mapping({"type": {"type": "null"}, "id": text()}, ("id",)),
+        **mapping({"type": {"type": "null"}, "id": text(minLength=1)}, ("id",)),
         "not": any_of({"required": ["role"]}, {"required": ["content"]}),
     },
 )
