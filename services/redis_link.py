@@ -28,8 +28,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    MasterDownError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -41,6 +43,7 @@ from greenroom.actors.errors import ConfigurationError, StoreUnavailable
 from greenroom.services.redis_scripts import Script
 from greenroom.services.redis_wire import LATE, Answer, Call
 from greenroom.services.redis_words import (
+    REFUSED,
     SOON_SECONDS,
     dangers,
     flaws,
@@ -64,6 +67,15 @@ OPTIONS: Final = frozenset(
     }
 )
 """What a URL may say of its own, behind a question mark, besides what a store takes."""
+CODES: Final = {
+    BusyLoadingError: "LOADING",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    NoPermissionError: "NOPERM",
+    MasterDownError: "MASTERDOWN",
+}
+IN_TIME: Final = 0.9
+"""Of the time a call may take, when the server may carry it out at the latest: before its caller gives up."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """An idle connection is known to be dead within a minute, and no router on the way takes it for forgotten."""
 SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory-policy")
@@ -171,7 +183,7 @@ class RedisLink:
             async with asyncio.timeout(self._answer_seconds):
                 return await (self._write(script, call) if script.writes else self._read(script, call))
         except (RedisError, OSError) as error:
-            logger.warning("a call of the Redis server failed: %r", error)
+            logger.warning("a call of the Redis server failed: %s: %s", type(error).__name__, error)
             if isinstance(error, ReadOnlyError):  # where the server was, another may be: look again
                 await self._client.connection_pool.disconnect(inuse_connections=False)
             what, seconds = self._meaning(error)
@@ -192,17 +204,21 @@ class RedisLink:
         self._call_count += 1
         header = b"%b:%d" % (self._name.encode(), slot), self._call_count.to_bytes(8, "big")
         call = Call(call.numbers, [*header, *call.strings])
+        end = self._now() + int(self._answer_seconds * IN_TIME * 1_000_000)
+        broken = False
         try:
-            answer = await self._evaluate(script, call.arguments(self._latest()))
+            answer = await self._evaluate(script, call.arguments(end + self._ahead))
         except LinkBroken as error:
             if _has_answered(error):
                 raise
-            answer = await self._evaluate(script, call.arguments(self._latest()))
+            broken = True
+            answer = await self._evaluate(script, call.arguments(end + self._ahead))
         if not self._is_in_time(answer):  # the clocks went apart, and are together now
-            answer = await self._evaluate(script, call.arguments(self._latest()))
+            answer = await self._evaluate(script, call.arguments(end + self._ahead))
             if not self._is_in_time(answer):
                 raise unavailable("calls reach it too late", SOON_SECONDS, unknown=False)
-        self._slots.append(slot)  # one whose call has failed is left: the call may be under way still
+        if not broken:  # nor any that failed: the call may be under way still, and the slot is its memory
+            self._slots.append(slot)
         return answer
 
     async def _evaluate(self, script: Script, arguments: list[bytes]) -> Answer:
@@ -215,10 +231,6 @@ class RedisLink:
     def _new_slot(self) -> int:
         self._slot_count += 1
         return self._slot_count
-
-    def _latest(self) -> int:
-        """Until when, by the server's clock, a call that goes out now may be carried out."""
-        return self._now() + self._ahead + int(self._answer_seconds * 1_000_000)
 
     def _is_in_time(self, answer: Answer) -> bool:
         self._saw(answer.now)
@@ -240,11 +252,21 @@ class RedisLink:
     def _meaning(self, error: Exception) -> tuple[str, float]:
         if isinstance(error, TimeoutError | LinkSlow):
             return unanswered(self._answer_seconds)
-        code = "LOADING" if isinstance(error, BusyLoadingError) else str(getattr(error, "status_code", ""))
-        return meaning(code, str(error), lost=not _has_answered(error))
+        error = _first(error)
+        if isinstance(error, AuthenticationError):
+            return REFUSED
+        # redis-py takes the first word of what it knows away.
+        code = next((code for kind, code in CODES.items() if isinstance(error, kind)), "")
+        return meaning(f"{code} {error}", lost=not _has_answered(error))
+
+
+def _first(error: Exception) -> Exception:
+    """What the server answered while a connection was made, which redis-py wraps in one that says it broke."""
+    return error.__cause__ if isinstance(error.__cause__, RedisError) else error
 
 
 def _has_answered(error: Exception) -> bool:
     """Whether it is the server that refused, which redis-py may take for a broken connection."""
+    error = _first(error)
     refused = isinstance(error, ResponseError | AuthenticationError | BusyLoadingError)
     return refused or "max number of clients" in str(error)

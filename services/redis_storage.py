@@ -59,7 +59,7 @@ class RedisStorage:
         url: str | None = None,
         *,
         prefix: str = "greenroom",
-        idle_seconds: float = 30 * 86_400.0,
+        idle_seconds: float = 365 * 86_400.0,
         answer_seconds: float = 5.0,
         connections: int = 16,
         client: Redis | None = None,

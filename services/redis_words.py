@@ -32,14 +32,16 @@ _ANSWERS: Final = {
         "its user may not do what is needed; the operator has to allow scripts and all keys of the prefix",
         OPERATORS_SECONDS,
     ),
-    "WRONGPASS": ("it refused the user or the password; the operator has to see to them", OPERATORS_SECONDS),
     "max number of clients": (
         "it has as many clients as it may (maxclients); the operator has to allow more",
         OPERATORS_SECONDS,
     ),
-    "NOAUTH": ("it wants a password; the operator has to name one", OPERATORS_SECONDS),
 }
 """By the words that its errors begin with, or have in them where a script met them."""
+REFUSED: Final = (
+    "it refused the user or the password, or that there was none; the operator has to see to them",
+    OPERATORS_SECONDS,
+)
 _LOST: Final = "it cannot be reached, or the connection broke; it may be starting anew", SOON_SECONDS
 _OTHER: Final = "it answered with an error, which is in the log", OPERATORS_SECONDS
 
@@ -49,10 +51,9 @@ def unanswered(seconds: float) -> tuple[str, float]:
     return f"it did not answer within {seconds:g} seconds", SOON_SECONDS
 
 
-def meaning(code: str, message: str, *, lost: bool) -> tuple[str, float]:
+def meaning(message: str, *, lost: bool) -> tuple[str, float]:
     """What an error means, and after how many seconds it may go better. `lost`: there was no answer."""
-    text = f"{code} {message}"
-    known = next((known for words, known in _ANSWERS.items() if words in text), None)
+    known = next((known for words, known in _ANSWERS.items() if words in message), None)
     return known or (_LOST if lost else _OTHER)
 
 
