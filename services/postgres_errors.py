@@ -16,8 +16,10 @@ OPERATORS_SECONDS: Final = 30.0
 SOON_SECONDS: Final = 2.0
 """After what ends by itself: a server that starts, one that has too much to do."""
 
-ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What a call raises when the server cannot be reached, or refuses. The last has timeouts among it."""
+_LOST_ALREADY: Final = "cannot switch to state"
+"""How asyncpg refuses a connection on which it has read the server's last words, but not yet the end."""
 
 _READ_ONLY: Final = "25006"
 _STARTING: Final = "57P03"
@@ -78,10 +80,21 @@ _OTHER: Final = ("PostgreSQL refused it; the operator finds more in the log", OP
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether the connection is gone, so that nobody knows what became of a call on it."""
+    """Whether the connection is gone. What became of the call on it nobody knows, unless it `was_not_sent`."""
     if isinstance(error, asyncpg.PostgresError):
         return isinstance(error, asyncpg.PostgresConnectionError) or _state(error) in _ENDED
-    return isinstance(error, OSError | asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, ERRORS) and not isinstance(
+        error, ValueError | asyncpg.TargetServerAttributeNotMatched
+    )
+
+
+def was_not_sent(error: BaseException) -> bool:
+    """Whether the connection was lost while it was not used, and the call was never on it."""
+    if isinstance(error, asyncpg.InternalClientError):
+        return str(error).startswith(_LOST_ALREADY)
+    return isinstance(error, asyncpg.InterfaceError) and not isinstance(
+        error, ValueError
+    )  # those are about values
 
 
 def is_undone(error: BaseException) -> bool:
@@ -111,6 +124,8 @@ def meaning(error: BaseException) -> tuple[str, float]:
         return _MEANINGS.get(state) or _CLASSES.get(state[:2], _OTHER)
     if isinstance(error, TimeoutError):
         return _SLOW
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return _MEANINGS[_READ_ONLY]
     return (_AWAY, SOON_SECONDS) if is_broken(error) else _OTHER
 
 

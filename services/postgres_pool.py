@@ -9,6 +9,7 @@ limit, and ends by itself what nobody waits for.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,7 @@ from greenroom.services.postgres_errors import (
     is_starting,
     is_undone,
     unavailable,
+    was_not_sent,
 )
 
 logger = logging.getLogger("greenroom.services")
@@ -167,12 +169,12 @@ class Calls:
         self._under_way: set[asyncio.Future[Any]] = set()
 
     async def call(
-        self, statement: str, arguments: Sequence[object], again: Sequence[object] | None
+        self, statement: str, arguments: Sequence[object], again: Sequence[object] | None, *, changes: bool
     ) -> tuple[Any, bool]:
         """The statement's one row, and whether it was sent again. `again`: what to send when the connection breaks over
-        it; none: it must not be sent twice. Raises `StoreUnavailable`.
+        it; none: it must not be sent twice. `changes`: whether it does more than read. Raises `StoreUnavailable`.
         """
-        doing = asyncio.ensure_future(self._do(statement, arguments, again))
+        doing = asyncio.ensure_future(self._do(statement, arguments, again, changes))
         self._under_way.add(doing)
         doing.add_done_callback(self._ended)
         return await asyncio.shield(doing)
@@ -188,13 +190,11 @@ class Calls:
             doing.exception()  # its caller may have given up, and then nobody else asks for it
 
     async def _do(
-        self, statement: str, arguments: Sequence[object], again: Sequence[object] | None
+        self, statement: str, arguments: Sequence[object], again: Sequence[object] | None, changes: bool
     ) -> tuple[Any, bool]:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._seconds
+        deadline = asyncio.get_running_loop().time() + self._seconds
         broke = False
-        tries = 0
-        while True:
+        for tries in itertools.count(1):
             sent = False
             try:
                 connection = await self._connections.get(deadline)
@@ -204,27 +204,26 @@ class Calls:
                 )
                 return row, broke
             except ERRORS as error:
-                tries += 1
-                lost = sent and is_broken(error)
-                if self._may_try_again(error, sent, broke, again is not None, tries, deadline):
-                    broke = broke or lost
-                    await asyncio.sleep(min(FIRST_PAUSE * 2**tries, LONGEST_PAUSE))
-                    continue
-                logger.warning("a call to PostgreSQL failed: %r", error)
-                raise unavailable(error, maybe_done=broke or lost) from error
+                sent = sent and not was_not_sent(error)
+                repeatable = again is not None if sent else broke
+                broke = broke or (sent and is_broken(error))
+                if not self._may_try_again(error, repeatable, tries, deadline):
+                    logger.warning("a call to PostgreSQL failed: %r", error)
+                    raise unavailable(error, maybe_done=changes and broke) from error
+                await asyncio.sleep(min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE))
+        raise AssertionError("it ends in between")
 
-    def _may_try_again(
-        self, error: BaseException, sent: bool, broke: bool, repeatable: bool, tries: int, deadline: float
-    ) -> bool:
+    def _may_try_again(self, error: BaseException, repeatable: bool, tries: int, deadline: float) -> bool:
+        """`repeatable`: whether it may be sent (again) after a connection was lost, or could not be made."""
         if asyncio.get_running_loop().time() + FIRST_PAUSE >= deadline:
             return False
-        if not sent:
-            return broke or is_starting(
-                error
-            )  # what may have been done is looked after, a restart is waited for
         if is_read_only(error):
             self._connections.drop_idle()  # they all lead to the server that was the primary before
-        return tries < UNDONE_TRIES if is_undone(error) else repeatable and is_broken(error)
+        if is_undone(error):
+            return tries < UNDONE_TRIES
+        return (
+            was_not_sent(error) or is_starting(error) or (repeatable and (is_broken(error) or is_full(error)))
+        )
 
     async def _ask(
         self, connection: Any, deadline: float, statement: str, arguments: Sequence[object]

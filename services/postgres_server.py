@@ -38,6 +38,7 @@ _ARGUMENTS: Final = {
     "note_1": 3,
     "sweep_1": 3,
 }
+_READING: Final = {"read_1", "lookup_1", "sessions_1", "orphans_1"}
 _HOST: Final = re.compile(r"(\[[^]]*\]|[^]:[]*)(:\d*)?")
 _SETTINGS: Final = """
 SELECT current_setting('server_version_num')::int / 10000 AS version,
@@ -101,7 +102,9 @@ class PostgresServer:
         self, function: str, arguments: Sequence[object], again: Sequence[object] | None
     ) -> tuple[Any, bool]:
         """The function's one row, and whether it was sent again; see `Calls.call`. Raises `StoreUnavailable`."""
-        return await self._calls.call(self._statements[function], arguments, again)
+        return await self._calls.call(
+            self._statements[function], arguments, again, changes=function not in _READING
+        )
 
     async def _connect(self, seconds: float) -> Any:
         connect: Any = asyncpg.connect  # its types are narrower than what it takes
