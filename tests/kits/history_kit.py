@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,7 +55,8 @@ NO_MESSAGE: list[tuple[Any, str]] = [
 
 KEYS = st.sampled_from([("a", "b_c"), ("a_b", "c"), ("a", "b")])
 WRITES = ["append", "replace"]
-STEPS = st.lists(
+Step: TypeAlias = tuple[str, tuple[str, str], list[str]]
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.tuples(st.sampled_from(WRITES), KEYS, st.lists(st.text(max_size=3), max_size=6))
     | st.tuples(st.sampled_from(["create", "delete", "get", "list"]), KEYS, st.just([]))
     | st.tuples(st.sampled_from(["begin", "commit", "roll_back"]), KEYS, st.just([])),
@@ -365,9 +366,10 @@ class HistoryKit(ABC):
 
     @given(steps=STEPS)
     @settings(suppress_health_check=[HealthCheck.differing_executors])
-    async def test_it_does_what_a_dict_of_lists_does(
-        self, steps: list[tuple[str, tuple[str, str], list[str]]]
-    ) -> None:
+    async def test_it_does_what_a_dict_of_lists_does(self, steps: list[Step]) -> None:
+        await self.check_steps(steps)
+
+    async def check_steps(self, steps: list[Step]) -> None:
         model = HistoryModel()
         current_work.set(None)
         async with self.started(MODEL_KEPT) as service:

@@ -24,8 +24,12 @@ from greenroom.services.session_history import Session, SessionHistoryService
 from greenroom.services.storage import Storage
 from kits.conversation_store_kit import ConversationStoreKit
 from kits.fork_kit import STEPS, ForkKit, Step
+from kits.history_kit import STEPS as HISTORY_STEPS
 from kits.history_kit import HistoryKit, said
+from kits.history_kit import Step as HistoryStep
+from kits.state_kit import STEPS as STATE_STEPS
 from kits.state_kit import StateKit
+from kits.state_kit import Step as StateStep
 
 
 class OnStorage(ABC):
@@ -37,11 +41,25 @@ class OnStorage(ABC):
 
 
 class StatesOnStorage(OnStorage, StateKit):
+    """With fewer examples, as each has a new storage."""
+
+    @given(steps=STATE_STEPS)
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.differing_executors])
+    async def test_it_does_what_a_dict_does(self, steps: list[StateStep]) -> None:
+        await self.check_steps(steps)
+
     def service(self, rounds_kept: int) -> StateService:
         return DurableStateService(self.storage(), rounds_kept=rounds_kept)
 
 
 class HistoriesOnStorage(OnStorage, HistoryKit):
+    """With fewer examples, as each has a new storage."""
+
+    @given(steps=HISTORY_STEPS)
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.differing_executors])
+    async def test_it_does_what_a_dict_of_lists_does(self, steps: list[HistoryStep]) -> None:
+        await self.check_steps(steps)
+
     def service(self, messages_kept: int) -> SessionHistoryService:
         return DurableSessionHistoryService(self.storage(), messages_kept=messages_kept)
 
@@ -52,10 +70,10 @@ class ConversationsOnStorage(OnStorage, ConversationStoreKit):
 
 
 class ForksOnStorage(OnStorage, ForkKit):
-    """With fewer examples: each is hundreds of calls, to three storages."""
+    """With fewer examples, as each has several new storages."""
 
     @given(steps=STEPS, data=st.data())
-    @settings(max_examples=10, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=4, suppress_health_check=[HealthCheck.differing_executors])
     async def test_a_fork_is_a_replay_of_the_first_turns(self, steps: list[Step], data: Any) -> None:
         await self.check_replay(steps, data)
 

@@ -242,6 +242,9 @@ class StateKit(ABC):
     @given(steps=STEPS)
     @settings(suppress_health_check=[HealthCheck.differing_executors])
     async def test_it_does_what_a_dict_does(self, steps: list[Step]) -> None:
+        await self.check_steps(steps)
+
+    async def check_steps(self, steps: list[Step]) -> None:
         model = StateModel()
         current_work.set(None)
         async with self.started(MODEL_ROUNDS) as service:

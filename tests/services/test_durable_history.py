@@ -17,12 +17,14 @@ from greenroom.services.session_history import Session, SessionHistoryService
 from greenroom.services.storage import FolderKey, Span, Storage
 from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
-from kits.history_kit import HELLO, HI, said
+from kits.history_kit import HELLO, HI, HistoryKit, said
 from kits.in_turn import end, in_turn, outside
 from kits.on_storage_kit import ForksOfHistoriesOnStorage, HistoriesOnStorage
 
 
 class TestHistoriesInMemory(HistoriesOnStorage):
+    test_it_does_what_a_dict_of_lists_does = HistoryKit.test_it_does_what_a_dict_of_lists_does
+
     def storage(self) -> Storage:
         return MemoryStorage()
 

@@ -16,9 +16,12 @@ from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
 from kits.in_turn import end, in_turn, outside
 from kits.on_storage_kit import ForksOfStatesOnStorage, StatesOnStorage
+from kits.state_kit import StateKit
 
 
 class TestStatesInMemory(StatesOnStorage):
+    test_it_does_what_a_dict_does = StateKit.test_it_does_what_a_dict_does
+
     def storage(self) -> Storage:
         return MemoryStorage()
 

@@ -1,0 +1,48 @@
+"""Services in a PostgreSQL database keep the laws."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.storage import Storage
+from kits.on_storage_kit import (
+    ConversationsOnStorage,
+    ForksOfHistoriesOnStorage,
+    ForksOfStatesOnStorage,
+    HistoriesOnStorage,
+    OnStorage,
+    StatesOnStorage,
+)
+from kits.postgres_server import PostgresServer
+
+SCHEMAS = itertools.count()
+
+
+class InPostgres(OnStorage):
+    """Each storage has a schema of its own."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres_server: PostgresServer) -> None:
+        self.postgres = postgres_server
+
+    def storage(self) -> Storage:
+        schema = f"services_{next(SCHEMAS)}"
+        return PostgresStorage(self.postgres.url(), schema=schema, pool_size=4)
+
+
+class TestStatesInPostgres(InPostgres, StatesOnStorage): ...
+
+
+class TestForksOfStatesInPostgres(InPostgres, ForksOfStatesOnStorage): ...
+
+
+class TestHistoriesInPostgres(InPostgres, HistoriesOnStorage): ...
+
+
+class TestForksOfHistoriesInPostgres(InPostgres, ForksOfHistoriesOnStorage): ...
+
+
+class TestConversationsInPostgres(InPostgres, ConversationsOnStorage): ...
