@@ -35,7 +35,7 @@ class SqliteStore(DurableSessions):
     ) -> None:
         if not isinstance(path, SqliteStorage):
             path = SqliteStorage(path, idle_seconds=idle_seconds, busy_seconds=busy_seconds, now=now)
-        self._file = path
+        self.file = path
         super().__init__(path, **options)
 
     def __repr__(self) -> str:
@@ -44,4 +44,4 @@ class SqliteStore(DurableSessions):
     @property
     def path(self) -> Path:
         """The file."""
-        return self._file.path
+        return self.file.path

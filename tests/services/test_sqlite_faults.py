@@ -65,7 +65,7 @@ async def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
         await store.commit(KEY, TurnCommit(record(number, "x" * 500), b"%d" % number * 5_000))
     await store.stop()
     damaged = bytearray(store.path.read_bytes())
-    damaged[8 * 4_096 :] = b"\xff" * (len(damaged) - 8 * 4_096)
+    damaged[20 * 4_096 :] = b"\xff" * (len(damaged) - 20 * 4_096)
     store.path.write_bytes(damaged)
     await store.start()
     for call in (store.load(KEY), store.commit(KEY, TurnCommit(record(99), b"x"))):
@@ -80,7 +80,7 @@ async def test_a_turn_that_cannot_be_read_is_said_to_be_damaged(tmp_path: Path) 
     await store.start()
     await store.commit(KEY, TurnCommit(record(1)))
     with closing(sqlite3.connect(store.path)) as connection:
-        connection.execute("UPDATE turns SET record = x'00'")
+        connection.execute("UPDATE cells SET value = x'00' WHERE section = 'turn'")
         connection.commit()
     with pytest.raises(StoreUnavailable, match="damaged"):
         await store.load(KEY)
@@ -147,4 +147,4 @@ async def test_a_disk_that_fills_up_and_is_emptied(tmp_path: Path) -> None:
 
 
 async def _bound(store: SqliteStore, pages: int) -> None:
-    await store._write_thread.run(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+    await store.file._write_thread.run(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchall())
