@@ -79,6 +79,15 @@ CREATE TABLE IF NOT EXISTS SCHEMA.versions (
     version int PRIMARY KEY, applied timestamptz NOT NULL DEFAULT clock_timestamp())
 """
 
+# Looked up in tables: PostgreSQL's functions for it (`to_regclass`) may remember, all through a transaction, that what
+# another process has made while this one waited for it was not there.
+_HAS_SCHEMA: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
+_HAS_VERSIONS: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_class AS one JOIN pg_catalog.pg_namespace AS its ON its.oid = one.relnamespace
+    WHERE its.nspname = $1 AND one.relname = 'versions')
+"""
+
 
 def named(text: str, schema: str) -> str:
     """The statement, for that schema."""
@@ -104,7 +113,7 @@ async def migrate(connection: Any, schema: str, migrations: Sequence[Migration] 
         )  # who comes second waits
         version = await _version(connection, schema, len(migrations))
         if version == 0:
-            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", f'"{schema}"'):
+            if not await connection.fetchval(_HAS_SCHEMA, schema):
                 await connection.execute(f'CREATE SCHEMA "{schema}"')
             await connection.execute(named(_VERSIONS, schema))
         for number, statements in enumerate(migrations[version:], version + 1):
@@ -116,7 +125,7 @@ async def migrate(connection: Any, schema: str, migrations: Sequence[Migration] 
 
 async def _version(connection: Any, schema: str, known: int) -> int:
     """The version of the tables, 0 where there are none. Raises `StoreUnavailable` for a newer one than is known."""
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f'"{schema}".versions'):
+    if not await connection.fetchval(_HAS_VERSIONS, schema):
         return 0
     found = await connection.fetchval(named("SELECT coalesce(max(version), 0) FROM SCHEMA.versions", schema))
     version: int = found

@@ -7,6 +7,7 @@ here, so the server does not wait for the disk.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -37,6 +38,12 @@ SETTINGS: Final = {
     "timezone": "UTC",
 }
 START_SECONDS: Final = 60
+_SCHEMAS: Final = itertools.count()
+
+
+def new_schema() -> str:
+    """Of the server that all tests share, a schema that no other test uses."""
+    return f"test_{next(_SCHEMAS)}"
 
 
 class PostgresServer:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import ClassVar
 
 import pytest
 
 from greenroom.services.postgres_storage import PostgresStorage
 from greenroom.services.storage import Storage
-from kits.postgres_server import PostgresServer
+from kits.postgres_server import PostgresServer, new_schema
 from kits.storage_kit import StorageKit
-
-SCHEMAS = itertools.count()
-
-
-def new_schema() -> str:
-    """Of the server that all tests share, a schema that no other test uses."""
-    return f"test_{next(SCHEMAS)}"
 
 
 class TestPostgresStorage(StorageKit):
