@@ -54,7 +54,7 @@ for number, change in ipairs(changes) do
     if not to[1] then
       moved[wanted[1]] = {change.id, wanted[2]}
     elseif to[1] ~= change.id or to[2] ~= wanted[2] then
-      return answer({2, now, #wanted[1], #to[1]}, {wanted[1], to[1], to[2]})
+      return answer({2, now, #wanted[1], #to[1], #to[2]}, {wanted[1], to[1], to[2]})
     end
   end
 end

@@ -30,6 +30,9 @@ STATES: Final[tuple[OwnerState, ...]] = ("serving", "draining", "gone")
 LATE: Final = -1
 """The first number of a call's answer that came too late to be carried out."""
 
+_HEADERS: Final = {0xD9: 2, 0xDA: 3, 0xDB: 5, 0xDC: 3, 0xDD: 5}
+"""The lengths of what goes before a string or a list, by its first byte; 1 where they are short."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[int]).decode
 
@@ -57,7 +60,7 @@ class Answer:
         )  # Lua does not know an empty list from a mapping
         self._at = 0
         self._reply = reply
-        self._from = end
+        self._from = end + _HEADERS.get(reply[end], 1) if end < len(reply) else end
 
     def __bool__(self) -> bool:
         """Whether there is a number left."""
@@ -82,13 +85,9 @@ class Answer:
         return self._numbers[self._at - 1]
 
     def string(self, length: int) -> bytes:
-        start = self._from
+        start = self._from + _HEADERS.get(self._reply[self._from], 1)
         self._from = start + length
         return self._reply[start : self._from]
-
-    def rest(self) -> bytes:
-        """All that is left of the strings."""
-        return self._reply[self._from :]
 
 
 def encode_text(text: str) -> bytes:
@@ -165,9 +164,8 @@ def written(answer: Answer, changes: Sequence[Change]) -> tuple[Fence, ...]:
     if answer.outcome == 1:
         key = FolderKey(*changes[answer.number() - 1].key)
         raise Conflict(key, _head(answer, key) if answer else None)
-    name_length, id_length = answer.number(), answer.number()
-    name, key = answer.string(name_length), decode_key(answer.string(id_length))
-    raise NameTaken(name, Named(key, answer.rest()))
+    name, key = answer.string(answer.number()), decode_key(answer.string(answer.number()))
+    raise NameTaken(name, Named(key, answer.string(answer.number())))
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -207,7 +205,7 @@ def named_of(answer: Answer) -> Named | None:
     """Where a name points; none: nowhere."""
     if not answer:
         return None
-    return Named(decode_key(answer.string(answer.number())), answer.rest())
+    return Named(decode_key(answer.string(answer.number())), answer.string(answer.number()))
 
 
 def heads_of(answer: Answer) -> Iterator[Head]:
