@@ -420,6 +420,7 @@ class StorageKit(StorageOwnersKit):
         async with self.started() as (one, other):
             await one.write([change(names=[(b"n", b"1"), (b"m", b"1")])])
             await one.write([change(OTHER, unname=[b"n", b"nobody's"])])
+            await one.write([change(OTHER, unname=[b"n", b"nobody's"])])
             assert await other.lookup(b"n") == Named(KEY, b"1")
             await one.write([change(unname=[b"n"], names=[(b"n", b"2")])])
             assert await other.lookup(b"n") == Named(KEY, b"2")
@@ -460,7 +461,7 @@ class StorageKit(StorageOwnersKit):
             def open(self) -> Sequence[Storage]:
                 return kit.clients(1e6)
 
-        run_state_machine_as_test(Against, settings=settings(max_examples=30, stateful_step_count=40))
+        run_state_machine_as_test(Against, settings=settings(max_examples=40, stateful_step_count=50))
 
 
 async def _is_not_started(storage: Storage) -> None:

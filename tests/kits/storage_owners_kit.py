@@ -167,7 +167,8 @@ class StorageOwnersKit(ABC):
 
     async def test_a_folder_nobody_wrote_to_for_long_is_forgotten_with_its_names(self) -> None:
         async with self.started(idle_units=10) as (one, other):
-            await one.write([change(head=b"1", put=[(Cell("a", 1), b"1")], names=[(b"n", b"1")])])
+            names = [(b"n", b"1"), (b"k", b"1")]
+            await one.write([change(head=b"1", put=[(Cell("a", 1), b"1")], names=names)])
             await one.write([change(OTHER, head=b"1", names=[(b"m", b"1")])])
             for _ in range(3):
                 await self.advance(7 * self.unit)
@@ -182,6 +183,7 @@ class StorageOwnersKit(ABC):
             await one.write([change(expected=NOT_THERE)])
             assert await body_of(other) == b""
             assert await cells_of(other, "a") == ()
+            assert await other.lookup(b"k") is None
 
     async def test_one_that_is_forgotten_conflicts_as_one_that_is_not_there(self) -> None:
         async with self.started(idle_units=10) as (one, other):
@@ -199,6 +201,8 @@ class StorageOwnersKit(ABC):
             await one.write([change(OTHER, names=[(b"m", b"1")])])
             for _ in range(3):
                 await self.advance(30 * self.unit)
+                assert await body_of(other) == b"1"
+                assert await other.lookup(b"n") == Named(KEY, b"1")
                 await one.write([change(KEY._replace(session_id="third"))])
                 assert await cells_of(other, "a") == ((1, b"1"),)
                 assert await orphans_of(other) == ["s"]
