@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,10 @@ class Writer:
         assert number >= self.acknowledged
 
 
+def have_written(writers: Sequence[Writer], count: int) -> bool:
+    return sum(writer.acknowledged for writer in writers) >= count
+
+
 @pytest.mark.slow
 async def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothing(
     server: PostgresServer,
@@ -152,7 +157,7 @@ async def test_a_server_that_is_killed_and_started_again_loses_and_doubles_nothi
                 tasks.create_task(writer.write(stop))
             for _ in range(8):
                 enough = sum(writer.acknowledged for writer in writers) + chance.randint(1, 60)
-                await until(lambda enough=enough: sum(writer.acknowledged for writer in writers) >= enough)
+                await until(partial(have_written, writers, enough))
                 await asyncio.to_thread(chance.choice([server.kill, server.stop]))
                 await asyncio.to_thread(server.start)
             stop.set()
