@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
 from greenroom.services.redis_storage import RedisStorage
-from greenroom.services.storage import Storage
-from kits.redis_server import RedisServer
+from greenroom.services.redis_words import flaws, shown
+from greenroom.services.storage import NOT_THERE, Cell, Named, Storage
+from kits.redis_server import RedisServer, running_redis
 from kits.storage_kit import StorageKit
+from kits.storage_owners_kit import KEY, OTHER, change
+from kits.until import until
 
 
 def prefix() -> str:
     """One that no other test has."""
     return uuid.uuid4().hex
+
+
+@asynccontextmanager
+async def started(url: str, of_this: str, idle_seconds: float = 1e6) -> AsyncIterator[RedisStorage]:
+    storage = RedisStorage(url, prefix=of_this, idle_seconds=idle_seconds)
+    await storage.start()
+    try:
+        yield storage
+    finally:
+        await storage.stop()
 
 
 class TestRedisStorage(StorageKit):
@@ -32,3 +51,175 @@ class TestRedisStorage(StorageKit):
 
     async def advance(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # the server has a clock of its own
+
+
+# ------------------------------------------------------------------------------------------------------ what lies there
+
+
+def keys(server: RedisServer, of_this: str) -> dict[str, int]:
+    """All keys of a deployment, without the prefix, and for how long they live in ms: -1 for ever."""
+    found = [word for word in server.command("KEYS", f"{of_this}:*").decode().split("\r\n") if ":" in word]
+    return {key.removeprefix(of_this): int(server.command("PTTL", key)[1:-2]) for key in found}
+
+
+async def test_a_folder_lives_as_long_as_nobody_writes_to_it_and_one_that_is_open_for_ever(
+    redis_server: RedisServer,
+) -> None:
+    of_this = prefix()
+    async with started(redis_server.url(), of_this, idle_seconds=100.0) as storage:
+        folder = ":f:7:session1:u1:s"
+        for opened, longest in ((None, 100_000), (True, -1), (None, -1), (False, 100_000)):
+            await storage.write([change(open=opened, put=[(Cell("a", 1), b"1")])])
+            life = keys(redis_server, of_this)[folder]
+            assert (life == longest) if longest < 0 else (90_000 < life <= longest)
+
+
+async def test_nothing_is_left_of_folders_that_were_forgotten(redis_server: RedisServer) -> None:
+    of_this = prefix()
+    async with started(redis_server.url(), of_this, idle_seconds=0.05) as storage:
+        await storage.write([change(open=True, owner="me", head=b"1", names=[(b"n", b"1")])])
+        await storage.write([change(open=False)])
+        await storage.write([change(OTHER, names=[(b"m", b"1")])])
+        assert {":idle", ":n:n", ":n:m", ":u:7:session1:u"} <= set(keys(redis_server, of_this))
+        await until(lambda: not any(":f:" in key for key in keys(redis_server, of_this)))
+        await storage.renew("me", 100.0)
+        await asyncio.sleep(0.06)  # one that was written to later may not have been looked at yet
+        await storage.renew("me", 100.0)
+        left = keys(redis_server, of_this)
+        assert {key for key in left if not key.startswith(":r:")} == {":a:me", ":epoch"}
+        assert [life for key, life in left.items() if key != ":epoch" and life < 0] == []
+
+
+async def test_a_name_that_led_to_a_forgotten_folder_stays_with_whom_has_it_now(
+    redis_server: RedisServer,
+) -> None:
+    of_this = prefix()
+    async with (
+        started(redis_server.url(), of_this, idle_seconds=0.05) as short,
+        started(redis_server.url(), of_this, idle_seconds=1_000.0) as storage,
+    ):
+        await short.write([change(names=[(b"n", b"1"), (b"m", b"1")])])
+        await until(lambda: ":f:7:session1:u1:s" not in keys(redis_server, of_this))
+        await storage.write([change(OTHER, names=[(b"n", b"2")])])
+        await storage.write([change(delete=True)])
+        assert await storage.lookup(b"n") == Named(OTHER, b"2")
+        assert await storage.lookup(b"m") is None
+
+
+async def test_a_crowd_that_went_idle_together_is_forgotten_a_part_at_a_time(
+    redis_server: RedisServer,
+) -> None:
+    of_this = prefix()
+    async with started(redis_server.url(), of_this, idle_seconds=0.05) as storage:
+        await storage.write([change(KEY._replace(session_id=str(number))) for number in range(600)])
+        await until(lambda: not any(":f:" in key for key in keys(redis_server, of_this)))
+        listed = [int(redis_server.command("ZCARD", f"{of_this}:idle")[1:-2])]
+        for _ in range(3):
+            await storage.renew("me", 100.0)
+            listed.append(int(redis_server.command("ZCARD", f"{of_this}:idle")[1:-2]))
+        assert listed == [600, 344, 88, 0]
+
+
+async def test_deployments_share_a_server_by_their_prefixes(redis_server: RedisServer) -> None:
+    of_this = prefix()
+    async with (
+        started(redis_server.url(), of_this) as one,
+        started(redis_server.url(), f"{of_this}.b") as other,
+    ):
+        await one.write([change(head=b"1", names=[(b"n", b"1")])])
+        assert await other.read(KEY) is None
+        await other.write([change(expected=NOT_THERE, names=[(b"n", b"2")])])
+        assert await one.lookup(b"n") == Named(KEY, b"1")
+
+
+# --------------------------------------------------------------------------------------------------- what is told of it
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"appendonly": "no"}, r"set appendonly yes"),
+        ({"appendfsync": "no"}, r"set appendfsync everysec, which loses a second or two, or always"),
+        ({"maxmemory-policy": "allkeys-lru"}, r"set maxmemory-policy noeviction"),
+        ({}, None),
+    ],
+)
+async def test_settings_that_may_lose_sessions_are_warned_of(
+    settings: dict[str, str], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis(**settings) as server:
+        for forbidden in (False, True):
+            if forbidden:  # as where servers are rented
+                server.command("ACL", "SETUSER", "default", "-config")
+                if "appendfsync" in settings:
+                    continue  # nobody else tells of it
+            caplog.clear()
+            async with started(server.url(), prefix()):
+                pass
+            assert [told in message for message in caplog.messages if told] == [True] * (told is not None)
+            assert told or not caplog.messages
+
+
+async def test_a_server_that_will_not_do_is_said_to_be_one() -> None:
+    with (
+        running_redis(**{"cluster-enabled": "yes", "databases": "1"}) as server,
+        pytest.raises(StoreUnavailable, match="it is part of a cluster"),
+    ):
+        await RedisStorage(server.url()).start()
+    assert list(flaws({"redis_version": "6.0.20", "role": "master"})) == [
+        "it is Redis 6.0.20, and 6.2 is the oldest that will do"
+    ]
+    assert list(flaws({"redis_version": "10.0.1", "role": "master"})) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"prefix": "a:b"}, "letters, digits"),
+        ({"prefix": ""}, "letters, digits"),
+        ({"idle_seconds": 0.0}, "idle_seconds"),
+        ({"idle_seconds": float("nan")}, "idle_seconds"),
+        ({"answer_seconds": 100.0}, "answer_seconds"),
+        ({"connections": 0}, "connections"),
+        ({"url": "redis://localhost/?idle=5"}, "redis://localhost/: idle: there is no such option"),
+        ({"url": "http://:hunter2@localhost"}, r"http://localhost names no Redis server"),
+        ({"url": "redis://:hunter2/x@localhost:port"}, r"redis://localhost:port names no Redis server"),
+        ({"url": "hunter2"}, r"this URL names no Redis server"),
+        ({"url": None}, "a URL or a client"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as refused:
+        RedisStorage(**{"url": "redis://localhost", **arguments})
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_it_is_shown_without_its_password() -> None:
+    for url in (
+        "redis://me:hunter2@example.org:6380/3?ssl_ca_certs=x",
+        "rediss://:hunter2@[::1]",
+        "unix://:hunter2@/s",
+    ):
+        assert repr(RedisStorage(url)) == f"<RedisStorage {shown(url)} greenroom>"
+        assert "hunter2" not in shown(url)
+        assert shown(url).startswith(url.partition("://")[0])
+
+
+async def test_a_client_of_somebody_s_is_used_and_left_open(redis_server: RedisServer) -> None:
+    async with Redis.from_url(redis_server.url(), driver_info=None) as client:
+        storage = RedisStorage(client=client, prefix=prefix())
+        await storage.start()
+        await storage.write([change(head=b"1")])
+        await storage.stop()
+        assert await client.ping()
+    async with Redis.from_url(redis_server.url(), driver_info=None, decode_responses=True) as client:
+        with pytest.raises(ConfigurationError, match="decode_responses"):
+            RedisStorage(client=client)
+
+
+def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    monkeypatch.delitem(sys.modules, "greenroom.services.redis_link")
+    with pytest.raises(MissingDependency, match=r"pip install 'greenroom\[redis\]'"):
+        RedisStorage("redis://localhost")
