@@ -44,11 +44,14 @@ class Blocked(Exception):
 
 
 class _Unsure(Struct):
-    """What may have been written for a session without anybody having been told. `turns`: accepted, by id and
-    principal. `taken`: the session was. `until`: when it is too late for that."""
+    """What may have been written for a session without anybody having been told.
+
+    `turns`: accepted, with the numbers that they would have; a turn that is sent again would have another one.
+    `taken`: the session was. `until`: when it is too late for that.
+    """
 
     until: float
-    turns: set[tuple[str, str | None]]
+    turns: set[tuple[int, str, str | None]]
     taken: bool = False
 
 
@@ -142,7 +145,7 @@ class Acceptor:
             return ()
         with legible(key):
             hold = hold_of(folder.head.fence, decode_head(folder.head.body))
-        gone = [one for one in hold.head.open if (one.turn_id, one.principal) in unsure.turns]
+        gone = [one for one in hold.head.open if (one.number, one.turn_id, one.principal) in unsure.turns]
         for opened in gone:
             await self._owned.log_at(key, hold, opened, 0)
         draft = Draft(hold)
@@ -182,7 +185,7 @@ class Acceptor:
         except (Conflict, NameTaken, Blocked):
             raise
         except BaseException:
-            self._unsure_of(key).turns.add((turn.id, turn.principal))
+            self._unsure_of(key).turns.add((number, turn.id, turn.principal))
             raise
         self._reached("accept.written")
         if self._life.name != name:

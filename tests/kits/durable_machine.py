@@ -1,0 +1,427 @@
+"""Random schedules of processes that share sessions: turns, writes that fail or come late, pauses, crashes.
+
+Each process does what an actor system does with a `DurableStore`, and may be cut off at any write. A schedule is a list
+of steps, so that one which fails can be run again. After each step what lies in the storage is looked at:
+
+- no write of a process that had lost the session was accepted;
+- no acknowledged turn is lost, none is in the history twice;
+- the state is the one that the turns in the history make, in their order;
+- logs have no gaps, and all that was said to be written;
+- what there is adds up, and belongs to a turn that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from greenroom.actors.errors import SessionLost, StoreUnavailable
+from greenroom.actors.events import Event, Item, TextDelta, TurnCompleted, TurnFailed
+from greenroom.actors.messages import ErrorInfo, SessionKey, Text, Turn
+from greenroom.services.compact import decode_turn as decode_record
+from greenroom.services.durable import (
+    Ending,
+    SessionTaken,
+    TurnAccepted,
+    TurnEntry,
+    TurnKnown,
+)
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.session_head import (
+    EARLIER,
+    ENDED,
+    ENTRY,
+    LOG,
+    STATE,
+    TURN,
+    decode_ended,
+    decode_head,
+    folder_of,
+    log_span,
+)
+from greenroom.services.session_log import events_from
+from greenroom.services.storage import Folder, OwnerGone, Span, Storage
+from greenroom.services.store import TurnRecord
+from greenroom.services.turn_codec import decode_turn
+from kits.flaky_storage import Fault, FlakyStorage
+from kits.turns import a_turn
+
+PROCESSES: Final = 3
+SESSIONS: Final = 2
+FAULTS: Final[tuple[Fault, ...]] = ("refused", "unsure", "held", "unheard")
+WEIGHTS: Final = {
+    "accept": 6,
+    "repeat": 1,
+    "append": 4,
+    "finish": 8,
+    "fail": 1,
+    "take": 3,
+    "release": 1,
+    "expire": 1,
+    "usurp": 4,
+    "beat": 1,
+    "go on": 3,
+    "crash": 1,
+}
+"""How often processes do what."""
+
+
+class Step(NamedTuple):
+    """What process number `process` does with session number `session`, and what happens to its next write."""
+
+    action: str
+    process: int
+    session: int
+    fault: Fault | None = None
+    given_up: bool = False
+    """If the write is held: whether its caller gives it up."""
+
+
+def schedule(seed: int, steps: int) -> list[Step]:
+    """Steps by chance. Mostly the same process goes on with the same session."""
+    rng = random.Random(seed)
+    actions = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps)
+    process = session = 0
+    made = []
+    for action in actions:
+        if rng.random() < 0.35:
+            process, session = rng.randrange(PROCESSES), rng.randrange(SESSIONS)
+        fault = rng.choice(FAULTS) if rng.random() < 0.2 else None
+        made.append(Step(action, process, session, fault, rng.random() < 0.3))
+    return made
+
+
+class View:
+    """What a process believes of a session of its own."""
+
+    def __init__(self, entries: Sequence[TurnEntry]) -> None:
+        self.open = [entry.turn for entry in entries]
+        self.said = {entry.turn.id: len(entry.events) for entry in entries}
+        self.state: bytes | None = None
+        self.loaded = False
+        self.ending: Ending | None = None
+        """Tried, and not known to be written."""
+
+
+class Process:
+    """One of those that share the sessions: it does what an actor system does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.link = FlakyStorage(world.storage)
+        self.store = DurableSessions(self.link, max_holds=1, lease_seconds=600.0)
+        self.store.when_lost(self.lost)
+        self.views: dict[SessionKey, View] = {}
+        self.task: asyncio.Task[None] | None = None
+        """What it was doing when it was cut off."""
+
+    def lost(self) -> None:
+        """It is another owner now."""
+        self.views.clear()
+
+    async def do(self, step: Step, key: SessionKey) -> None:
+        """Carry a step out."""
+        try:
+            await getattr(self, f"_{step.action}")(key)
+        except StoreUnavailable:
+            return
+        except SessionLost:
+            self.views.pop(key, None)
+
+    async def _accept(self, key: SessionKey) -> None:
+        turn = self.world.new_turn(key)
+        self.world.sent.append(turn)
+        await self._send(turn)
+
+    async def _repeat(self, key: SessionKey) -> None:
+        if self.world.sent:
+            await self._send(self.world.sent[-1])
+
+    async def _send(self, turn: Turn) -> None:
+        world = self.world
+        answer = await self.store.accept(turn)
+        if isinstance(answer, TurnAccepted):
+            assert turn.id not in world.acknowledged, "a turn was accepted twice"
+            assert answer.fresh or turn.key in self.views, "a session changed hands without a word"
+            world.acknowledged.add(turn.id)
+            if answer.fresh:
+                self.views[turn.key] = View(())
+            self.views[turn.key].open.append(turn)
+            self.views[turn.key].said[turn.id] = 0
+        elif isinstance(answer, SessionTaken):
+            assert answer.turns
+            self.views[turn.key] = View(answer.turns)
+        elif isinstance(answer, TurnKnown):
+            assert answer.entry.turn == turn
+        else:
+            assert answer.owner != self.store.owner
+
+    async def _append(self, key: SessionKey) -> None:
+        view = self.views.get(key)
+        if view is None or not view.open or view.ending is not None:
+            return
+        turn = view.open[0]
+        first = view.said[turn.id]
+        await self.store.append(key, turn.id, first, _events(first, 3))
+        view.said[turn.id] = first + 3
+        self.world.said[turn.id] = max(first + 3, self.world.said.get(turn.id, 0))
+
+    async def _take(self, key: SessionKey) -> None:
+        entries = await self.store.take(key)
+        if entries:
+            self.views[key] = View(entries)
+
+    async def _beat(self, key: SessionKey) -> None:
+        await self.store._life.beat()
+        await self.store._settle()
+
+    async def _fail(self, key: SessionKey) -> None:
+        await self._finish(key, good=False)
+
+    async def _finish(self, key: SessionKey, good: bool = True) -> None:
+        view = self.views.get(key)
+        if view is None or not view.open:
+            return
+        if not view.loaded:
+            record = await self.store.load(key)
+            view.state, view.loaded = None if record is None else record.state, True
+        ending = view.ending
+        if ending is None:
+            ending = view.ending = self.world.new_ending(view, good)
+        assert ending.record is not None
+        tag = _tag(ending.record)
+        try:
+            await self.store.finish(key, ending)
+        except SessionLost:
+            if tag not in self.world.maybe:
+                self.world.refused.add(tag)
+            raise
+        except BaseException:
+            self.world.maybe.add(tag)
+            raise
+        self.world.written.add(tag)
+        if ending.state is not None:
+            view.state = ending.state
+        del view.open[0]
+        view.ending = None
+
+    async def _release(self, key: SessionKey) -> None:
+        view = self.views.get(key)
+        if view is None or view.ending is not None:
+            return
+        await self.store.release(key, view.open[0].id if view.open else None)
+        self.views.pop(key, None)
+
+
+class World:
+    """A storage, some processes, and what they were told. `name`: no other schedule in the storage has it."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage = storage
+        self.name = name
+        self.keys = [SessionKey(name, str(number)) for number in range(SESSIONS)]
+        self.sent: list[Turn] = []
+        self.acknowledged: set[str] = set()
+        self.said: dict[str, int] = {}
+        self.written: set[str] = set()
+        self.refused: set[str] = set()
+        self.maybe: set[str] = set()
+        self.processes: list[Process] = []
+        self._count = 0
+
+    def new_turn(self, key: SessionKey) -> Turn:
+        """A turn that nobody has sent before."""
+        return replace(a_turn(f"{self.name}-{len(self.sent)}"), key=key)
+
+    def new_ending(self, view: View, good: bool) -> Ending:
+        """The end of a session's first turn, with a tag that no other ending has."""
+        self._count += 1
+        turn, tag = view.open[0], f"tag{self._count}"
+        output = (Item("1", "message", "assistant", (Text(tag),)),)
+        last = TurnCompleted(1.0, output) if good else TurnFailed(1.0, ErrorInfo("interrupted", tag), output)
+        record = TurnRecord(turn.id, "completed" if good else "failed", 1.0, (), output)
+        first = view.said[turn.id]
+        return Ending(
+            turn_id=turn.id,
+            record=record,
+            state=(view.state or b"") + tag.encode() if good else None,
+            first=first,
+            events=[*_events(first, 1), last],
+        )
+
+    async def start_process(self) -> Process:
+        """One more that shares the sessions."""
+        process = Process(self)
+        await process.store.start()
+        return process
+
+    async def crash(self, number: int) -> None:
+        """The process is gone without a word; what it had sent comes through. Another one takes its place."""
+        process = self.processes[number]
+        await _give_up(process)
+        heart = process.store._life._task
+        assert heart is not None
+        heart.cancel()
+        await asyncio.wait([heart])
+        await process.link.go_on()
+        await self.expire(process)
+        await process.link.stop()
+        self.processes[number] = await self.start_process()
+
+    async def expire(self, process: Process) -> None:
+        """The process is late to renew, as far as the storage knows."""
+        with contextlib.suppress(OwnerGone):
+            await self.storage.renew(process.store.owner, 0.0, "gone")
+
+    async def check(self) -> None:
+        """Raises `AssertionError` for what must not be."""
+        tags: set[str] = set()
+        lost = set(self.acknowledged)
+        for key in self.keys:
+            folder = await self.storage.read(folder_of(key), SECTIONS)
+            if folder is not None:
+                found = Found(folder)
+                found.check(self.said)
+                tags |= found.tags
+                lost -= found.turns
+        assert not lost, f"turns were acknowledged and lost: {lost}"
+        assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
+        assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
+
+
+SECTIONS: Final = tuple(Span(section) for section in (STATE, TURN, EARLIER, ENTRY, LOG, ENDED))
+
+
+class Found:
+    """What there is of a session."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.stands = folder.head
+        self.head = decode_head(folder.head.body)
+        spans = (dict(span) for span in folder.spans)
+        self.states, self.records, self.earlier, self.entries, self.logs, self.ended = spans
+        self.history = [decode_record(raw) for raw in self.records.values()]
+        self.tags = {_tag(record) for record in self.history}
+        """Of the endings in the history."""
+        self.turns = {record.turn_id for record in self.history} | {one.turn_id for one in self.head.open}
+
+    def check(self, said: dict[str, int]) -> None:
+        """`said`: how many events of each turn were said to be written."""
+        head = self.head
+        ids = [record.turn_id for record in self.history]
+        assert len(set(ids)) == len(ids), f"turns are in the history twice: {ids}"
+        good = [_tag(record) for record in self.history if record.status == "completed"]
+        assert self.states.get(0, b"") == "".join(good).encode(), "the state is not the one of the history"
+        assert head.commits == len(ids)
+        numbers = [one.number for one in head.open]
+        assert sorted([*numbers, *self.ended]) == list(self.entries)
+        assert [one.running for one in head.open][1:] == [False] * (len(numbers) - 1)
+        assert self.stands.open is bool(numbers)
+        kept = [*self.records.values(), *self.earlier.values(), *self.states.values()]
+        assert head.size == sum(map(len, kept))
+        sizes = 0
+        for number, raw in self.entries.items():
+            sizes += self._check_turn(number, raw, said)
+        assert sizes == head.ended_size
+        assert not self.logs, "there are logs of turns that are not there"
+
+    def _check_turn(self, number: int, entry: bytes, said: dict[str, int]) -> int:
+        """Gives the bytes of an ended turn."""
+        turn = decode_turn(entry)
+        span = log_span(number)
+        places = [place for place in self.logs if span.first <= place <= span.last]
+        assert places == list(range(span.first, span.first + len(places)))
+        chunks = [(place, self.logs.pop(place)) for place in places]
+        events = events_from(0, chunks)
+        words = [event.text for event in events if isinstance(event, TextDelta)]
+        assert words == [str(place) for place in range(len(words))], "the log has gaps"
+        assert len(events) >= said.get(turn.id, 0), "events were acknowledged and lost"
+        if number not in self.ended:
+            assert len(words) == len(events)
+            return 0
+        assert len(words) == len(events) - 1
+        ended = decode_ended(self.ended[number])
+        assert ended.size == len(entry) + sum(len(raw) for _, raw in chunks)
+        assert ended.chunks == len(chunks)
+        return ended.size
+
+
+async def run_schedule(storage: Storage, steps: Sequence[Step], name: str, *, each: bool = True) -> World:
+    """Carry the steps out on a storage that is started. `each`: look at it after each step, not only at the end."""
+    world = World(storage, name)
+    world.processes += [await world.start_process() for _ in range(PROCESSES)]
+    for step in steps:
+        await _carry_out(world, step)
+        if each:
+            await world.check()
+    for process in world.processes:
+        await process.link.go_on()
+        if process.task is not None:
+            await process.task
+        process.link.fault = None
+        await process.store._settle()
+    await world.check()
+    for process in world.processes:
+        await process.store.stop()
+    return world
+
+
+async def _carry_out(world: World, step: Step) -> None:
+    process, key = world.processes[step.process], world.keys[step.session]
+    if step.action == "expire":
+        await world.expire(process)
+    elif step.action == "usurp":
+        await world.expire(process)
+        other = (step.process + 1) % PROCESSES
+        await _carry_out(world, step._replace(action="take", process=other))
+    elif step.action == "crash":
+        await world.crash(step.process)
+    elif step.action == "go on":
+        await process.link.go_on()
+        if process.task is not None:
+            await process.task
+            process.task = None
+    elif process.task is None:
+        process.link.fault = step.fault
+        await _until_stuck(process, process.do(step, key))
+        process.link.fault = None
+        if step.given_up:
+            await _give_up(process)
+
+
+async def _until_stuck(process: Process, doing: Coroutine[Any, Any, None]) -> None:
+    """Let it be done, or go as far as a write that is held."""
+    task = asyncio.get_running_loop().create_task(doing)
+    stuck = asyncio.get_running_loop().create_task(process.link.stuck.wait())
+    await asyncio.wait([task, stuck], return_when=asyncio.FIRST_COMPLETED)
+    stuck.cancel()
+    if task.done():
+        await task
+    else:
+        process.task = task
+
+
+async def _give_up(process: Process) -> None:
+    """Whoever waits for what the process was doing waits no longer; a write that is held will be done all the same."""
+    task, process.task = process.task, None
+    process.link.stuck.clear()
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task
+
+
+def _events(first: int, count: int) -> list[Event]:
+    return [TextDelta(str(number)) for number in range(first, first + count)]
+
+
+def _tag(record: TurnRecord) -> str:
+    (part,) = record.output[0].parts
+    assert isinstance(part, Text)
+    return part.text
