@@ -24,6 +24,7 @@ from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.services.store_urls import store_at
+from greenroom.services.webhooks import WebhookSettings
 from greenroom.transports.inprocess import InProcess, TurnStream, follow_turn
 from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport
@@ -59,6 +60,8 @@ class AgentApp:
             `SandboxSettings`, or a `SandboxService`. It is started and stopped with the application; nothing: sessions
             have no browser.
         browser_view: lets people look into sessions' browsers, with the links of `browser_link`; nothing: nobody may.
+        webhook_secret: what webhooks are signed with (`whsec_…`); nothing: the environment's GREENROOM_WEBHOOK_SECRET.
+        webhook_private: addresses and networks that webhooks may go to besides the internet's (`["10.0.0.0/8"]`).
         limits: the bounds of the process.
         authenticate: gets the request's headers, returns the caller's user id, or `None` to turn him away. Without it
             callers are anonymous and name their `user_id` themselves.
@@ -80,6 +83,8 @@ class AgentApp:
         conversations: ConversationStore | None = None,
         sandboxes: str | SandboxSettings | SandboxService | None = None,
         browser_view: BrowserView | None = None,
+        webhook_secret: str | None = None,
+        webhook_private: Sequence[str] = (),
         limits: Limits | None = None,
         authenticate: Authenticate | None = None,
         debug: bool = False,
@@ -103,6 +108,7 @@ class AgentApp:
             conversations=conversations or InMemoryConversations(),
             sandboxes=_sandboxes(sandboxes),
             browser_view=browser_view,
+            webhooks=WebhookSettings.of(webhook_secret, webhook_private),
         )
         self._responses = responses
         self._conversations = conversations

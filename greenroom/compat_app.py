@@ -41,6 +41,7 @@ WEB_UI_ORIGINS: Final = ("http://localhost:5173", "http://127.0.0.1:5173")
 OUR_OPTIONS: Final = (
     *("overlap", "transports", "state", "limits", "authenticate", "debug", "drain_seconds"),
     *("watchdog_seconds", "sources", "responses", "conversations", "sandboxes", "browser_view"),
+    *("webhook_secret", "webhook_private"),
 )
 """Settings of Greenroom's own that such an application may add."""
 SERVER_OPTIONS: Final = (

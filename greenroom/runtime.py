@@ -21,8 +21,10 @@ from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
 from greenroom.services.conversation_store import ConversationStore
+from greenroom.services.outbox import outbox_of
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
+from greenroom.services.webhooks import Webhooks, WebhookSettings
 from greenroom.transports.looking import Looking
 from greenroom.transports.transport import Endpoint, HostState, Transport
 from greenroom.transports.view_tickets import BrowserView, ViewTickets
@@ -62,6 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     conversations: ConversationStore
     sandboxes: SandboxService | None = None
     browser_view: BrowserView | None = None
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 class Hooks(Struct):
@@ -98,6 +101,7 @@ class Runtime:
         self.responses = settings.responses
         self.conversations = settings.conversations
         self.looking = _looking(settings)
+        self.webhooks = Webhooks(settings.webhooks, outbox_of(store), now=settings.sources.now)
         self.state: HostState = "starting"
         self.system = ActorSystem(
             handler,
@@ -108,6 +112,7 @@ class Runtime:
             debug=settings.debug,
             responses=settings.responses,
             sandboxes=settings.sandboxes,
+            announcer=self.webhooks,
         )
         self._settings = settings
         self._hooks = hooks
@@ -161,6 +166,8 @@ class Runtime:
         for hook in self._hooks.init:
             await self._hooks.run(hook)
         await self.system.start()
+        self.webhooks.start()
+        self._exits.push_async_callback(self.webhooks.stop)
 
     async def stop(self) -> None:
         """Drain, then stop: admission, turns, streams, stores, hooks, in this order. Raises what a hook raised."""
@@ -203,8 +210,10 @@ class Runtime:
         return principal
 
     def submit(self, turn: Turn) -> Coroutine[Any, Any, TurnLog]:
-        if self.state != "ready":
+        if self.state not in {"ready", "draining"}:  # draining, it still knows what it has begun
             raise NotServing(f"the application is {self.state} and takes no turns now; try again in a moment")
+        if turn.webhook is not None:
+            self.webhooks.check(turn.webhook)
         return self.system.submit(turn)
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
