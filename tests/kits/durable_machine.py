@@ -23,7 +23,6 @@ from msgspec.structs import replace
 from greenroom.actors.errors import SessionLost, StoreUnavailable
 from greenroom.actors.events import Event, Item, TextDelta, TurnCompleted, TurnFailed
 from greenroom.actors.messages import ErrorInfo, SessionKey, Text, Turn
-from greenroom.services.compact import decode_turn as decode_record
 from greenroom.services.durable import (
     Ending,
     SessionTaken,
@@ -33,22 +32,12 @@ from greenroom.services.durable import (
 )
 from greenroom.services.durable_store import DurableSessions
 from greenroom.services.session_head import (
-    EARLIER,
-    ENDED,
-    ENTRY,
-    LOG,
-    STATE,
-    TURN,
-    decode_ended,
-    decode_head,
     folder_of,
-    log_span,
 )
-from greenroom.services.session_log import events_from
-from greenroom.services.storage import Folder, OwnerGone, Span, Storage
+from greenroom.services.storage import OwnerGone, Storage
 from greenroom.services.store import TurnRecord
-from greenroom.services.turn_codec import decode_turn
 from kits.flaky_storage import Fault, FlakyStorage
+from kits.session_findings import SECTIONS, Found, tag_of
 from kits.turns import a_turn
 
 PROCESSES: Final = 3
@@ -194,7 +183,7 @@ class Process:
         if ending is None:
             ending = view.ending = self.world.new_ending(view, good)
         assert ending.record is not None
-        tag = _tag(ending.record)
+        tag = tag_of(ending.record)
         try:
             await self.store.finish(key, ending)
         except SessionLost:
@@ -294,63 +283,6 @@ class World:
         assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
 
 
-SECTIONS: Final = tuple(Span(section) for section in (STATE, TURN, EARLIER, ENTRY, LOG, ENDED))
-
-
-class Found:
-    """What there is of a session."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.stands = folder.head
-        self.head = decode_head(folder.head.body)
-        spans = (dict(span) for span in folder.spans)
-        self.states, self.records, self.earlier, self.entries, self.logs, self.ended = spans
-        self.history = [decode_record(raw) for raw in self.records.values()]
-        self.tags = {_tag(record) for record in self.history}
-        """Of the endings in the history."""
-        self.turns = {record.turn_id for record in self.history} | {one.turn_id for one in self.head.open}
-
-    def check(self, said: dict[str, int]) -> None:
-        """`said`: how many events of each turn were said to be written."""
-        head = self.head
-        ids = [record.turn_id for record in self.history]
-        assert len(set(ids)) == len(ids), f"turns are in the history twice: {ids}"
-        good = [_tag(record) for record in self.history if record.status == "completed"]
-        assert self.states.get(0, b"") == "".join(good).encode(), "the state is not the one of the history"
-        assert head.commits == len(ids)
-        numbers = [one.number for one in head.open]
-        assert sorted([*numbers, *self.ended]) == list(self.entries)
-        assert [one.running for one in head.open][1:] == [False] * (len(numbers) - 1)
-        assert self.stands.open is bool(numbers)
-        kept = [*self.records.values(), *self.earlier.values(), *self.states.values()]
-        assert head.size == sum(map(len, kept))
-        sizes = 0
-        for number, raw in self.entries.items():
-            sizes += self._check_turn(number, raw, said)
-        assert sizes == head.ended_size
-        assert not self.logs, "there are logs of turns that are not there"
-
-    def _check_turn(self, number: int, entry: bytes, said: dict[str, int]) -> int:
-        """Gives the bytes of an ended turn."""
-        turn = decode_turn(entry)
-        span = log_span(number)
-        places = [place for place in self.logs if span.first <= place <= span.last]
-        assert places == list(range(span.first, span.first + len(places)))
-        chunks = [(place, self.logs.pop(place)) for place in places]
-        events = events_from(0, chunks)
-        words = [event.text for event in events if isinstance(event, TextDelta)]
-        assert words == [str(place) for place in range(len(words))], "the log has gaps"
-        assert len(events) >= said.get(turn.id, 0), "events were acknowledged and lost"
-        if number not in self.ended:
-            assert len(words) == len(events)
-            return 0
-        assert len(words) == len(events) - 1
-        ended = decode_ended(self.ended[number])
-        assert ended.size == len(entry) + sum(len(raw) for _, raw in chunks)
-        assert ended.chunks == len(chunks)
-        return ended.size
-
-
 async def run_schedule(storage: Storage, steps: Sequence[Step], name: str, *, each: bool = True) -> World:
     """Carry the steps out on a storage that is started. `each`: look at it after each step, not only at the end."""
     world = World(storage, name)
@@ -419,9 +351,3 @@ async def _give_up(process: Process) -> None:
 
 def _events(first: int, count: int) -> list[Event]:
     return [TextDelta(str(number)) for number in range(first, first + count)]
-
-
-def _tag(record: TurnRecord) -> str:
-    (part,) = record.output[0].parts
-    assert isinstance(part, Text)
-    return part.text
