@@ -17,7 +17,6 @@ from greenroom.actors.errors import (
     ConfigurationError,
     HandlerError,
     InvalidRequest,
-    NotServing,
     SessionHeld,
     SessionLost,
     TurnOver,
@@ -157,12 +156,18 @@ class DurableSessions:
             await self._owned.with_state(key, hold)
             return await self._owned.bounded(key, hold, lambda draft: draft.commit(raw, turn.state), None)
 
+        async def attempt() -> None:
+            if key in self._acceptor.half_taken:
+                raise Blocked(None)
+            await self._acceptor.settle(key)
+            await self._acceptor.as_owner(key, draw)
+
         with self._calls:
             async with self._owned.locks.of(key):
                 try:
-                    await self._owned.until_written(key, lambda: self._acceptor.as_owner(key, draw))
+                    await self._owned.until_written(key, attempt)
                 except Blocked as blocked:
-                    raise _refusal(key, blocked) from blocked
+                    raise _held(key) from blocked
 
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
         """Make `target` what `source` was after that turn; see `SessionStore.fork`."""
@@ -378,13 +383,10 @@ def _over(turn_id: str) -> TurnOver:
     return TurnOver(f"turn {turn_id} is not open: it has ended, how can be looked up, or it never was")
 
 
-def _refusal(key: SessionKey, blocked: Blocked) -> NotServing | SessionHeld:
-    if blocked.found is None:
-        return NotServing(
-            "this process is ending, and takes no more sessions; ask again, for another one to answer"
-        )
+def _held(key: SessionKey) -> SessionHeld:
     return SessionHeld(
-        f"another process works on a turn of session {key.session_id!r}; try again when it has ended"
+        f"session {key.session_id!r} has turns that another process works on, or that are to be taken from one that is "
+        "gone, or this process is ending; try again when they have ended"
     )
 
 

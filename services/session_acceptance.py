@@ -140,8 +140,8 @@ class Acceptor:
             return ()
         folder = await self._storage.read(folder_of(key))
         if folder is None or folder.head.owner != self._life.name:
-            if folder is not None or self._monotonic() > unsure.until:
-                del self._unsure[key]
+            if self._monotonic() > unsure.until:  # until then it may still be done, in the next moment
+                self._unsure.pop(key, None)
             return ()
         with legible(key):
             hold = hold_of(folder.head.fence, decode_head(folder.head.body))
@@ -155,7 +155,7 @@ class Acceptor:
         # let go, so that what this process remembers of it, which may be out of date, is not used.
         await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
         taken = await self._entries(key, draft.hold.head) if unsure.taken else ()
-        del self._unsure[key]
+        self._unsure.pop(key, None)  # it may be gone: this process may be another owner since
         return taken
 
     async def entry(self, named: Named, first: int = 0) -> TurnEntry | None:
@@ -247,6 +247,7 @@ class Acceptor:
         except BaseException:
             self._unsure_of(key).taken = True
             raise
+        self._unsure.pop(key, None)
         self._reached("take.written")
         return [replace(entry, here=True, owned=True) for entry in entries]
 
