@@ -7,7 +7,6 @@ waits its place here, within a bound.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -21,8 +20,6 @@ from greenroom.actors.errors import (
     MailboxFull,
     SessionBusy,
     SessionHeld,
-    SessionLost,
-    StoreUnavailable,
 )
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
@@ -43,13 +40,9 @@ from greenroom.services.keyed_locks import KeyedLocks
 
 T = TypeVar("T")
 
-logger = logging.getLogger("greenroom.actors")
-
 SHORTEST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
 """Between two looks at a session that another process is at work on, seconds."""
-DOUBT_SECONDS: Final = 1.0
-"""Between two looks whether a turn was recorded whose recording was not confirmed."""
 
 
 class Reception(Protocol):
@@ -174,7 +167,7 @@ class Intake:
             self._reception.check_serving(turn)
             actor = self._roster.get(turn.key)
             actor.check_room(turn)
-            answer = await self._record(turn)
+            answer = await self._store.accept(turn)
             if isinstance(answer, TurnAccepted):
                 return await self._deliver(turn, self._roster.find(turn.key) or actor, answer.fresh)
             if isinstance(answer, TurnKnown):
@@ -183,13 +176,6 @@ class Intake:
                 await self._recover(turn.key, answer.turns)
             else:
                 pause = await self._wait(turn, answer, pause, deadline)
-
-    async def _record(self, turn: Turn) -> TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere:
-        try:
-            return await self._store.accept(turn)
-        except StoreUnavailable:
-            _ = self._begin(self._undo(turn))
-            raise
 
     async def _deliver(self, turn: Turn, actor: SessionActor, fresh: bool) -> TurnLog | None:
         if fresh:
@@ -211,7 +197,14 @@ class Intake:
         return record is not None and bool(record.turns) and record.turns[-1].turn_id == turn.after
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
-        await self._recovery.recover(self._roster.get(key), entries)
+        """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
+        try:
+            await self._recovery.recover(self._roster.get(key), entries)
+        except SessionLost:
+            raise
+        except Exception:
+            await self._store.release(key, None)
+            raise
 
     async def _wait(self, turn: Turn, elsewhere: SessionElsewhere, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
@@ -228,23 +221,3 @@ class Intake:
             )
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         return min(2 * pause, LONGEST_PAUSE)
-
-    async def _undo(self, turn: Turn) -> None:
-        """See to it that a turn is not there whose caller was told that it could not be recorded."""
-        while True:
-            await asyncio.sleep(DOUBT_SECONDS)
-            try:
-                entry = await self._store.find(turn.id, turn.principal)
-                if (
-                    entry is not None
-                    and entry.here
-                    and entry.turn.key == turn.key
-                    and entry.status != "ended"
-                ):
-                    ending = Ending(turn_id=turn.id, principal=turn.principal, kept=False)
-                    await self._store.finish(turn.key, ending)
-                return
-            except StoreUnavailable as error:
-                logger.warning("it is not known yet whether turn %s was recorded: %s", turn.id, error)
-            except SessionLost:
-                return  # who has the session deals with it

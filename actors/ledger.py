@@ -181,15 +181,18 @@ class Ledger:
     async def end_of_another(self, log: TurnLog, written: int, ending: Terminal) -> None:
         """Write the ending of a turn that another process had begun. `written`: how many of the log's events are.
 
-        Raises `SessionLost`, `StoreUnavailable`.
+        Waits for a store that cannot be reached. Raises `SessionLost`.
         """
-        turn = log.turn
-        await self.store.finish(
-            turn.key,
-            self._ending(
-                turn, ending, record_of(turn, ending) if turn.kept else None, None, written, log.events()
-            ),
-        )
+        turn, pause = log.turn, FIRST_PAUSE
+        record = record_of(turn, ending) if turn.kept else None
+        whole = self._ending(turn, ending, record, None, written, log.events())
+        while True:
+            try:
+                await self.store.finish(turn.key, whole)
+                return
+            except StoreUnavailable as error:
+                logger.warning("the ending of turn %s is not written down yet: %s", turn.id, error)
+                pause = await _wait(pause)
 
     async def _finish(
         self,

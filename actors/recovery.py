@@ -54,7 +54,8 @@ class Recovery:
         self._ended = ended
 
     async def recover(self, actor: SessionActor, entries: Sequence[TurnEntry]) -> None:
-        """End or run the session's open turns, in their order. Raises `SessionLost`, `StoreUnavailable`."""
+        """End or run the session's open turns, in their order: only the first can have begun. Waits for a store that
+        cannot be reached. Raises `SessionLost`."""
         actor.forget_session(None)
         for entry in entries:
             if entry.status == "running" and not self._may_run_again(entry):

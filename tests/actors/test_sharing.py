@@ -308,6 +308,22 @@ async def test_it_is_not_begun_for_ever() -> None:
     assert len(Diary.begun) == 1 + LIMITS.attempts
 
 
+async def test_a_store_that_fails_in_the_middle_of_taking_over_leaves_no_turn_behind() -> None:
+    async with processes() as (first, second):
+        await first.system.submit(turn("a 60", id="running"))
+        await first.system.submit(turn("b", id="waiting"))
+        first.storage.cut, second.storage.cut_after = True, 1
+        await asyncio.sleep(LEASE + 3)
+        assert Diary.begun == ["a 60"], "what is not written down is not done"
+        more = asyncio.create_task(second.tell("c"))
+        await asyncio.sleep(1)
+        second.storage.cut_after = None
+        assert words(await more) == "b c"
+        running = await second.system.locate("running")
+        assert isinstance(running.terminal, TurnFailed)
+    assert Diary.begun == ["a 60", "b", "c"]
+
+
 async def test_a_stop_hands_the_waiting_over_and_ends_what_runs() -> None:
     async with processes() as (first, second):
         running = await first.system.submit(turn("a 60", id="running"))

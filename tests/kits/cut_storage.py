@@ -19,12 +19,13 @@ from greenroom.services.storage import (
 
 
 class CutStorage:
-    """What one process has of a storage that others have too. `cut`: nothing gets through. `lose_answers`: so many
-    writes from now on are done, and nobody is told."""
+    """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
+    from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.cut = False
+        self.cut_after: int | None = None
         self.lose_answers = 0
         self.writes = 0
 
@@ -43,6 +44,10 @@ class CutStorage:
 
     async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
         self._check()
+        if self.cut_after == 0:
+            raise StoreUnavailable("nothing can be written")
+        if self.cut_after is not None:
+            self.cut_after -= 1
         self.writes += 1
         fences = await self._storage.write(changes)
         if self.lose_answers:
