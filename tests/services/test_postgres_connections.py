@@ -223,6 +223,22 @@ async def test_there_are_never_more_connections_than_allowed_and_none_gets_lost(
     assert len(set(got)) == 3
 
 
+async def test_a_connection_that_comes_as_who_waits_for_it_gives_up_goes_to_the_next() -> None:
+    async def connect(seconds: float) -> Line:
+        return Line()
+
+    connections = Connections(connect, 1)
+    deadline = asyncio.get_running_loop().time() + 60
+    line = await connections.get(deadline)
+    first, second = (asyncio.ensure_future(connections.get(deadline)) for _ in range(2))
+    await asyncio.sleep(0)
+    connections.give_back(line)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    assert await second is line
+
+
 # --------------------------------------------------------------------------------------------------- behind a pooler
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.services.postgres_storage import PostgresStorage
-from greenroom.services.storage import NOT_THERE, Cell, Change, Fence, FolderKey, Span
+from greenroom.services.storage import NOT_THERE, Cell, Change, Fence, FolderKey, NameTaken, Span
 from kits.postgres_server import PASSWORD, PostgresServer, running_postgres
 from kits.until import LOOK_SECONDS, until, until_answered
 
@@ -249,8 +249,12 @@ async def test_a_connection_cut_while_it_writes_is_written_again_if_that_is_not_
 
 
 async def test_a_write_that_is_given_up_goes_on_and_leaves_the_pool_as_it_was(server: PostgresServer) -> None:
-    async with started(server.url(), pool_size=2) as storage:
+    async with started(server.url(), pool_size=2) as storage, asking(server) as connection:
         (fence,) = await storage.write([Change(key=KEY, head=b"0")])
+        await asyncio.gather(*(storage.read(KEY) for _ in range(10)))
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'greenroom' ORDER BY pid"
+        connections = await connection.fetch(query)
+        assert len(connections) == 2
         for number in range(1, 5):
             async with held(server) as looking:
                 changes = [
@@ -267,7 +271,7 @@ async def test_a_write_that_is_given_up_goes_on_and_leaves_the_pool_as_it_was(se
             found = await storage.read(OTHER)
             assert found is not None
             assert found.head.body == b"%d" % number
-        assert len(await asyncio.gather(*(storage.read(KEY) for _ in range(10)))) == 10
+        assert await connection.fetch(query) == connections
 
 
 async def test_a_lock_that_others_hold_for_too_long_ends_the_write_and_changes_nothing(
@@ -304,6 +308,25 @@ async def test_writers_that_want_the_same_in_any_order_never_wait_in_a_circle(se
     async with started(server.url()) as one, started(server.url()) as other, asking(server) as connection:
         await asyncio.gather(*((one, other)[number % 2].write(some()) for number in range(300)))
         assert await connection.fetchval("SELECT sum(deadlocks) FROM pg_stat_database") == 0
+
+
+async def test_of_writers_that_found_a_name_free_at_the_same_moment_one_gets_it(
+    server: PostgresServer,
+) -> None:
+    async with started(server.url()) as storage, asking(server) as looking:
+        async with asking(server) as holding, holding.transaction():
+            await holding.execute(
+                "LOCK TABLE greenroom.names IN SHARE MODE"
+            )  # it can be read, and not written
+            writes = [
+                asyncio.ensure_future(storage.write([Change(key=key, names=[(b"n", b"")])]))
+                for key in (KEY, OTHER)
+            ]
+            query = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until_answered(lambda: looking.fetchval(query))
+        ended = await asyncio.gather(*writes, return_exceptions=True)
+        assert sum(isinstance(error, NameTaken) for error in ended) == 1
+        assert sum(isinstance(fences, tuple) for fences in ended) == 1
 
 
 # ---------------------------------------------------------------------------------------------- the server says no
