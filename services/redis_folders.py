@@ -77,9 +77,9 @@ local function lead_to(change, kind, user, session)
     redis.call('SADD', user, session)
     redis.call('ZADD', PREFIX .. 'idle', whole(now / 1000 + idle), change.id)
   end
-  if change.open == 1 and change.found[3] == 0 then
+  if change.opened > 0 then
     redis.call('ZADD', PREFIX .. 'o:' .. kind, whole(change.opened), change.id)
-  elseif change.open == 0 and change.found[3] > 0 then
+  elseif change.found[3] > 0 then
     redis.call('ZREM', PREFIX .. 'o:' .. kind, change.id)
   end
 end

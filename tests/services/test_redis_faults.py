@@ -242,7 +242,8 @@ async def test_a_server_that_is_full_takes_nothing_but_lets_owners_live_and_fold
             change(head=b"2"),
             change(OTHER, names=[(b"m", b"")]),
             change(take=True),
-            change(drop=[Cell("a", 1)], put=[(Cell("a", 2), b"2")], open=True),
+            change(drop=[Cell("a", 1)], put=[(Cell("a", 2), b"2")]),
+            change(open=True),
             change(unname=[b"n"]),
         ):
             with pytest.raises(StoreUnavailable, match=r"nothing was changed: it is full.*maxmemory") as full:

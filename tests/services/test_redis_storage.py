@@ -106,6 +106,17 @@ async def test_a_name_that_led_to_a_forgotten_folder_stays_with_whom_has_it_now(
         assert await storage.lookup(b"m") is None
 
 
+async def test_names_of_a_forgotten_folder_do_not_lead_to_one_that_is_made_anew(
+    redis_server: RedisServer,
+) -> None:
+    of_this = prefix()
+    async with started(redis_server.url(), of_this, idle_seconds=0.05) as storage:
+        await storage.write([change(names=[(b"n", b"1")])])
+        await until(lambda: ":f:7:session1:u1:s" not in keys(redis_server, of_this))
+        await storage.write([change(open=True)])
+        assert await storage.lookup(b"n") is None
+
+
 async def test_a_crowd_that_went_idle_together_is_forgotten_a_part_at_a_time(
     redis_server: RedisServer,
 ) -> None:
