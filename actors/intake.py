@@ -20,6 +20,7 @@ from greenroom.actors.errors import (
     MailboxFull,
     SessionBusy,
     SessionHeld,
+    SessionLost,
 )
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
