@@ -202,6 +202,23 @@ async def test_who_joins_a_turn_that_is_cancelled_without_him_keeps_it() -> None
         assert b"waiting no more" in await second.read()
 
 
+async def test_a_repeat_is_answered_by_a_server_that_drains() -> None:
+    request = body("wait", "s")
+    async with script(drain_seconds=30) as (played, client):
+        first = await client.http.post(f"{client.url}/process", json=request, headers={HEADER: "k"})
+        await first.content.readuntil(b"waiting")
+        stopping = asyncio.create_task(played.app.stop())
+        while (await client.json("GET", "/ready"))[0] != 503:
+            await asyncio.sleep(0)
+        again = await client.http.post(f"{client.url}/process", json=request, headers={HEADER: "k"})
+        status, refused = await client.json("POST", "/process", json=body("new", "s"))
+        assert (status, refused["error"]["code"]) == (503, "not_serving")
+        played.gate.set()
+        assert b"waiting no more" in await again.read()
+        await stopping
+        first.close()
+
+
 # -- the rest of a stream ----------------------------------------------------------------------------------------------
 
 
