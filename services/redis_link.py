@@ -17,8 +17,8 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -53,6 +53,8 @@ from greenroom.services.redis_words import (
     unavailable,
 )
 
+T = TypeVar("T")
+
 logger = logging.getLogger("greenroom.services")
 
 OPTIONS: Final = frozenset(
@@ -76,6 +78,9 @@ CODES: Final = {
 }
 IN_TIME: Final = 0.9
 """Of the time a call may take, when the server may carry it out at the latest: before its caller gives up."""
+FIRST_PAUSE: Final = 0.02
+LONGEST_PAUSE: Final = 0.3
+"""Seconds between tries to reach the server."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """An idle connection is known to be dead within a minute, and no router on the way takes it for forgotten."""
 SETTINGS: Final = ("appendonly", "appendfsync", "maxmemory-policy")
@@ -146,7 +151,7 @@ class RedisLink:
         """See that the server can be used, and warn of what its settings may lose. Raises `StoreUnavailable`."""
         try:
             async with asyncio.timeout(self._answer_seconds):
-                info = await self._client.info()
+                info = await self._persist(self._client.info, self._end())
                 seconds, us = await self._client.time()
                 config = await self._settings()
         except (RedisError, OSError) as error:
@@ -192,34 +197,42 @@ class RedisLink:
 
     async def _read(self, script: Script, call: Call) -> Answer:
         arguments = call.arguments()
-        try:
-            return await self._evaluate(script, arguments)
-        except LinkBroken as error:
-            if _has_answered(error):
-                raise
-        return await self._evaluate(script, arguments)
+        return await self._persist(lambda: self._evaluate(script, arguments), self._end())
 
     async def _write(self, script: Script, call: Call) -> Answer:
         slot = self._slots.pop() if self._slots else self._new_slot()
         self._call_count += 1
         header = b"%b:%d" % (self._name.encode(), slot), self._call_count.to_bytes(8, "big")
         call = Call(call.numbers, [*header, *call.strings])
-        end = self._now() + int(self._answer_seconds * IN_TIME * 1_000_000)
-        broken = False
-        try:
-            answer = await self._evaluate(script, call.arguments(end + self._ahead))
-        except LinkBroken as error:
-            if _has_answered(error):
-                raise
-            broken = True
-            answer = await self._evaluate(script, call.arguments(end + self._ahead))
+        end = self._end()
+        sent = 0
+
+        def send() -> Awaitable[Answer]:
+            nonlocal sent
+            sent += 1
+            return self._evaluate(script, call.arguments(end + self._ahead))
+
+        answer = await self._persist(send, end)
         if not self._is_in_time(answer):  # the clocks went apart, and are together now
-            answer = await self._evaluate(script, call.arguments(end + self._ahead))
+            answer = await self._persist(send, end)
             if not self._is_in_time(answer):
                 raise unavailable("calls reach it too late", SOON_SECONDS, unknown=False)
-        if not broken:  # nor any that failed: the call may be under way still, and the slot is its memory
+        if sent == 1:  # else, or when it has failed, it may be under way still, and the slot is its memory
             self._slots.append(slot)
         return answer
+
+    async def _persist(self, send: Callable[[], Awaitable[T]], end: int) -> T:
+        """What comes of it. Sends again when the connection breaks: at once, as one that was idle may have been cut,
+        and until the time is over, as a server that is started anew is away for a moment."""
+        pause = 0.0
+        while True:
+            try:
+                return await send()
+            except LinkBroken as error:
+                if not _may_pass(error) or self._now() + pause * 1_000_000 > end:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause + FIRST_PAUSE, LONGEST_PAUSE)
 
     async def _evaluate(self, script: Script, arguments: list[bytes]) -> Answer:
         execute: Any = self._client.execute_command
@@ -227,6 +240,10 @@ class RedisLink:
             return Answer(await execute("EVALSHA", script.sha, 0, self._prefix, *arguments))
         except NoScriptError:  # the server is another, or was started anew
             return Answer(await execute("EVAL", script.text, 0, self._prefix, *arguments))
+
+    def _end(self) -> int:
+        """Until when, by our clock, a call that begins now may be carried out."""
+        return self._now() + int(self._answer_seconds * IN_TIME * 1_000_000)
 
     def _new_slot(self) -> int:
         self._slot_count += 1
@@ -263,6 +280,11 @@ class RedisLink:
 def _first(error: Exception) -> Exception:
     """What the server answered while a connection was made, which redis-py wraps in one that says it broke."""
     return error.__cause__ if isinstance(error.__cause__, RedisError) else error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it may go better in a moment."""
+    return not _has_answered(error) or isinstance(_first(error), BusyLoadingError)
 
 
 def _has_answered(error: Exception) -> bool:
