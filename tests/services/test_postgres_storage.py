@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from greenroom.services import postgres_storage
 from greenroom.services.durable_store import DurableSessions
 from greenroom.services.postgres_storage import PostgresStorage
 from greenroom.services.storage import Storage
@@ -20,8 +21,10 @@ class TestPostgresStorage(StorageKit):
     unit: ClassVar[float] = 0.05
 
     @pytest.fixture(autouse=True)
-    def server(self, postgres_server: PostgresServer) -> None:
+    def server(self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.postgres = postgres_server
+        # Who looks at an idle folder finds none, also when nobody has removed it yet.
+        monkeypatch.setattr(postgres_storage, "SWEEP_SECONDS", (600.0, 600.0))
 
     def clients(self, idle_seconds: float) -> tuple[Storage, Storage]:
         schema = new_schema()
