@@ -46,12 +46,12 @@ class Blocked(Exception):
 class _Unsure(Struct):
     """What may have been written for a session without anybody having been told.
 
-    `turns`: accepted, with the numbers that they would have; a turn that is sent again would have another one.
+    `numbers`: those that turns would have, accepted by this owner.
     `taken`: the session was. `until`: when it is too late for that.
     """
 
     until: float
-    turns: set[tuple[int, str, str | None]]
+    numbers: set[int]
     taken: bool = False
 
 
@@ -145,7 +145,8 @@ class Acceptor:
             return ()
         with legible(key):
             hold = hold_of(folder.head.fence, decode_head(folder.head.body))
-        gone = [one for one in hold.head.open if (one.number, one.turn_id, one.principal) in unsure.turns]
+        name = self._life.name
+        gone = [one for one in hold.head.open if one.by == name and one.number in unsure.numbers]
         for opened in gone:
             await self._owned.log_at(key, hold, opened, 0)
         draft = Draft(hold)
@@ -177,22 +178,21 @@ class Acceptor:
         async def draw(hold: Hold) -> Draft:
             nonlocal number
             draft = Draft(hold)
-            number = draft.accept(turn, raw)
+            number = draft.accept(turn, raw, self._life.name)
             return draft
 
         try:
             fresh = await self.as_owner(key, draw)
+            if self._life.name != name:
+                raise StoreUnavailable(
+                    f"turn {turn.id} was recorded when this process was late to tell the others that it lives; try again"
+                )
         except (Conflict, NameTaken, Blocked):
             raise
         except BaseException:
-            self._unsure_of(key).turns.add((number, turn.id, turn.principal))
+            self._unsure_of(key).numbers.add(number)
             raise
         self._reached("accept.written")
-        if self._life.name != name:
-            self._check_life()
-            raise StoreUnavailable(
-                f"turn {turn.id} was recorded when this process no longer lived for the others; it will be ended"
-            )
         self._unsure.pop(key, None)
         return TurnAccepted(number, fresh)
 

@@ -48,7 +48,7 @@ from kits.durable_endings_kit import (
     status_of,
     turn,
 )
-from kits.durable_machine import FAULTS, PROCESSES, SESSIONS, WEIGHTS, Step, run_schedule
+from kits.durable_machine import FAULTS, PROCESSES, SESSIONS, WEIGHTS, Step, a_world
 from kits.store_kit import record
 
 STEPS = st.lists(
@@ -335,8 +335,5 @@ class DurableKit(DurableEndingsKit):
     @settings(max_examples=30)
     async def test_no_schedule_loses_or_doubles_a_turn(self, steps: Sequence[Step]) -> None:
         storage, _ = self.clients()
-        await storage.start()
-        try:
-            await run_schedule(storage, steps, "schedule")
-        finally:
-            await storage.stop()
+        async with a_world(storage) as world:
+            await world.run(steps, "schedule")

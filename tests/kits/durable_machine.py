@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -208,10 +210,17 @@ class Process:
 
 
 class World:
-    """A storage, some processes, and what they were told. `name`: no other schedule in the storage has it."""
+    """A storage that is started, some processes, and what they were told in the present schedule."""
 
-    def __init__(self, storage: Storage, name: str) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.processes: list[Process] = []
+        self.endings: Counter[str] = Counter()
+        """Of all schedules: how many were written, refused, and tried without anybody knowing."""
+        self.begin("")
+
+    def begin(self, name: str) -> None:
+        """A new schedule, with sessions of its own. `name`: no other in the storage has it."""
         self.name = name
         self.keys = [SessionKey(name, str(number)) for number in range(SESSIONS)]
         self.sent: list[Turn] = []
@@ -220,8 +229,9 @@ class World:
         self.written: set[str] = set()
         self.refused: set[str] = set()
         self.maybe: set[str] = set()
-        self.processes: list[Process] = []
         self._count = 0
+        for process in self.processes:
+            process.views.clear()
 
     def new_turn(self, key: SessionKey) -> Turn:
         """A turn that nobody has sent before."""
@@ -282,25 +292,34 @@ class World:
         assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
         assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
 
+    async def run(self, steps: Sequence[Step], name: str, *, each: bool = True) -> None:
+        """Carry the steps out. `each`: look at what there is after each of them, and not only at the end."""
+        self.begin(name)
+        for step in steps:
+            await _carry_out(self, step)
+            if each:
+                await self.check()
+        for process in self.processes:
+            await process.link.go_on()
+            if process.task is not None:
+                await process.task
+                process.task = None
+            await process.store._settle()
+        await self.check()
+        for word, tags in (("written", self.written), ("refused", self.refused), ("unsure", self.maybe)):
+            self.endings[word] += len(tags)
 
-async def run_schedule(storage: Storage, steps: Sequence[Step], name: str, *, each: bool = True) -> World:
-    """Carry the steps out on a storage that is started. `each`: look at it after each step, not only at the end."""
-    world = World(storage, name)
+
+@asynccontextmanager
+async def a_world(storage: Storage) -> AsyncIterator[World]:
+    """Processes that share a storage, which is started for so long."""
+    await storage.start()
+    world = World(storage)
     world.processes += [await world.start_process() for _ in range(PROCESSES)]
-    for step in steps:
-        await _carry_out(world, step)
-        if each:
-            await world.check()
-    for process in world.processes:
-        await process.link.go_on()
-        if process.task is not None:
-            await process.task
-        process.link.fault = None
-        await process.store._settle()
-    await world.check()
+    yield world
     for process in world.processes:
         await process.store.stop()
-    return world
+    await storage.stop()
 
 
 async def _carry_out(world: World, step: Step) -> None:

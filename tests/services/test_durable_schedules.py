@@ -1,0 +1,61 @@
+"""Ten thousand random schedules of processes that share sessions, on each storage that needs no server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.storage import Storage
+from kits.durable_machine import a_world, schedule
+
+SCHEDULES = 10_000
+STEPS = 15
+AT_ONCE = 100
+"""Worlds that share a storage, so that many writes go to the disk together."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Owners are lost by the thousand."""
+    logger = logging.getLogger("greenroom.services")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["memory", "file"])
+async def test_no_stale_write_is_accepted_and_no_turn_lost_or_doubled(place: str, tmp_path: Path) -> None:
+    storage: Storage = MemoryStorage() if place == "memory" else SqliteStorage(tmp_path / "friday.db")
+    endings = await run_schedules(storage, SCHEDULES, AT_ONCE)
+    assert endings["written"] > SCHEDULES / 10
+    assert endings["refused"] > SCHEDULES / 100  # schedules that never try are no proof
+
+
+async def run_schedules(storage: Storage, count: int, at_once: int) -> Counter[str]:
+    """Carry out the schedules of the seeds up to `count`. Gives how many endings were written, and how many refused."""
+    seeds = iter(range(count))
+    endings: Counter[str] = Counter()
+
+    async def work() -> None:
+        async with a_world(storage) as world:
+            for seed in seeds:
+                try:
+                    await world.run(schedule(seed, STEPS), f"schedule-{seed}", each=False)
+                except Exception as error:
+                    error.add_note(f"the schedule of the seed {seed}")
+                    raise
+        endings.update(world.endings)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return endings
