@@ -14,7 +14,9 @@ from greenroom.transports.about_routes import about_routes
 from greenroom.transports.browser_view import BrowserViewRoutes
 from greenroom.transports.compatible_mode import CompatibleMode
 from greenroom.transports.compatible_routes import BASE_PATH
+from greenroom.transports.connection import Gate
 from greenroom.transports.cors import Cors
+from greenroom.transports.door import CLIENT_CONNECTIONS, TRUSTED_PROXIES, Door
 from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import ANY_PATH, Rest, guarded
@@ -41,6 +43,9 @@ class AiohttpServer:
         read_seconds: how long a request's body may take to arrive.
         keepalive_seconds: after so much silence a stream gets a comment, so that proxies keep it.
         idle_seconds: how long a connection may be open without a request.
+        client_connections: how many connections a client may have open; more are refused.
+        trusted_proxies: addresses and networks of proxies, which say in `X-Forwarded-For` for whom they ask; their
+            requests under way are counted, not their connections.
         cors_origins: the origins whose pages may call; none: no page may. `["*"]`: any.
         compatible: what is said of OpenAI's protocols: the fields of `CompatibleMode`.
     """
@@ -56,12 +61,15 @@ class AiohttpServer:
         read_seconds: float = READ_SECONDS,
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
+        client_connections: int = CLIENT_CONNECTIONS,
+        trusted_proxies: Sequence[str] = TRUSTED_PROXIES,
         cors_origins: Sequence[str] = (),
         **compatible: Any,
     ) -> None:
         self.host = host
         self.port = port
         self._idle_seconds = idle_seconds
+        self._door = Door(client_connections, trusted_proxies)
         self._options: dict[str, Any] = {
             "body_bytes": body_bytes,
             "read_seconds": read_seconds,
@@ -119,12 +127,13 @@ class AiohttpServer:
         """What makes connections."""
         server = runner.server
         assert server is not None
-        if self._options["cors_origins"]:  # which wants a say in responses' headers
-            return server
-        lane = FastLane(runner.app, TURN_PATHS, server.request_handler)
-        server.request_handler = lane
+        lane = None
+        if not self._options["cors_origins"]:  # which wants a say in responses' headers
+            lane = FastLane(runner.app, TURN_PATHS, server.request_handler)
+        server.request_handler = Gate(lane or server.request_handler)
         return connections(
             server,
+            self._door,
             lane,
             body_bytes=self._options["body_bytes"],
             keepalive_timeout=self._idle_seconds,

@@ -17,6 +17,8 @@ logger = logging.getLogger("greenroom.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+RETRY_SECONDS = 5.0
+"""When to try again, where nobody knows better."""
 ANY_PATH = "/{rest:(?s:.*)}"
 """What a route takes that takes whatever is left: also what has line ends in it, which a dot alone does not take."""
 ADVICE = {
@@ -51,9 +53,16 @@ def error_response(status: int, code: str, message: str, **more: Any) -> web.Res
 def refusal(error: GreenroomError) -> web.Response:
     """One of our own errors, with `Retry-After` where waiting helps."""
     response = error_response(error.status, error.code, error.message, field=error.field)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
+    say_when(response, error.retry_after)
     return response
+
+
+def say_when(response: web.Response, retry_after: float | None) -> None:
+    """Say when to try again: when it is known, and of what refuses for a time always. `retry_after`: seconds."""
+    if retry_after is None and response.status in (429, 503) and "Retry-After" not in response.headers:
+        retry_after = RETRY_SECONDS
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(retry_after))
 
 
 def guarded(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteDef]:
@@ -62,7 +71,7 @@ def guarded(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteD
         web.route(
             route.method,
             route.path,
-            guard(route.handler, sources, _OURS),
+            guard(route.handler, sources, OURS),
             **{"expect_handler": any_expectation, **route.kwargs},
         )
         for route in routes
@@ -78,7 +87,7 @@ def guard(handler: Handler, sources: Sources, form: ErrorForm) -> Handler:
         except GreenroomError as error:
             return form.refusal(error)
         except web.HTTPException as error:
-            return _from_aiohttp(request, error, form)
+            return from_aiohttp(request, error, form)
         except ConnectionError:
             raise
         except Exception as error:
@@ -117,7 +126,7 @@ class Rest:
         raise web.HTTPNotFound
 
 
-def _from_aiohttp(request: web.Request, error: web.HTTPException, form: ErrorForm) -> web.StreamResponse:
+def from_aiohttp(request: web.BaseRequest, error: web.HTTPException, form: ErrorForm) -> web.StreamResponse:
     if error.status < 400:
         raise error
     advice = ADVICE.get(error.status, error.reason or "the request was refused")
@@ -126,6 +135,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException, form: ErrorFor
     for name in ("Allow", "Retry-After"):
         if name in error.headers:
             response.headers[name] = error.headers[name]
+    say_when(response, None)
     return response
 
 
@@ -137,7 +147,7 @@ def _failure(error_id: str) -> web.Response:
     return error_response(500, "internal_error", "the server failed; its log has the details", id=error_id)
 
 
-_OURS = ErrorForm(refusal, error_response, _failure)
+OURS = ErrorForm(refusal, error_response, _failure)
 
 
 async def any_expectation(request: web.Request) -> Any:

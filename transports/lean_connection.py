@@ -21,6 +21,8 @@ from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
+from greenroom.transports.connection import Connection
+from greenroom.transports.door import Door
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.turn_request import LeanRequest
 
@@ -51,24 +53,30 @@ logger = logging.getLogger("greenroom.http")
 
 
 def connections(
-    server: web.Server, lane: FastLane, *, body_bytes: int, **options: Any
+    server: web.Server, door: Door, lane: FastLane | None, *, body_bytes: int, **options: Any
 ) -> Callable[[], asyncio.Protocol]:
-    """What makes the server's connections. `body_bytes`: the largest body; `options`: what aiohttp takes for one."""
+    """What makes the server's connections. `body_bytes`: the largest body; `options`: what aiohttp takes for one.
+
+    `lane`: whose requests they answer themselves; nothing: none."""
+    loop = asyncio.get_running_loop()
+    if lane is None:
+        return lambda: Connection(server, door, loop=loop, **options)
     lacking = [name for name in RELIED_ON if not hasattr(RequestHandler, name)]
     if lacking:
         logger.info("this aiohttp has no %s; turns are served its usual way", ", ".join(lacking))
-        return server
-    loop = asyncio.get_running_loop()
-    return lambda: LeanConnection(server, lane, body_bytes, loop=loop, **options)
+        return lambda: Connection(server, door, loop=loop, **options)
+    return lambda: LeanConnection(server, door, lane, body_bytes, loop=loop, **options)
 
 
-class LeanConnection(RequestHandler):
+class LeanConnection(Connection):
     """One connection. Its task is `start`, which aiohttp makes."""
 
     __slots__ = ("_lane", "body_bytes", "server")
 
-    def __init__(self, server: web.Server, lane: FastLane, body_bytes: int, **options: Any) -> None:
-        super().__init__(server, **options)
+    def __init__(
+        self, server: web.Server, door: Door, lane: FastLane, body_bytes: int, **options: Any
+    ) -> None:
+        super().__init__(server, door, **options)
         self.body_bytes = body_bytes
         self.server = server
         self._lane = lane
@@ -114,8 +122,10 @@ class LeanConnection(RequestHandler):
         if not isinstance(message, RawRequestMessage) or message.version != HttpVersion11 or message.upgrade:
             return None
         handler = self._lane.handler(message.method, message.path, message.headers)
-        if handler is None:
+        if handler is None or self.refused:
             return None
+        if self.proxied and not self.enter(self.door.client_of(message.headers, self.address)):
+            return None  # where it is refused
         self._messages.clear()
         if _COUNTED:
             self._parser.message_consumed()  # type: ignore[union-attr]
@@ -134,11 +144,14 @@ class LeanConnection(RequestHandler):
         """What is left to do about what a handler raised. Whether the connection may be kept."""
         if isinstance(error, web.HTTPException):
             return await self._finish(request, error)
-        if isinstance(error, ConnectionError) and (request.output_size or self.transport is None):
-            return False  # a stream that was broken off: by the client, or it is in the log already
+        if isinstance(error, ConnectionError):
+            self.force_close()
+            return False  # the client has gone, or a stream was broken off by what is in the log already
         return await self._finish(request, self.handle_error(request.usual(), 500, error))
 
     def _answered(self) -> None:
+        if self.proxied:
+            self.leave()
         self._current_request = None
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():

@@ -6,6 +6,8 @@ The routes may be part of somebody else's application, whose `client_max_size` i
 from __future__ import annotations
 
 import anyio
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 
 from greenroom.actors.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
@@ -13,6 +15,9 @@ from greenroom.transports.turn_request import TurnRequest
 
 FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 """What a page of any site may post without asking (a CORS "simple request"): refused, or it could use a local agent."""
+
+UNREADABLE = (web.RequestPayloadError, HttpProcessingError)
+"""What aiohttp raises for a body that it cannot make out."""
 
 
 def check_media_type(request: TurnRequest) -> None:
@@ -26,6 +31,14 @@ def check_media_type(request: TurnRequest) -> None:
             f"the body is declared as {request.content_type}; send JSON, and say so: "
             "-H 'Content-Type: application/json'"
         )
+
+
+def unreadable(error: Exception) -> InvalidRequest:
+    """A body that is not of the form that the headers say: its compression, its chunks."""
+    why = " ".join(str(error).partition("message:")[2].split()) or "it cannot be read"
+    return InvalidRequest(
+        f"the body is not in the form that Content-Encoding and Transfer-Encoding say: {why}"
+    )
 
 
 class BodyReader(Struct, frozen=True):
@@ -43,7 +56,10 @@ class BodyReader(Struct, frozen=True):
         """
         check_media_type(request)
         content = request.content
-        whole = content.read_nowait() if content.is_eof() else b""
+        try:
+            whole = content.read_nowait() if content.is_eof() else b""
+        except UNREADABLE as error:
+            raise unreadable(error) from None
         self._check(len(whole), request.client_max_size if self.size is None else self.size)
         return whole
 
@@ -60,6 +76,8 @@ class BodyReader(Struct, frozen=True):
         try:
             with anyio.fail_after(self.seconds):
                 return await self._pieces(request, most)
+        except UNREADABLE as error:
+            raise unreadable(error) from None
         except TimeoutError:
             raise InvalidRequest(
                 f"the body did not arrive within {self.seconds:g} s; the connection is too slow or was stalled"

