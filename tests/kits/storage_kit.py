@@ -46,6 +46,8 @@ from kits.storage_owners_kit import (
     numbers_of,
 )
 
+__all__ = ["KEY", "OTHER", "StorageKit", "change"]
+
 IDS = (
     *TRICKY_KEYS,
     ("\ud800", "\udfff"),
@@ -461,7 +463,7 @@ class StorageKit(StorageOwnersKit):
             def open(self) -> Sequence[Storage]:
                 return kit.clients(1e6)
 
-        run_state_machine_as_test(Against, settings=settings(max_examples=40, stateful_step_count=50))
+        run_state_machine_as_test(Against, settings=settings(max_examples=25, stateful_step_count=40))
 
 
 async def _is_not_started(storage: Storage) -> None:

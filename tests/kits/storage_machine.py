@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from greenroom.services.storage import (
     NOT_THERE,
@@ -201,8 +202,7 @@ class StorageMachine(RuleBasedStateMachine):
             "none": NOT_THERE,
             "stale": Fence(right.epoch, right.revision + 1),
         }
-        fields = {name: getattr(change, name) for name in change.__struct_fields__}
-        return Change(**fields | {"expected": expected[how]})
+        return replace(change, expected=expected[how])
 
     @rule(
         client=CLIENTS,
