@@ -189,6 +189,19 @@ async def test_a_keyed_request_that_was_given_up_is_joined_whatever_the_client_i
     assert played.asked == ["wait"]
 
 
+async def test_a_key_says_which_turn_is_meant_and_not_what_was_given_up_before() -> None:
+    path, request = f"{BASE}/responses", {"input": "wait"}
+    async with script() as (played, client):
+        first = asyncio.create_task(whole(client, path, request, **{"x-stainless-retry-count": "0"}))
+        while not played.asked:
+            await client.json("GET", "/health")
+        first.cancel()
+        await client.json("GET", "/health")  # by then the server has seen it
+        played.gate.set()
+        await whole(client, path, request, **{HEADER: "k", "x-stainless-retry-count": "1"})
+    assert played.asked == ["wait", "wait"]
+
+
 async def test_who_joins_a_turn_that_is_cancelled_without_him_keeps_it() -> None:
     request = body("wait", "s", disconnect="cancel")
     async with script() as (played, client):
@@ -208,8 +221,9 @@ async def test_a_repeat_is_answered_by_a_server_that_drains() -> None:
         first = await client.http.post(f"{client.url}/process", json=request, headers={HEADER: "k"})
         await first.content.readuntil(b"waiting")
         stopping = asyncio.create_task(played.app.stop())
-        while (await client.json("GET", "/ready"))[0] != 503:
-            await asyncio.sleep(0)
+        ready = 200
+        while ready == 200:
+            ready, _ = await client.json("GET", "/ready")
         again = await client.http.post(f"{client.url}/process", json=request, headers={HEADER: "k"})
         status, refused = await client.json("POST", "/process", json=body("new", "s"))
         assert (status, refused["error"]["code"]) == (503, "not_serving")
