@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from greenroom.services.durable_store import DurableSessions
@@ -42,9 +40,10 @@ class TestProcessesOnPostgres(DurableKit):
     def server(self, postgres_server: PostgresServer) -> None:
         self.postgres = postgres_server
 
-    def clients(self) -> Sequence[Storage]:
+    def clients(self) -> tuple[Storage, Storage]:
         schema = new_schema()
-        return [PostgresStorage(self.postgres.url(), schema=schema) for _ in range(2)]
+        one, other = (PostgresStorage(self.postgres.url(), schema=schema) for _ in range(2))
+        return one, other
 
 
 @pytest.mark.slow
