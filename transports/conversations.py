@@ -7,16 +7,16 @@ Deleting an item hides it from lists. The agent is not made to forget what it ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import structs
 
-from greenroom.actors.errors import InvalidRequest, TurnNotFound
-from greenroom.actors.events import TurnCompleted
+from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.conversation_store import Conversation, ConversationStore, PendingItem
 from greenroom.services.store import SessionRecord
+from greenroom.transports.item_fates import Fates, left_of
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.responses_errors import ConversationNotFound, ItemNotFound
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
@@ -35,8 +35,7 @@ class Conversations:
         self._host = host
         self._store = store
         self._settings = settings
-        self._submitting: set[str] = set()
-        """Turns that have taken items and are not accepted yet."""
+        self._fates = Fates(host)
 
     # -- the conversation itself -----------------------------------------------------------------------------------
 
@@ -89,7 +88,8 @@ class Conversations:
         if conversation is None:
             conversation = self._found(key, record)
         said = session_items(record.turns, self._settings) if record is not None else []
-        waiting = [msgspec.json.decode(item.body) for item in self._left(conversation, record, principal)]
+        fates = await self._fates.of(conversation, record, principal)
+        waiting = [msgspec.json.decode(item.body) for item in left_of(conversation, fates)]
         return [item for item in [*said, *waiting] if item["id"] not in conversation.hidden]
 
     async def items_if_any(self, key: SessionKey, principal: str | None) -> list[dict[str, Any]]:
@@ -118,12 +118,11 @@ class Conversations:
         """Delete an item. Raises `ConversationNotFound` and `ItemNotFound`."""
         await self.item(key, item_id, principal)
         base, record = await self.show(key), await self._host.session(key)
+        fates = await self._fates.of(base, record, principal)
 
         def take_out(before: Conversation | None) -> Conversation:
             there = before or base
-            waits = any(
-                item.id == item_id and item.turn is None for item in self._left(there, record, principal)
-            )
+            waits = any(item.id == item_id and item.turn is None for item in left_of(there, fates))
             return _without(there, item_id, waits)
 
         after = await self._store.change(key, take_out)
@@ -137,18 +136,19 @@ class Conversations:
         if conversation is None or not conversation.pending:
             return turn
         record = await self._host.session(turn.key)
+        fates = await self._fates.of(conversation, record, turn.principal)
         taken: list[PendingItem] = []
 
         def take(before: Conversation | None) -> Conversation | None:
             if before is None:
                 return None
-            left = self._left(before, record, turn.principal)
+            left = left_of(before, fates)
             taken[:] = [item for item in left if item.turn is None]
             claimed = tuple(structs.replace(item, turn=item.turn or turn.id) for item in left)
             return structs.replace(before, pending=claimed)
 
         there = await self.items(turn.key, turn.principal)
-        self._submitting.add(turn.id)
+        self._fates.submitting(turn.id)
         await self._store.change(turn.key, take)
         if not taken:
             return turn
@@ -161,34 +161,7 @@ class Conversations:
 
     def submitted(self, turn: Turn) -> None:
         """The turn is accepted or refused; items of a refused one wait for the next."""
-        self._submitting.discard(turn.id)
-
-    def _left(
-        self, conversation: Conversation, record: SessionRecord | None, principal: str | None
-    ) -> tuple[PendingItem, ...]:
-        """The items that no turn has brought to the agent. Those of a turn that did not go well wait again."""
-        left: list[PendingItem] = []
-        for item in conversation.pending:
-            fate = "waiting" if item.turn is None else self._fate(item.turn, record, principal)
-            if fate != "arrived":
-                left.append(item if fate == "on its way" else structs.replace(item, turn=None))
-        return tuple(left)
-
-    def _fate(
-        self, turn_id: str, record: SessionRecord | None, principal: str | None
-    ) -> Literal["waiting", "on its way", "arrived"]:
-        if turn_id in self._submitting:
-            return "on its way"
-        try:
-            log = self._host.find(turn_id, principal)
-        except TurnNotFound:
-            turns = record.turns if record is not None else ()
-            went_well = any(turn.turn_id == turn_id and turn.status == "completed" for turn in turns)
-        else:
-            if log.terminal is None:
-                return "on its way"
-            went_well = isinstance(log.terminal, TurnCompleted)
-        return "arrived" if went_well else "waiting"
+        self._fates.submitted(turn.id)
 
     def _pending(
         self, items: list[Any], there: Sequence[dict[str, Any]]
