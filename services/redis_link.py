@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -45,6 +45,7 @@ from greenroom.services.redis_wire import LATE, Answer, Call
 from greenroom.services.redis_words import (
     REFUSED,
     SOON_SECONDS,
+    busy,
     dangers,
     flaws,
     meaning,
@@ -107,10 +108,9 @@ def options_of(url: str) -> dict[str, Any]:
 
 def client_with(options: dict[str, Any], *, connections: int, answer_seconds: float) -> Redis:
     """A client that is not connected yet."""
-    pool = BlockingConnectionPool(
+    pool = ConnectionPool(
         max_connections=connections,
-        timeout=None,  # a call's own time bounds all of it: waiting for a connection, connecting, sending, the answer
-        socket_timeout=None,
+        socket_timeout=None,  # a call's own time bounds all: waiting for its turn, connecting, sending, the answer
         socket_connect_timeout=answer_seconds,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
@@ -129,6 +129,7 @@ class RedisLink:
         client: Redis,
         prefix: str,
         answer_seconds: float,
+        connections: int,
         *,
         lent: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
@@ -138,6 +139,8 @@ class RedisLink:
         self._lent = lent
         self._prefix = prefix.encode()
         self._answer_seconds = answer_seconds
+        self._free = asyncio.Semaphore(connections)
+        """First come, first served, as redis-py's pools are not: who waits there may be overtaken for seconds."""
         self._monotonic = monotonic
         self._name = new_id()
         self._ahead = 0
@@ -184,10 +187,14 @@ class RedisLink:
         return await asyncio.shield(task)
 
     async def _carry_out(self, script: Script, call: Call) -> Answer:
+        begun = False
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(self._answer_seconds), self._free:
+                begun = True
                 return await (self._write(script, call) if script.writes else self._read(script, call))
         except (RedisError, OSError) as error:
+            if not begun:
+                raise unavailable(*busy(self._answer_seconds), unknown=False) from error
             logger.warning("a call of the Redis server failed: %s: %s", type(error).__name__, error)
             if isinstance(error, ReadOnlyError):  # where the server was, another may be: look again
                 await self._client.connection_pool.disconnect(inuse_connections=False)

@@ -175,11 +175,11 @@ def _connector(
             raise ConfigurationError(
                 "the client given to RedisStorage decodes what is read (decode_responses=True)"
             )
-        return lambda: RedisLink(lent, prefix, answer_seconds, lent=True)
+        return lambda: RedisLink(lent, prefix, answer_seconds, connections, lent=True)
     options = options_of(url or "")
 
     def connector() -> RedisLink:
         client = client_with(options, connections=connections, answer_seconds=answer_seconds)
-        return RedisLink(client, prefix, answer_seconds)
+        return RedisLink(client, prefix, answer_seconds, connections)
 
     return connector

@@ -51,6 +51,14 @@ def unanswered(seconds: float) -> tuple[str, float]:
     return f"it did not answer within {seconds:g} seconds", SOON_SECONDS
 
 
+def busy(seconds: float) -> tuple[str, float]:
+    """What it means that a call was not begun in that time."""
+    return (
+        f"calls before it took all of {seconds:g} seconds; more connections may help, or more servers",
+        SOON_SECONDS,
+    )
+
+
 def meaning(message: str, *, lost: bool) -> tuple[str, float]:
     """What an error means, and after how many seconds it may go better. `lost`: there was no answer."""
     known = next((known for words, known in _ANSWERS.items() if words in message), None)

@@ -98,7 +98,7 @@ async def test_a_server_that_stays_away_is_said_to_and_found_when_it_is_back(ser
 
 
 async def test_a_server_that_is_slow_is_given_up_in_time_and_does_nothing_late(server: RedisServer) -> None:
-    async with started(server.url(), SLOW) as storage:
+    async with started(server.url(), SLOW, connections=7) as storage:
         await storage.renew("me", 1_000.0)
         await storage.write([change(head=b"before")])
         server.send(signal.SIGSTOP)
@@ -122,6 +122,32 @@ async def test_a_server_that_is_slow_is_given_up_in_time_and_does_nothing_late(s
         assert await storage.renew("me", 1_000.0) == ()
         await storage.write([change(head=b"after")])
         assert await body_of(storage) == b"after"
+
+
+async def test_calls_that_wait_for_others_are_said_not_to_have_been_done(server: RedisServer) -> None:
+    async with started(server.url(), SLOW, connections=1) as storage:
+        server.send(signal.SIGSTOP)
+        first, *others = await asyncio.gather(
+            *(storage.write([change()]) for _ in range(3)), return_exceptions=True
+        )
+        assert "it may have been done, as a whole: it did not answer" in str(first)
+        assert all(
+            "nothing was changed: calls before it took all of 0.4 seconds" in str(one) for one in others
+        )
+        server.send(signal.SIGCONT)
+        assert await storage.read(KEY) is None
+
+
+async def test_calls_come_in_their_order(server: RedisServer) -> None:
+    async with started(server.url(), connections=2) as storage:
+        done: list[int] = []
+
+        async def write(number: int) -> None:
+            await storage.write([change(KEY._replace(session_id=str(number)))])
+            done.append(number)
+
+        await asyncio.gather(*(write(number) for number in range(200)))
+        assert all(abs(number - place) <= 2 for place, number in enumerate(done))
 
 
 async def test_no_server_at_all(tmp_path: Path) -> None:
