@@ -220,11 +220,13 @@ class Runtime:
         return self.system.find(turn_id, principal)
 
     async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
+        self._check_serving("turns cannot be looked for")
         return await self.system.locate(turn_id, principal)
 
     async def cancel(
         self, turn_id: str, principal: str | None, reason: str = "cancelled on request"
     ) -> TurnLog:
+        self._check_serving("turns cannot be cancelled")
         return await self.system.cancel(turn_id, principal, reason)
 
     def client_left(self, log: TurnLog) -> None:
@@ -238,11 +240,9 @@ class Runtime:
         self._check_serving()
         await self.system.forget(key)
 
-    def _check_serving(self) -> None:
+    def _check_serving(self, what: str = "its sessions cannot be read") -> None:
         if self.state not in {"ready", "draining"}:
-            raise NotServing(
-                f"the application is {self.state}, so its sessions cannot be read; try again in a moment"
-            )
+            raise NotServing(f"the application is {self.state}, so {what}; try again in a moment")
 
 
 def _looking(settings: Settings) -> Looking | None:

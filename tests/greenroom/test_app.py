@@ -252,7 +252,7 @@ def test_a_decorator_without_its_parentheses_is_explained() -> None:
 
 
 async def start_with_a_store_that_is_not_there() -> None:
-    app = AgentApp(state="redis://localhost")
+    app = AgentApp(state="mongodb://localhost")
     app.query()(hello)
     await app.start()
 

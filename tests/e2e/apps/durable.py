@@ -1,0 +1,82 @@
+"""An application whose turns leave traces outside of it: what is begun and done is written to a file at once.
+
+Environment: `DURABLE_STATE` (the store's URL), `DURABLE_TRACE` (that file), `DURABLE_LEASE` (seconds), `DURABLE_AT` (a
+fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so).
+
+A turn's text is what its handler does, word by word: `say:x`, `nap:0.2` (a slow model), `hold` (forever),
+`tool` (a call and its result). It begins with the number of turns its session had before.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+from greenroom import AgentApp
+from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, TextDelta
+from greenroom.actors.limits import Limits
+from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.store_urls import storage_at
+
+LIMITS = Limits(recovery_seconds=0.3, journal_seconds=0.05, elsewhere_seconds=8.0, cancel_seconds=1.0)
+
+
+def reached(point: str) -> None:
+    if point == os.environ.get("DURABLE_AT"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def note(word: str, turn: str) -> None:
+    handle = os.open(os.environ["DURABLE_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(handle, f"{word} {turn} {os.getpid()}\n".encode())
+    os.close(handle)
+
+
+app = AgentApp(
+    "Durable",
+    state=DurableSessions(
+        storage_at(os.environ["DURABLE_STATE"]),
+        lease_seconds=float(os.environ.get("DURABLE_LEASE", "2")),
+        reached=reached,
+        turns_kept=100_000,  # the checker looks at all there ever were
+        logs_kept=100_000,
+    ),
+    limits=LIMITS,
+    drain_seconds=float(os.environ.get("DURABLE_DRAIN", "10")),
+)
+
+
+@app.query("events", idempotent="DURABLE_IDEMPOTENT" in os.environ)
+async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
+    note("begun", session.turn_id)
+    part = request.input[0].content[0]
+    assert isinstance(part, Text)
+    yield ItemStarted("words")
+    yield TextDelta(f"{len(await session.history())}", "words")
+    for place, word in enumerate(part.text.split()):
+        kind, _, argument = word.partition(":")
+        if kind == "nap":
+            await asyncio.sleep(float(argument))
+        elif kind == "hold":
+            await asyncio.Event().wait()
+        elif kind == "tool":
+            for event in tool(f"call_{place}"):
+                yield event
+        else:
+            yield TextDelta(f" {argument}", "words")
+    yield ItemDone("words")
+    note("done", session.turn_id)
+
+
+def tool(call: str) -> list[Event]:
+    """A call and its result."""
+    return [
+        ItemStarted(f"{call}_in", "tool_call", call_id=call, name="act"),
+        PartDone(ToolCall(call, "act", "{}"), f"{call}_in"),
+        ItemDone(f"{call}_in"),
+        ItemStarted(f"{call}_out", "tool_output", "tool", call_id=call, name="act"),
+        PartDone(ToolOutput(call, "act", (Text("acted"),)), f"{call}_out"),
+        ItemDone(f"{call}_out"),
+    ]
