@@ -46,12 +46,12 @@ class Blocked(Exception):
 class _Unsure(Struct):
     """What may have been written for a session without anybody having been told.
 
-    `numbers`: those that turns would have, accepted by this owner.
+    `marks`: of acceptances.
     `taken`: the session was. `until`: when it is too late for that.
     """
 
     until: float
-    numbers: set[int]
+    marks: set[str]
     taken: bool = False
 
 
@@ -67,6 +67,8 @@ class Acceptor:
         self._monotonic = monotonic
         self._reached = reached
         self._unsure: dict[SessionKey, _Unsure] = {}
+        self._count = 0
+        """Of turns that were to be recorded."""
 
     def clear(self) -> None:
         """This process is another owner now: what is not known is no longer its to find out."""
@@ -145,8 +147,7 @@ class Acceptor:
             return ()
         with legible(key):
             hold = hold_of(folder.head.fence, decode_head(folder.head.body))
-        name = self._life.name
-        gone = [one for one in hold.head.open if one.by == name and one.number in unsure.numbers]
+        gone = [one for one in hold.head.open if one.mark in unsure.marks]
         for opened in gone:
             await self._owned.log_at(key, hold, opened, 0)
         draft = Draft(hold)
@@ -174,23 +175,25 @@ class Acceptor:
 
     async def _record(self, turn: Turn, raw: bytes) -> TurnAccepted:
         key, number, name = turn.key, 0, self._life.name
+        self._count += 1
+        mark = f"{name}-{self._count}"
 
         async def draw(hold: Hold) -> Draft:
             nonlocal number
             draft = Draft(hold)
-            number = draft.accept(turn, raw, self._life.name)
+            number = draft.accept(turn, raw, mark)
             return draft
 
         try:
             fresh = await self.as_owner(key, draw)
             if self._life.name != name:
                 raise StoreUnavailable(
-                    f"turn {turn.id} was recorded when this process was late to tell the others that it lives; try again"
+                    f"turn {turn.id} was recorded when this process was late to tell others that it lives; try again"
                 )
         except (Conflict, NameTaken, Blocked):
             raise
         except BaseException:
-            self._unsure_of(key).numbers.add(number)
+            self._unsure_of(key).marks.add(mark)
             raise
         self._reached("accept.written")
         self._unsure.pop(key, None)

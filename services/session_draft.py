@@ -78,11 +78,11 @@ class Draft:
             unname=self._unname,
         )
 
-    def accept(self, turn: Turn, raw: bytes, owner: str) -> int:
-        """The turn is the last of the open ones. Gives its number."""
+    def accept(self, turn: Turn, raw: bytes, mark: str) -> int:
+        """The turn is the last of the open ones. `mark`: of this acceptance alone. Gives its number."""
         head = self.hold.head
         number, first, names = head.next_entry, not head.open, names_of(turn)
-        opened = OpenTurn(number, turn.id, turn.principal, first, int(first), owner)
+        opened = OpenTurn(number, turn.id, turn.principal, first, int(first), mark)
         self.hold.head = replace(head, next_entry=number + 1, open=(*head.open, opened))
         self.hold.logs[number] = OpenLog(names, len(raw))
         self._put[Cell(ENTRY, number)] = raw

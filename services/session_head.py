@@ -38,14 +38,14 @@ CHUNKS: Final = 4096
 
 
 class OpenTurn(Struct, frozen=True, array_like=True):
-    """A turn that has not ended. `attempts`: how often it was begun. `by`: the owner that accepted it."""
+    """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has."""
 
     number: int
     turn_id: str
     principal: str | None
     running: bool
     attempts: int
-    by: str = ""
+    mark: str = ""
 
 
 class SessionHead(Struct, frozen=True, array_like=True):
