@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.durable_state import DurableStateService
+from greenroom.services.redis_storage import RedisStorage
 from greenroom.services.session_map import DEFAULT_BOUNDS
 from greenroom.services.storage import Storage
 from greenroom.services.store_urls import storage_at
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+with suppress(ImportError):  # who makes a service without redis-py is told what is missing
+    # Now, when the application is loaded: services are mostly made in its event loop, which no import may hold up.
+    from greenroom.services import redis_link  # noqa: F401
 
 HERE: Final = "redis://localhost:6379/0"
 
@@ -91,6 +97,29 @@ def _storage(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if client is None and not options:
         return storage_at(url)
-    from greenroom.services.redis_storage import RedisStorage
+    if client is None:
+        return RedisStorage(url, **options)
+    if client.connection_pool.connection_kwargs.get("decode_responses"):
+        return UndecodedStorage(client, **options)
+    return RedisStorage(client=client, **options)
 
-    return RedisStorage(url if client is None else None, client=client, **options)
+
+class UndecodedStorage(RedisStorage):
+    """For those whose client decodes what it reads, as AgentScope Runtime's services had it: on connections of its own
+    to the same server, made as the client makes them. The client stays as it is."""
+
+    def __init__(self, client: Redis, **options: Any) -> None:
+        from redis.asyncio import ConnectionPool, Redis
+
+        given = client.connection_pool
+        settings = {**given.connection_kwargs, "decode_responses": False, "driver_info": None}
+        self._pool = ConnectionPool(
+            connection_class=given.connection_class, max_connections=given.max_connections, **settings
+        )
+        super().__init__(client=Redis(connection_pool=self._pool), **options)
+
+    async def stop(self) -> None:
+        """Let go of its connections, when it was stopped as often as it was started."""
+        await super().stop()
+        if not self._started:
+            await self._pool.disconnect()

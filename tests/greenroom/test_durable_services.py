@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from greenroom import (
     AgentApp,
@@ -147,6 +148,19 @@ async def test_services_on_redis_remember_after_a_restart(redis_server: RedisSer
     await remembers(url, [(kind, {"redis_url": url}) for kind in kinds])
     more = {"redis_url": redis_server.url(), "ttl_seconds": 600, "socket_timeout": 3.0, "max_connections": 4}
     await remembers(url, [(kind, more) for kind in kinds], shares=False)
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+async def test_services_on_a_client_of_the_application_s_own_leave_it_open(
+    redis_server: RedisServer, decodes: bool
+) -> None:
+    client = Redis.from_url(redis_server.url("?db=1"), decode_responses=decodes)
+    given: dict[str, object] = {"redis_client": client}
+    services = [(kind, given) for kind in (RedisStateService, RedisSessionHistoryService)]
+    await client.flushdb()
+    await remembers("memory", services, shares=False)
+    assert await client.ping()
+    await client.aclose()
 
 
 async def test_services_in_postgres_remember_after_a_restart(postgres_server: PostgresServer) -> None:
