@@ -19,13 +19,18 @@ NEEDED = (
     ("chromium-headless-shell", ("chromium-headless-shell", "fonts-liberation")),
     ("postgres", ("postgresql",)),
     ("redis-check-rdb", ("redis-tools",)),  # which is redis-server too, and does not start one
+    ("nginx", ("nginx",)),
+    ("systemd-analyze", ("systemd",)),
 )
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
 SERVER_FOLDERS = "/usr/lib/postgresql/*/bin"  # where Debian puts PostgreSQL's, on nobody's path
 ELSEWHERE = (
-    "elsewhere: Docker or Podman, bubblewrap, `playwright install chromium-headless-shell`, PostgreSQL, Redis"
+    "elsewhere: Docker or Podman, bubblewrap, `playwright install chromium-headless-shell`, PostgreSQL, Redis, "
+    "nginx"
 )
 CLUSTERS = "/etc/postgresql-common/createcluster.conf"
+SERVICES = "/usr/sbin/policy-rc.d"  # Debian asks it whether a package may start its service
+OVERRIDES = "/var/lib/dpkg/statoverride"
 
 
 def main():
@@ -41,10 +46,13 @@ def main():
         say("some tests need {0}: without, they are skipped ({1})".format(names, how))
     else:
         say("installing what tests run: {0}".format(" ".join(packages)))
-        made = no_cluster()
-        install(missing)
-        if made:
-            os.unlink(CLUSTERS)
+        made = [path for path, writes in ((CLUSTERS, no_cluster), (SERVICES, no_service)) if writes()]
+        try:
+            known_groups()
+            install(missing)
+        finally:
+            for path in made:
+                os.unlink(path)
         left = ", ".join(program for program, _ in absent())
         if left:
             say("not installed: {0}; the tests that need them are skipped ({1})".format(left, ELSEWHERE))
@@ -68,6 +76,30 @@ def no_cluster():
     with open(CLUSTERS, "w") as settings:
         settings.write("create_main_cluster = false\n")
     return True
+
+
+def no_service():
+    """See that no package starts its service: the tests have servers of their own. As `no_cluster`."""
+    if os.path.exists(SERVICES):
+        return False
+    with open(SERVICES, "w") as policy:
+        policy.write("#!/bin/sh\nexit 101\n")
+    os.chmod(SERVICES, 0o755)
+    return True
+
+
+def known_groups():
+    """Make the groups again that dpkg has files of and the system has lost: while one lacks, it installs nothing."""
+    import grp  # not on Windows
+
+    if not os.path.exists(OVERRIDES):
+        return
+    with open(OVERRIDES) as overrides:
+        named = {line.split()[1] for line in overrides if len(line.split()) == 4}
+    there = {entry.gr_name for entry in grp.getgrall()}
+    for name in sorted(named - there):
+        if not name.startswith("#"):
+            subprocess.call(("groupadd", "--system", name))
 
 
 def install(missing):
