@@ -40,7 +40,7 @@ from redis.exceptions import ConnectionError as LinkBroken
 from redis.exceptions import TimeoutError as LinkSlow
 
 from greenroom.actors.errors import ConfigurationError, StoreUnavailable
-from greenroom.services.redis_scripts import Script
+from greenroom.services.redis_scripts import TRY, Script
 from greenroom.services.redis_wire import LATE, Answer, Call
 from greenroom.services.redis_words import (
     REFUSED,
@@ -155,7 +155,10 @@ class RedisLink:
         try:
             async with asyncio.timeout(self._answer_seconds):
                 info = await self._persist(self._client.info, self._end())
+                for flaw in flaws(info):
+                    raise StoreUnavailable(f"the Redis server cannot be used: {flaw}")
                 seconds, us = await self._client.time()
+                await self._evaluate(TRY, Call((), [self._name.encode()]).arguments())
                 config = await self._settings()
         except (RedisError, OSError) as error:
             what, retry_after = self._meaning(error)
@@ -163,8 +166,6 @@ class RedisLink:
                 f"the Redis server cannot be used: {what} ({error})", retry_after=retry_after
             ) from error
         self._saw(seconds * 1_000_000 + us)
-        for flaw in flaws(info):
-            raise StoreUnavailable(f"the Redis server cannot be used: {flaw}")
         for danger in dangers(info, config):
             logger.warning("the Redis server that keeps sessions may lose them: %s", danger)
 

@@ -224,6 +224,30 @@ redis.call('PEXPIREAT', notes, whole(redis.call('HGET', PREFIX .. 'a:' .. owner,
 return done({0, now})
 """
 
+_TRY: Final = """
+-- Redis looks at a user's rights when a script comes to a command, and undoes nothing: so all of them are tried before
+-- any is needed. The first is one that a full server takes.
+local key = PREFIX .. 'try:' .. text()
+redis.call('UNLINK', key)
+for _, steps in ipairs({
+  {{'SET', '', 'PX', 60000}, {'GET'}, {'EXISTS'}, {'DEL'}, {'INCR'}},
+  {{'HSET', 'f', 1}, {'HGET', 'f'}, {'HMGET', 'f'}, {'HLEN'}, {'HKEYS'}, {'HDEL', 'f'}},
+  {{'SADD', 'm'}, {'SMEMBERS'}, {'SISMEMBER', 'm'}, {'SREM', 'm'}},
+  {{'ZADD', 1, 'm'}, {'ZSCORE', 'm'}, {'ZRANGE', 0, 0}, {'ZRANGEBYSCORE', 0, 1}, {'ZREM', 'm'}},
+  {{'RPUSH', 'n'}, {'LTRIM', 0, 0}, {'LRANGE', 0, 0}, {'PEXPIRE', 60000}, {'PERSIST'}, {'PTTL'}, {'PEXPIREAT', 1}},
+}) do
+  for _, step in ipairs(steps) do
+    local found = redis.pcall(step[1], key, unpack(step, 2))
+    if type(found) == 'table' and found.err then
+      redis.call('UNLINK', key)
+      return found
+    end
+  end
+  redis.call('UNLINK', key)
+end
+return answer({})
+"""
+
 
 class Script(Struct, frozen=True):
     """A script, and the name by which a server that knows it calls it. `writes`: it is called with a slot."""
@@ -244,3 +268,4 @@ SESSIONS: Final = script(_SESSIONS)
 ORPHANS: Final = script(_ORPHANS)
 RENEW: Final = script(_RENEW, writes=True)
 NOTE: Final = script(_NOTE, writes=True)
+TRY: Final = script(_TRY)

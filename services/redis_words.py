@@ -14,6 +14,10 @@ OPERATORS_SECONDS: Final = 30.0
 SOON_SECONDS: Final = 2.0
 """When to try again after what mends itself."""
 
+_FORBIDDEN: Final = (
+    "its user may not do what is needed; the operator has to allow scripts, and all keys of the prefix",
+    OPERATORS_SECONDS,
+)
 _ANSWERS: Final = {
     "OOM": ("it is full; the operator has to give it more memory (maxmemory)", OPERATORS_SECONDS),
     "MISCONF": (
@@ -28,10 +32,8 @@ _ANSWERS: Final = {
     "MASTERDOWN": ("it is a replica that does not reach the server it copies", SOON_SECONDS),
     "LOADING": ("it has just started, and reads what it kept", SOON_SECONDS),
     "BUSY": ("it works on a long script of somebody's", SOON_SECONDS),
-    "NOPERM": (
-        "its user may not do what is needed; the operator has to allow scripts and all keys of the prefix",
-        OPERATORS_SECONDS,
-    ),
+    "NOPERM": _FORBIDDEN,
+    "user executing the script": _FORBIDDEN,
     "max number of clients": (
         "it has as many clients as it may (maxclients); the operator has to allow more",
         OPERATORS_SECONDS,

@@ -146,8 +146,9 @@ async def test_calls_come_in_their_order(server: RedisServer) -> None:
             await storage.write([change(KEY._replace(session_id=str(number)))])
             done.append(number)
 
+        await asyncio.gather(storage.read(KEY), storage.read(KEY))  # there are two connections
         await asyncio.gather(*(write(number) for number in range(200)))
-        assert all(abs(number - place) <= 2 for place, number in enumerate(done))
+        assert max(abs(number - place) for place, number in enumerate(done)) < 20
 
 
 async def test_no_server_at_all(tmp_path: Path) -> None:

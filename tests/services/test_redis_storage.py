@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -13,12 +14,18 @@ import pytest
 from redis.asyncio import Redis
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
+from greenroom.services import redis_folders, redis_scripts
+from greenroom.services.redis_scripts import TRY, Script
 from greenroom.services.redis_storage import RedisStorage
 from greenroom.services.redis_words import flaws, shown
 from greenroom.services.storage import NOT_THERE, Cell, Named, Storage
-from kits.redis_server import RedisServer, running_redis
+from greenroom.services.store import TurnCommit
+from greenroom.services.store_urls import store_at
+from kits.redis_server import QUOTED, RedisServer, running_redis
 from kits.storage_kit import StorageKit
 from kits.storage_owners_kit import KEY, OTHER, change
+from kits.store_kit import KEY as SESSION
+from kits.store_kit import record
 from kits.until import until
 
 
@@ -234,3 +241,59 @@ def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "greenroom.services.redis_link")
     with pytest.raises(MissingDependency, match=r"pip install 'greenroom\[redis\]'"):
         RedisStorage("redis://localhost")
+
+
+async def test_a_user_with_few_rights_will_do(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the operator's guide has it."""
+    rules = ("on", ">secret", "~greenroom:*", "+@all", "-@dangerous", "+info")
+    assert redis_server.command("ACL", "SETUSER", "friday", *rules) == b"+OK\r\n"
+    url = redis_server.url().replace(f":{QUOTED}@", "friday:secret@")
+    async with started(url, "greenroom", idle_seconds=0.01) as storage:
+        await storage.renew("me", 100.0)
+        await storage.note("me", b"")
+        await storage.write([change(owner="me", open=True, names=[(b"n", b"1")], put=[(Cell("a", 1), b"1")])])
+        await storage.write([change(open=False, take=True, drop=[Cell("a", 1)], unname=[b"n"])])
+        await storage.orphans("session", 1)
+        await storage.sessions("session", "u")
+        await asyncio.sleep(0.02)
+        assert await storage.renew("me", 100.0) == (b"",)
+        assert await storage.lookup(b"n") is None
+    assert caplog.messages == []
+    with pytest.raises(StoreUnavailable, match="cannot be used: its user may not do what is needed"):
+        await RedisStorage(url, prefix="another").start()
+    redis_server.command("ACL", "SETUSER", "friday", "-zrem")
+    with pytest.raises(StoreUnavailable, match="cannot be used: its user may not do what is needed"):
+        await RedisStorage(url).start()
+    assert [key for key in keys(redis_server, "greenroom") if key.startswith(":try")] == []
+
+
+def test_all_that_scripts_do_is_tried_at_start() -> None:
+    """Redis would find out what a user may not do in the middle of a write."""
+    texts = {
+        script.text
+        for module in (redis_scripts, redis_folders)
+        for script in vars(module).values()
+        if isinstance(script, Script)
+    }
+    called = {word for text in texts for word in re.findall(r"(?:call|in_parts)\('([A-Z]+)'", text)}
+    assert called - set(re.findall(r"'([A-Z]{3,})'", TRY.text)) == set()
+    assert len(called) > 20
+
+
+async def test_a_url_says_all_that_a_store_is_made_with(redis_server: RedisServer) -> None:
+    of_this = prefix()
+    query = f"?db=1&prefix={of_this}&turns_kept=2&idle_seconds=1000&answer_seconds=9.5&connections=3"
+    store = store_at(redis_server.url(query))
+    await store.start()
+    for number in range(3):
+        await store.commit(SESSION, TurnCommit(record(number)))
+    kept = await store.load(SESSION)
+    await store.stop()
+    assert kept is not None
+    assert kept.turns == (record(1), record(2))
+    assert keys(redis_server, of_this) == {}  # which looks into the database with the number 0
+    with pytest.raises(ConfigurationError, match="idle: there is no such option") as refused:
+        store_at(redis_server.url("?idle=5"))
+    assert "not-a-secret" not in str(refused.value)
