@@ -1,0 +1,180 @@
+"""A process as an owner of sessions: renewed in time, stopped in time, heard of at once. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from greenroom.actors.errors import SessionLost, StoreUnavailable
+from greenroom.services.durable import TurnAccepted
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.storage import Change, Fence, OwnerState, Storage
+from kits.durable_endings_kit import KEY, OTHER, be_late, ending, turn
+from kits.flaky_storage import FlakyStorage
+from kits.virtual_time import virtual_time
+
+pytestmark = virtual_time
+
+LEASE = 15.0
+
+
+class Cut(FlakyStorage):
+    """A way to a storage that can be out of reach: it refuses, or does not answer. It counts the renewals."""
+
+    def __init__(self) -> None:
+        self.beyond = MemoryStorage(monotonic=asyncio.get_running_loop().time)
+        super().__init__(self.beyond)
+        self.refuses = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.renewals: list[float] = []
+
+    async def renew(self, owner: str, seconds: float, state: OwnerState = "serving") -> tuple[bytes, ...]:
+        await self._pass()
+        self.renewals.append(asyncio.get_running_loop().time())
+        return await super().renew(owner, seconds, state)
+
+    async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
+        await self._pass()
+        return await super().write(changes)
+
+    async def _pass(self) -> None:
+        await self.answers.wait()
+        if self.refuses:
+            raise StoreUnavailable("out of reach")
+
+
+@asynccontextmanager
+async def process(storage: Storage, name: str) -> AsyncIterator[DurableSessions]:
+    count = itertools.count(1)
+    store = DurableSessions(
+        storage,
+        lease_seconds=LEASE,
+        monotonic=asyncio.get_running_loop().time,
+        new_owner=lambda: f"{name}{next(count)}",
+    )
+    await store.start()
+    yield store
+    await store.stop()
+
+
+async def test_an_idle_process_renews_three_times_a_lease_and_keeps_its_name() -> None:
+    storage = Cut()
+    async with process(storage, "a") as store:
+        name = store.owner
+        await asyncio.sleep(62.0)
+        assert storage.renewals == [0.0, *(5.0 * number for number in range(1, 13))]
+        assert store.owner == name
+
+
+async def test_a_cancel_is_heard_within_a_second_while_turns_are_open() -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        heard = asyncio.Event()
+        one.when_asked(lambda *_: heard.set())
+        await asyncio.sleep(2.5)
+        await one.accept(turn(1))
+        assert await other.ask_to_cancel("turn-1", None, "why")
+        async with asyncio.timeout(1.01):
+            await heard.wait()
+
+
+async def test_what_open_turns_keep_is_kept_for_as_long_as_the_process_lives() -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        await one.accept(turn(1))
+        await asyncio.sleep(3_600.0)
+        assert await other.take(KEY) == ()
+        await one.finish(KEY, ending(1))
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_who_cannot_renew_stops_before_others_may_take_what_he_has(
+    silent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage.beyond, "b") as other:
+        lost: list[float] = []
+        one.when_lost(lambda: lost.append(asyncio.get_running_loop().time()))
+        await one.accept(turn(1))
+        name = one.owner
+        if silent:
+            storage.answers.clear()
+        else:
+            storage.refuses = True
+        while not lost:
+            assert await other.take(KEY) == ()
+            await asyncio.sleep(0.1)
+        assert LEASE * 0.6 < lost[0] < LEASE * 0.9
+        assert await other.take(KEY) == ()  # not yet
+        assert one.owner != name
+        storage.refuses = False
+        storage.answers.set()
+        await asyncio.sleep(LEASE * 0.4)
+        assert [entry.turn.id for entry in await other.take(KEY)] == ["turn-1"]
+        with pytest.raises(SessionLost):
+            await one.finish(KEY, ending(1))
+        assert isinstance(await one.accept(turn(2, OTHER)), TurnAccepted)  # it lives again
+        assert len(lost) == 1
+    assert "was not renewed in time" in caplog.text
+
+
+async def test_nothing_is_accepted_while_the_process_may_not_live(caplog: pytest.LogCaptureFixture) -> None:
+    storage = Cut()
+    async with process(storage, "a") as one:
+        storage.refuses = True
+        await asyncio.sleep(LEASE)
+        storage.refuses = False
+        with pytest.raises(StoreUnavailable, match="could not tell the others in time"):
+            await one.accept(turn(1))
+        await asyncio.sleep(1.0)
+        assert isinstance(await one.accept(turn(1)), TurnAccepted)
+
+
+async def test_who_slept_through_his_lease_is_another_owner_when_he_wakes() -> None:
+    """As a process does that was stopped and goes on."""
+    now = 0.0
+    storage = Cut()
+    store = DurableSessions(storage, lease_seconds=LEASE, monotonic=lambda: now)
+    await store.start()
+    lost: list[str] = []
+    store.when_lost(lambda: lost.append(store.owner))
+    await store.accept(turn(1))
+    name = store.owner
+    now = LEASE
+    with pytest.raises(SessionLost):
+        await store.append(KEY, "turn-1", 0, [])
+    assert lost == [store.owner]
+    assert store.owner != name
+    await store.stop()
+
+
+async def test_who_was_late_by_the_storage_s_clock_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        lost = asyncio.Event()
+        one.when_lost(lost.set)
+        await one.accept(turn(1))
+        await be_late(one, other)
+        assert len(await other.take(KEY)) == 1
+        async with asyncio.timeout(1.01):
+            await lost.wait()
+        assert isinstance(await one.accept(turn(2, OTHER)), TurnAccepted)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_the_heart_goes_on_when_who_is_told_fails(caplog: pytest.LogCaptureFixture) -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        one.when_asked(lambda *_: 1 / 0)
+        await one.accept(turn(1))
+        await other.ask_to_cancel("turn-1", None, "why")
+        await asyncio.sleep(LEASE * 2)
+        await one.finish(KEY, ending(1))
+    assert "ZeroDivisionError" in caplog.text
