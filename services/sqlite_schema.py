@@ -129,6 +129,8 @@ def _folders(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO cells SELECT session, 'turn', revision, record FROM turns")
     connection.execute("INSERT INTO cells SELECT session, 'earlier', revision, state FROM earlier_states")
     connection.execute("INSERT INTO cells SELECT session, 'state', 0, state FROM states")
+    for table in ("sessions", "turns", "earlier_states", "states"):
+        connection.execute(f"DROP TABLE {table}")
 
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (_first_tables, _folders)

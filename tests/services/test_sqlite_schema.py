@@ -13,14 +13,28 @@ import pytest
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
+from greenroom.services.session_head import (
+    EARLIER,
+    ENTRY,
+    STATE,
+    TURN,
+    SessionHead,
+    decode_head,
+    folder_of,
+)
 from greenroom.services.sqlite_schema import MIGRATIONS, migrate, read_version
+from greenroom.services.sqlite_storage import SqliteStorage
 from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.storage import Change, Fence, Span
 from greenroom.services.store import SessionRecord, TurnCommit
+from kits.in_turn import TRICKY_KEYS
 from kits.store_kit import FORK, KEY, RICH, record
 
 T = TypeVar("T")
 
 VERSION_1 = Path(__file__).with_name("sqlite_version_1.sql")
+USED = 1_795_000_000.0
+"""When its session was used."""
 IN_IT = (record(1, status="failed"), record(2), RICH, record(3, status="cancelled"))
 STATES = (None, b'{"context":["Hello"]}', *[b'{"context":["Hello","again"]}'] * 2)
 
@@ -44,6 +58,37 @@ async def test_a_file_of_version_1_is_read_and_goes_on(tmp_path: Path) -> None:
     assert _on(path, _tables) == _on(tmp_path / "new.db", _tables)
 
 
+async def test_sessions_of_version_1_become_folders(tmp_path: Path) -> None:
+    path = tmp_path / "friday.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1.read_text(encoding="utf-8"))
+        for number, ids in enumerate(TRICKY_KEYS, 10):
+            columns = [text.encode() for text in ids]
+            connection.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, 0, 1, 1, 0, ?)", (number, *columns, USED + number)
+            )
+        connection.commit()
+    storage = SqliteStorage(path, idle_seconds=1_000.0, now=lambda: USED + 100.0)
+    await storage.start()
+    found = await storage.read(folder_of(KEY), [Span(TURN), Span(EARLIER), Span(STATE), Span(ENTRY)])
+    assert found is not None
+    assert found.head.fence == Fence(1, 4)
+    assert decode_head(found.head.body) == SessionHead(commits=4, size=1_716)
+    assert [[number for number, _ in cells] for cells in found.spans] == [[1, 2, 3, 4], [1, 2, 3], [0], []]
+    for ids in TRICKY_KEYS:
+        assert await storage.read(folder_of(SessionKey(*ids))) is not None
+    (fence,) = await storage.write([Change(key=folder_of(FORK))])
+    assert fence.epoch > 10 + len(TRICKY_KEYS) - 1
+    await storage.stop()
+    later = SqliteStorage(
+        path, idle_seconds=1_000.0, now=lambda: USED + 1_030.0
+    )  # when they were used is known
+    await later.start()
+    assert await later.read(folder_of(KEY)) is None
+    assert await later.read(folder_of(SessionKey(*TRICKY_KEYS[-1]))) is not None
+    await later.stop()
+
+
 def test_each_migration_is_run_once_in_order(tmp_path: Path) -> None:
     ran: list[int] = []
     later: list[Callable[[sqlite3.Connection], None]] = [
@@ -60,8 +105,8 @@ def test_each_migration_is_run_once_in_order(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     def fails(connection: sqlite3.Connection) -> None:
-        connection.execute("ALTER TABLE sessions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0")
-        connection.execute("DROP TABLE turns")
+        connection.execute("ALTER TABLE folders ADD COLUMN tenant INTEGER NOT NULL DEFAULT 0")
+        connection.execute("DROP TABLE cells")
         raise ZeroDivisionError
 
     path = tmp_path / "friday.db"
