@@ -164,7 +164,8 @@ async def test_a_users_route_is_described_by_its_parameters() -> None:
     assert show["summary"] == "What stands there."
     assert [each["name"] for each in put["parameters"]] == ["shelf", "place"]
     body = put["requestBody"]["content"]["application/json"]["schema"]
-    assert (put["requestBody"]["required"], list(body["properties"])) == (False, ["title"])
+    assert (put["requestBody"]["required"], list(body["anyOf"][0]["properties"])) == (False, ["title"])
+    assert body["anyOf"][1] == {"type": "null"}
     whole = document["paths"]["/book"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert whole == {"$ref": "#/components/schemas/Book"}
     assert document["components"]["schemas"]["Book"]["required"] == ["title"]

@@ -12,7 +12,7 @@ from greenroom.actors.messages import AgentRequest
 from greenroom.transports.endpoint_arguments import Binder, Parameter
 from greenroom.transports.openapi.operation import OF_A_BODY, Answer, Operation
 from greenroom.transports.openapi.process import standing_operation, task_operation, turn_operation
-from greenroom.transports.openapi.schemas import ANYTHING, SCHEMAS, Schema, mapping, ref
+from greenroom.transports.openapi.schemas import ANYTHING, SCHEMAS, Schema, mapping, nullable, ref
 from greenroom.transports.transport import Endpoint
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -63,9 +63,11 @@ def endpoint_operation(
 def _body(given: list[Parameter], binder: Binder, schemas: dict[str, Schema]) -> Schema:
     """The body: a sole model takes it whole; else it has a field for each parameter."""
     if len(given) == 1 and not binder.takes_rest and given[0].model:
-        return _schema(given[0], schemas)
-    fields = {each.name: _schema(each, schemas) for each in given}
-    return mapping(fields, [each.name for each in given if not each.optional])
+        body = _schema(given[0], schemas)
+    else:
+        fields = {each.name: _schema(each, schemas) for each in given}
+        body = mapping(fields, [each.name for each in given if not each.optional])
+    return body if any(not each.optional for each in given) else nullable(body)  # `null` is no body
 
 
 def _schema(parameter: Parameter, schemas: dict[str, Schema]) -> Schema:
