@@ -77,6 +77,8 @@ CODES: Final = {
     NoPermissionError: "NOPERM",
     MasterDownError: "MASTERDOWN",
 }
+NOT_LET_IN: Final = ("max number of clients", "certificate verify failed")
+"""What errors say that redis-py has no class for, when a connection is not made for a reason that stays."""
 IN_TIME: Final = 0.9
 """Of the time a call may take, when the server may carry it out at the latest: before its caller gives up."""
 FIRST_PAUSE: Final = 0.02
@@ -299,4 +301,4 @@ def _has_answered(error: Exception) -> bool:
     """Whether it is the server that refused, which redis-py may take for a broken connection."""
     error = _first(error)
     refused = isinstance(error, ResponseError | AuthenticationError | BusyLoadingError)
-    return refused or "max number of clients" in str(error)
+    return refused or any(words in str(error) for words in NOT_LET_IN)

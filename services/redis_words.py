@@ -34,6 +34,10 @@ _ANSWERS: Final = {
     "BUSY": ("it works on a long script of somebody's", SOON_SECONDS),
     "NOPERM": _FORBIDDEN,
     "user executing the script": _FORBIDDEN,
+    "certificate verify failed": (
+        "its certificate is not from an authority that is trusted here (ssl_ca_certs), or not for its name",
+        OPERATORS_SECONDS,
+    ),
     "max number of clients": (
         "it has as many clients as it may (maxclients); the operator has to allow more",
         OPERATORS_SECONDS,

@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from greenroom.services.redis_words import flaws, shown
 from greenroom.services.storage import NOT_THERE, Cell, Named, Storage
 from greenroom.services.store import TurnCommit
 from greenroom.services.store_urls import store_at
+from kits.example_site import make_certificates
 from kits.redis_server import QUOTED, RedisServer, running_redis
+from kits.remote_box import free_port
 from kits.storage_kit import StorageKit
-from kits.storage_owners_kit import KEY, OTHER, change
+from kits.storage_owners_kit import KEY, OTHER, body_of, change
 from kits.store_kit import KEY as SESSION
 from kits.store_kit import record
 from kits.until import until
@@ -297,3 +300,26 @@ async def test_a_url_says_all_that_a_store_is_made_with(redis_server: RedisServe
     with pytest.raises(ConfigurationError, match="idle: there is no such option") as refused:
         store_at(redis_server.url("?idle=5"))
     assert "not-a-secret" not in str(refused.value)
+
+
+async def test_over_the_network_and_with_tls(tmp_path: Path) -> None:
+    authority, certificate, key = make_certificates(tmp_path)
+    plain, secret = free_port(), free_port()
+    tls = {"tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-auth-clients": "no"}
+    with running_redis(port=str(plain), **{"tls-port": str(secret), "bind": "127.0.0.1"}, **tls) as server:
+        urls = (
+            f"redis://:{QUOTED}@127.0.0.1:{plain}/1",
+            f"rediss://:{QUOTED}@127.0.0.1:{secret}/1?ssl_check_hostname=no&ssl_ca_certs={authority}",
+        )
+        for number, url in enumerate(urls):
+            async with started(url, "greenroom") as storage:
+                for _ in range(2):
+                    await storage.write([change(head=b"%d" % number)])
+                    server.command("CLIENT", "KILL", "TYPE", "normal")
+                    assert await body_of(storage) == b"%d" % number
+        for trust in (
+            "ssl_check_hostname=no",
+            f"ssl_ca_certs={authority}",
+        ):  # not its authority, not its name
+            with pytest.raises(StoreUnavailable, match="cannot be used: its certificate is not from"):
+                await RedisStorage(f"rediss://:{QUOTED}@127.0.0.1:{secret}/1?{trust}").start()
