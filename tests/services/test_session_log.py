@@ -12,6 +12,7 @@ from greenroom.services.session_log import OpenLog, added, count_of, events_from
 from greenroom.services.storage import Cell
 
 NUMBER = 7
+MOST = 6
 ENTRY = b"entry"
 STEPS = st.lists(
     st.tuples(st.integers(0, 4), st.sampled_from([0, 0, 0, 1, 3]), st.booleans()), min_size=1, max_size=25
@@ -24,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and logs so small that all bounds are met."""
     monkeypatch.setattr(session_log, "SINGLE", 3)
     monkeypatch.setattr(session_log, "CHUNK_BYTES", 40)
-    monkeypatch.setattr(session_log, "CHUNKS", 6)
+    monkeypatch.setattr(session_log, "CHUNKS", MOST)
 
 
 class Stored:
@@ -60,7 +61,7 @@ def test_a_log_is_what_a_list_is(steps: list[tuple[int, int, bool]]) -> None:
         model = [*model[:first], *events]
         log = stored.add(log, events)
         assert count_of(stored.chunks) == len(model)
-        assert len(stored.chunks) <= session_log.CHUNKS
+        assert len(stored.chunks) <= MOST
         for start in {0, 1, len(model) // 2, len(model)}:
             assert events_from(start, stored.chunks) == model[start:]
 
