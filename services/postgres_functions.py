@@ -22,11 +22,17 @@ from typing import Final
 SCHEMA: Final = "SCHEMA"
 """Stands for the schema's name."""
 
+# The time by which owners live and folders are idle: the server's, as it goes on within a transaction too. It is a
+# function so that a test can own it.
+_NOW: Final = """
+CREATE FUNCTION SCHEMA.now_1() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() $$
+"""
+
 _OWNER_STATE: Final = """
 CREATE FUNCTION SCHEMA.owner_state_1(_owner bytea) RETURNS text LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN coalesce(
-        (SELECT state FROM SCHEMA.owners WHERE owner = _owner AND until > clock_timestamp()), 'gone');
+        (SELECT state FROM SCHEMA.owners WHERE owner = _owner AND until > SCHEMA.now_1()), 'gone');
 END
 $$
 """
@@ -35,7 +41,7 @@ $$
 _LIVES: Final = """
 CREATE FUNCTION SCHEMA.lives_1(_opened bigint, _used timestamptz, _idle float8) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
-    SELECT _opened IS NOT NULL OR clock_timestamp() - _used < make_interval(secs => _idle)
+    SELECT _opened IS NOT NULL OR SCHEMA.now_1() - _used < make_interval(secs => _idle)
 $$
 """
 
@@ -126,7 +132,7 @@ BEGIN
             VALUES (
                 _epoch, _ids[_at], _kinds[_at], _user_ids[_at], _session_ids[_at], _epoch, _revision,
                 coalesce(_bodies[_at], ''), coalesce(_owners[_at], ''),
-                CASE WHEN _opens[_at] THEN nextval('SCHEMA.counter') END, clock_timestamp(), _write_id);
+                CASE WHEN _opens[_at] THEN nextval('SCHEMA.counter') END, SCHEMA.now_1(), _write_id);
         ELSE
             UPDATE SCHEMA.folders SET
                 epoch = _epoch, revision = _revision,
@@ -135,7 +141,7 @@ BEGIN
                 opened = CASE
                     WHEN coalesce(_opens[_at], NOT _new AND opened IS NOT NULL)
                     THEN CASE WHEN _new OR opened IS NULL THEN nextval('SCHEMA.counter') ELSE opened END END,
-                used = clock_timestamp(), write_id = _write_id
+                used = SCHEMA.now_1(), write_id = _write_id
             WHERE number = _numbers[_at];
         END IF;
         epochs[_at] := _epoch;
@@ -295,10 +301,10 @@ DECLARE
     _new bytea;
 BEGIN
     INSERT INTO SCHEMA.owners (owner, state, until, given)
-    VALUES (_owner, _state, clock_timestamp() + make_interval(secs => _seconds), 0)
+    VALUES (_owner, _state, SCHEMA.now_1() + make_interval(secs => _seconds), 0)
     ON CONFLICT DO NOTHING RETURNING owner INTO _new;
     SELECT * INTO _known FROM SCHEMA.owners WHERE owner = _owner FOR UPDATE;
-    lives := _new IS NOT NULL OR _known.state <> 'gone' AND _known.until > clock_timestamp();
+    lives := _new IS NOT NULL OR _known.state <> 'gone' AND _known.until > SCHEMA.now_1();
     IF NOT lives THEN
         RETURN;
     END IF;
@@ -307,7 +313,7 @@ BEGIN
     SELECT coalesce(array_agg(note ORDER BY number), '{}'), coalesce(max(number), last) INTO notes, last
     FROM SCHEMA.notes WHERE owner = _owner;
     UPDATE SCHEMA.owners
-    SET state = _state, until = clock_timestamp() + make_interval(secs => _seconds), given = last
+    SET state = _state, until = SCHEMA.now_1() + make_interval(secs => _seconds), given = last
     WHERE owner = _owner;
 END
 $$
@@ -321,7 +327,7 @@ DECLARE
     _known SCHEMA.owners;
 BEGIN
     SELECT * INTO _known FROM SCHEMA.owners WHERE owner = _owner FOR UPDATE;
-    IF _known.owner IS NULL OR _known.state = 'gone' OR _known.until <= clock_timestamp() THEN
+    IF _known.owner IS NULL OR _known.state = 'gone' OR _known.until <= SCHEMA.now_1() THEN
         RETURN false;
     END IF;
     INSERT INTO SCHEMA.notes (owner, number, note) VALUES (_owner, nextval('SCHEMA.counter'), _note);
@@ -339,7 +345,7 @@ CREATE FUNCTION SCHEMA.sweep_1(_idle float8, _owners_kept float8, _most int) RET
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-    _before timestamptz := clock_timestamp() - make_interval(secs => _idle);
+    _before timestamptz := SCHEMA.now_1() - make_interval(secs => _idle);
     _numbers bigint[];
 BEGIN
     SELECT array_agg(number) INTO _numbers FROM (
@@ -350,14 +356,14 @@ BEGIN
     DELETE FROM SCHEMA.names WHERE folder = ANY (_numbers);
     DELETE FROM SCHEMA.folders WHERE number = ANY (_numbers);
     DELETE FROM SCHEMA.notes WHERE owner IN (
-        SELECT owner FROM SCHEMA.owners WHERE until <= clock_timestamp() OR state = 'gone');
-    DELETE FROM SCHEMA.owners WHERE until <= clock_timestamp() - make_interval(secs => _owners_kept);
+        SELECT owner FROM SCHEMA.owners WHERE until <= SCHEMA.now_1() OR state = 'gone');
+    DELETE FROM SCHEMA.owners WHERE until <= SCHEMA.now_1() - make_interval(secs => _owners_kept);
     RETURN coalesce(cardinality(_numbers), 0);
 END
 $$
 """
 
 FUNCTIONS_1: Final = (
-    *(_OWNER_STATE, _LIVES, _TAKEN, _WRITE, _READ),
+    *(_NOW, _OWNER_STATE, _LIVES, _TAKEN, _WRITE, _READ),
     *(_LOOKUP, _SESSIONS, _ORPHANS, _RENEW, _NOTE, _SWEEP),
 )

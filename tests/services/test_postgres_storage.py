@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import asyncpg
 import pytest
 
 from greenroom.services import postgres_storage
@@ -15,7 +15,7 @@ from kits.storage_kit import StorageKit
 
 
 class TestPostgresStorage(StorageKit):
-    unit: ClassVar[float] = 0.05
+    unit: ClassVar[float] = 60.0
 
     @pytest.fixture(autouse=True)
     def server(self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,13 +24,21 @@ class TestPostgresStorage(StorageKit):
         monkeypatch.setattr(postgres_storage, "SWEEP_SECONDS", (600.0, 600.0))
 
     def clients(self, idle_seconds: float) -> tuple[Storage, Storage]:
-        schema = new_schema()
+        self.schema = new_schema()
+        self.ahead = 0.0
         one, other = (
-            PostgresStorage(self.postgres.url(), schema=schema, idle_seconds=idle_seconds, pool_size=4)
+            PostgresStorage(self.postgres.url(), schema=self.schema, idle_seconds=idle_seconds, pool_size=4)
             for _ in range(2)
         )
         return one, other
 
     async def advance(self, seconds: float) -> None:
-        """The server's clock is nobody's to set."""
-        await asyncio.sleep(seconds)
+        """The server's clock goes on by so much, for this schema."""
+        self.ahead += seconds
+        connect: Any = asyncpg.connect
+        connection = await connect(self.postgres.url())
+        await connection.execute(
+            f"CREATE OR REPLACE FUNCTION {self.schema}.now_1() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+            f"$$ SELECT clock_timestamp() + make_interval(secs => {self.ahead}) $$"
+        )
+        await connection.close()
