@@ -13,20 +13,27 @@ from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.agent_state import StateService
 from greenroom.services.conversation_store import ConversationStore
+from greenroom.services.durable import Ending, TurnAccepted
 from greenroom.services.durable_conversations import DurableConversations
 from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.durable_responses import DurableResponses
 from greenroom.services.durable_state import DurableStateService
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.response_store import ResponseRecord, ResponseStore
 from greenroom.services.session_history import Session, SessionHistoryService
 from greenroom.services.storage import Storage
+from greenroom.services.store import TurnRecord
 from kits.conversation_store_kit import ConversationStoreKit
 from kits.fork_kit import STEPS, ForkKit, Step
 from kits.history_kit import STEPS as HISTORY_STEPS
 from kits.history_kit import HistoryKit, said
 from kits.history_kit import Step as HistoryStep
+from kits.response_store_kit import TurnResponsesKit
 from kits.state_kit import STEPS as STATE_STEPS
 from kits.state_kit import StateKit
 from kits.state_kit import Step as StateStep
@@ -118,3 +125,38 @@ class ForksOfHistoriesOnStorage(ForksOnStorage):
             return None
         session = await service.get_session(key.user_id, key.session_id)
         return session.messages
+
+
+async def end_so(store: DurableSessions, record: ResponseRecord) -> None:
+    """Have a turn accepted and ended."""
+    turn = structs.replace(record.turn, key=record.key)
+    assert isinstance(await store.accept(turn), TurnAccepted)
+    kept = TurnRecord(turn.id, "completed", 2.0, turn.request.input)
+    ending = Ending(turn_id=turn.id, principal=turn.principal, record=kept, events=record.events)
+    await store.finish(turn.key, ending)
+
+
+class Responses(DurableResponses):
+    """They start and stop their store, as an application does."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.sessions = DurableSessions(storage)
+        super().__init__(self.sessions)
+
+    async def start(self) -> None:
+        await self.sessions.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self.sessions.stop()
+
+
+class ResponsesOnStorage(OnStorage, TurnResponsesKit):
+    def store(self) -> ResponseStore:
+        return Responses(self.storage())
+
+    async def keep(self, store: ResponseStore, record: ResponseRecord) -> None:
+        assert isinstance(store, Responses)
+        await end_so(store.sessions, record)
+        await store.put(record)

@@ -5,52 +5,20 @@ from __future__ import annotations
 from msgspec import structs
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.durable import Ending, TurnAccepted
-from greenroom.services.durable_responses import DurableResponses
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once, is_fed_by_turns
-from greenroom.services.store import TurnRecord
-from kits.response_store_kit import TurnResponsesKit, response
+from greenroom.services.response_store import is_at_once, is_fed_by_turns
+from greenroom.services.storage import Storage
+from kits.on_storage_kit import Responses, ResponsesOnStorage, end_so
+from kits.response_store_kit import response
 
 
-async def end_so(store: DurableSessions, record: ResponseRecord) -> None:
-    """Have a turn accepted and ended."""
-    turn = structs.replace(record.turn, key=record.key)
-    assert isinstance(await store.accept(turn), TurnAccepted)
-    kept = TurnRecord(turn.id, "completed", 2.0, turn.request.input)
-    ending = Ending(turn_id=turn.id, principal=turn.principal, record=kept, events=record.events)
-    await store.finish(turn.key, ending)
-
-
-class Responses(DurableResponses):
-    """They start and stop their store, as an application does."""
-
-    def __init__(self) -> None:
-        self.sessions = DurableSessions(MemoryStorage())
-        super().__init__(self.sessions)
-
-    async def start(self) -> None:
-        await self.sessions.start()
-        await super().start()
-
-    async def stop(self) -> None:
-        await super().stop()
-        await self.sessions.stop()
-
-
-class TestDurableResponses(TurnResponsesKit):
-    def store(self) -> ResponseStore:
-        return Responses()
-
-    async def keep(self, store: ResponseStore, record: ResponseRecord) -> None:
-        assert isinstance(store, Responses)
-        await end_so(store.sessions, record)
-        await store.put(record)
+class TestResponsesInMemory(ResponsesOnStorage):
+    def storage(self) -> Storage:
+        return MemoryStorage()
 
 
 async def test_a_turn_that_is_no_response_is_neither_found_nor_deleted() -> None:
-    responses = Responses()
+    responses = Responses(MemoryStorage())
     await responses.start()
     record = response()
     await end_so(responses.sessions, structs.replace(record, turn=structs.replace(record.turn, stored=False)))
@@ -61,7 +29,7 @@ async def test_a_turn_that_is_no_response_is_neither_found_nor_deleted() -> None
 
 
 async def test_a_turn_that_has_not_ended_is_no_response_yet() -> None:
-    responses = Responses()
+    responses = Responses(MemoryStorage())
     await responses.start()
     await responses.sessions.accept(response().turn)
     assert await responses.get(None, "resp_1") is None
@@ -73,7 +41,7 @@ async def test_a_turn_that_has_not_ended_is_no_response_yet() -> None:
 
 
 async def test_what_is_deleted_stays_in_its_session_s_history() -> None:
-    responses = Responses()
+    responses = Responses(MemoryStorage())
     await responses.start()
     await end_so(responses.sessions, response())
     assert await responses.delete(None, "resp_1")
@@ -84,6 +52,6 @@ async def test_what_is_deleted_stays_in_its_session_s_history() -> None:
 
 
 def test_nothing_is_left_to_do_when_a_turn_has_ended() -> None:
-    responses = Responses()
+    responses = Responses(MemoryStorage())
     assert is_at_once(responses)
     assert is_fed_by_turns(responses)

@@ -15,6 +15,7 @@ from kits.on_storage_kit import (
     ForksOfStatesOnStorage,
     HistoriesOnStorage,
     OnStorage,
+    ResponsesOnStorage,
     StatesOnStorage,
 )
 
@@ -43,3 +44,6 @@ class TestForksOfHistoriesInFiles(InFiles, ForksOfHistoriesOnStorage): ...
 
 
 class TestConversationsInFiles(InFiles, ConversationsOnStorage): ...
+
+
+class TestResponsesInFiles(InFiles, ResponsesOnStorage): ...

@@ -14,6 +14,7 @@ from kits.on_storage_kit import (
     ForksOfStatesOnStorage,
     HistoriesOnStorage,
     OnStorage,
+    ResponsesOnStorage,
     StatesOnStorage,
 )
 from kits.postgres_server import PostgresServer
@@ -46,3 +47,6 @@ class TestForksOfHistoriesInPostgres(InPostgres, ForksOfHistoriesOnStorage): ...
 
 
 class TestConversationsInPostgres(InPostgres, ConversationsOnStorage): ...
+
+
+class TestResponsesInPostgres(InPostgres, ResponsesOnStorage): ...
