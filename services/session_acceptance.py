@@ -28,7 +28,7 @@ from greenroom.services.session_draft import Draft
 from greenroom.services.session_head import ENTRY, SessionHead, decode_head, folder_of, log_span
 from greenroom.services.session_hold import Hold, hold_of
 from greenroom.services.session_reading import entries_in, entry_of, legible, taken_hold, turn_spans
-from greenroom.services.storage import NOT_THERE, Conflict, Head, Named, NameTaken, Span
+from greenroom.services.storage import NOT_THERE, Conflict, Folder, Head, Named, NameTaken, Span
 from greenroom.services.turn_names import names_of, number_in
 
 UNSURE_SECONDS: Final = 60.0
@@ -160,16 +160,25 @@ class Acceptor:
         self._unsure.pop(key, None)  # it may be gone: this process may be another owner since
         return taken
 
-    async def entry(self, named: Named, first: int = 0) -> TurnEntry | None:
-        """The turn that a name leads to, with its events from number `first` on; none: it is no longer kept."""
+    async def entry(self, named: Named) -> TurnEntry | None:
+        """The turn that a name leads to, with all its events; none: it is no longer kept."""
+        folder = await self.read_turn(named)
+        return None if folder is None else self.entry_in(folder, named, 0)
+
+    async def read_turn(self, named: Named, chunk: int = 0) -> Folder | None:
+        """The entry of a turn, and its log from that chunk on; none: it is no longer kept."""
         number = number_in(named.value)
-        folder = await self._storage.read(named.key, [Span(ENTRY, number, number), log_span(number)])
-        if folder is None or not folder.spans[0]:
-            return None
-        entries, chunks = folder.spans
+        log = log_span(number)
+        spans = [Span(ENTRY, number, number), Span(log.section, log.first + chunk, log.last)]
+        folder = await self._storage.read(named.key, spans)
+        return folder if folder is not None and folder.spans[0] else None
+
+    def entry_in(self, folder: Folder, named: Named, first: int) -> TurnEntry:
+        """A turn that was read, with its events from number `first` on."""
+        ((_, entry),), chunks = folder.spans
         with legible(SessionKey(*named.key[1:])):
             head = decode_head(folder.head.body)
-            return entry_of(folder.head, head, number, entries[0][1], chunks, self._life.name, first)
+            return entry_of(folder.head, head, number_in(named.value), entry, chunks, self._life.name, first)
 
     # ------------------------------------------------------------------------------------------------------------------
 

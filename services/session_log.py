@@ -118,6 +118,11 @@ def events_from(first: int, chunks: Iterable[tuple[int, bytes]]) -> list[Event]:
     return found
 
 
+def first_of(chunks: Sequence[tuple[int, bytes]]) -> int:
+    """The number of the first event in the chunks; -1: there are none."""
+    return _decoder.decode(chunks[0][1]).first if chunks else -1
+
+
 def count_of(chunks: Sequence[tuple[int, bytes]]) -> int:
     """The number of events in the log."""
     if not chunks:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from msgspec import DecodeError, msgpack
 
@@ -12,13 +14,17 @@ from greenroom.services.durable import TurnEntry
 from greenroom.services.owned_sessions import OwnedSessions
 from greenroom.services.session_acceptance import Acceptor
 from greenroom.services.session_draft import Draft
-from greenroom.services.session_head import ENDED, decode_ended, decode_head, folder_of
+from greenroom.services.session_head import CHUNKS, ENDED, decode_ended, decode_head, folder_of
 from greenroom.services.session_hold import hold_of
+from greenroom.services.session_log import first_of
 from greenroom.services.session_reading import legible
 from greenroom.services.storage import Named, Span
 from greenroom.services.turn_names import id_name, number_in
 
 logger = logging.getLogger("greenroom.services")
+
+PLACES: Final = 1_000
+"""In logs that are remembered."""
 
 _note_decoder = msgpack.Decoder(tuple[str, str | None, str])
 
@@ -28,6 +34,8 @@ class TurnsAnywhere:
 
     def __init__(self, owned: OwnedSessions, acceptor: Acceptor, reached: Callable[[str], object]) -> None:
         self.cancel: Callable[[str, str | None, str], object] = _nobody
+        self._places: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        """By name, the last chunk of a log that was read, and the number of its first event."""
         self._owned = owned
         self._storage = owned.storage
         self._acceptor = acceptor
@@ -35,8 +43,21 @@ class TurnsAnywhere:
 
     async def find(self, turn_id: str, principal: str | None, first: int) -> TurnEntry | None:
         """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
-        named = await self._storage.lookup(id_name(turn_id, principal))
-        return None if named is None else await self._acceptor.entry(named, first)
+        name = id_name(turn_id, principal)
+        named = await self._storage.lookup(name)
+        if named is None:
+            return None
+        chunk, start = self._places.get(name, (0, 0))
+        if start > first:
+            chunk = 0
+        folder = await self._acceptor.read_turn(named, chunk)
+        if folder is not None and chunk and first_of(folder.spans[1]) != start:  # it was written again
+            folder = await self._acceptor.read_turn(named)
+        if folder is None:
+            return None
+        self._remember(name, folder.spans[1])
+        with legible(SessionKey(*named.key[1:])):
+            return self._acceptor.entry_in(folder, named, first)
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
@@ -67,6 +88,15 @@ class TurnsAnywhere:
             logger.warning("a note of another version was left for this process: %r", note)
         else:
             self.cancel(turn_id, principal, reason)
+
+    def _remember(self, name: bytes, chunks: Sequence[tuple[int, bytes]]) -> None:
+        """Whoever follows a turn asks again, for what comes after the last chunk."""
+        self._places.pop(name, None)
+        last = chunks[-1][0] % CHUNKS if chunks else 0
+        if last:
+            self._places[name] = (last, first_of(chunks[-1:]))
+            if len(self._places) > PLACES:
+                self._places.popitem(last=False)
 
     async def _living_owner(self, named: Named) -> str | None:
         """Who works on the turn; none: it has ended, or nobody does."""
