@@ -77,9 +77,20 @@ async def committing(
     path: Path, sessions: int, turns: int, name: str = "", prefix: Sequence[str] = ()
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Such a process. It is killed at the end of the block. `prefix`: a command that runs it."""
+    async with running(
+        "kits.committing", str(path), str(sessions), str(turns), name, prefix=prefix
+    ) as process:
+        yield process
+
+
+@asynccontextmanager
+async def running(
+    module: str, *arguments: str, prefix: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that runs a module of the kits, whose output can be read. It is killed at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *prefix,
-        *(sys.executable, "-m", "kits.committing", str(path), str(sessions), str(turns), name),
+        *(sys.executable, "-m", module, *arguments),
         cwd=Path(__file__).parents[1],
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},

@@ -1,82 +1,123 @@
-"""Whatever an adapter may write with a composer: random scripts of it, for property tests."""
+"""A process that writes to a SQLite file's folders: to be killed, to share the file, to fill the disk. Run as a script.
 
-from collections.abc import Callable
-from itertools import count
-from typing import Any
+`python -m kits.writing PATH PAIRS WRITES OWNER`: each of PAIRS pairs of folders is written WRITES times, all at once,
+one write changing both and naming itself. Who finds that another wrote meanwhile writes again. It prints `started`,
+`wrote PAIR NUMBER` after each write that returned, and `refused CODE MESSAGE` when one was.
+"""
 
-from hypothesis import strategies as st
+from __future__ import annotations
 
-from greenroom.actors.composer import Composer, Listener
-from greenroom.actors.drafts import CallDraft, Draft, MessageDraft, OutputDraft
-from greenroom.actors.events import Event
-from greenroom.actors.messages import Image, Text
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-Deed = Callable[["Writer"], None]
+import anyio
 
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.storage import NOT_THERE, Cell, Change, Conflict, FolderKey, Named, Span
+from kits.committing import running
 
-class Writer:
-    """A composer, what it wrote, and the drafts an adapter would hold."""
-
-    def __init__(self, budget: int = 1 << 62) -> None:
-        ids = count(1)
-        self.events: list[Event] = []
-        self.composer = Composer(Listener(self.events.append), lambda: str(next(ids)), budget)
-        self.drafts: list[Draft] = []
-
-    def a_draft(self, number: int, kind: type[Any]) -> Any:
-        """An open draft of a kind, whichever the number picks."""
-        fit = [draft for draft in self.drafts if isinstance(draft, kind) and draft.open]
-        return fit[number % len(fit)] if fit else None
+PADDING = b"." * 20_000
+"""Values are of several pages, so that one which is there in part would show."""
+LEASE = 0.5
+"""How long an owner lives, seconds."""
 
 
-def on(kind: type[Any], number: int, deed: Callable[[Any], None]) -> Deed:
-    def do(writer: Writer) -> None:
-        draft = writer.a_draft(number, kind)
-        if draft is not None:
-            deed(draft)
-
-    return do
-
-
-def opening(new: Callable[[Composer], Draft]) -> Deed:
-    return lambda writer: writer.drafts.append(new(writer.composer))
-
-
-words = st.sampled_from(["", "a", "Hello ", "wörld", "😀", "\n"])
-numbers = st.integers(0, 3)
-content = st.sampled_from([Text("whole"), Image("https://example.org/cat.png")])
-
-openings = st.one_of(
-    st.sampled_from(["assistant", "user", "system"]).map(lambda role: opening(lambda c: c.message(role))),
-    st.just(opening(lambda c: c.reasoning())),
-    st.just(opening(lambda c: c.call("call_1", "search"))),
-    st.just(opening(lambda c: c.output_of("call_1", "search", "a server"))),
-)
-deltas = st.one_of(
-    words.map(lambda word: lambda writer: writer.composer.say(word)),
-    content.map(lambda part: lambda writer: writer.composer.show(part)),
-    st.builds(lambda n, word: on(MessageDraft, n, lambda draft: draft.text(word)), numbers, words),
-    st.builds(lambda n, part: on(MessageDraft, n, lambda draft: draft.content(part)), numbers, content),
-    st.builds(lambda n: on(MessageDraft, n, lambda draft: draft.end_text()), numbers),
-    st.builds(lambda n, word: on(CallDraft, n, lambda draft: draft.arguments(word)), numbers, words),
-    st.builds(lambda n, part: on(OutputDraft, n, lambda draft: draft.progress([part])), numbers, content),
-)
-endings = st.one_of(
-    st.just(lambda writer: writer.composer.end_speech()),
-    st.builds(lambda n: on(Draft, n, lambda draft: draft.done()), numbers),
-    st.builds(lambda n, part: on(OutputDraft, n, lambda draft: draft.done([part])), numbers, content),
-)
-rewrites = st.one_of(
-    st.builds(lambda n, word: on(MessageDraft, n, lambda draft: draft.text_so_far(word)), numbers, words),
-    st.builds(lambda n, word: on(CallDraft, n, lambda draft: draft.arguments_so_far(word)), numbers, words),
-    st.builds(lambda n, word: on(CallDraft, n, lambda draft: draft.done(word)), numbers, words),
-)
-deeds = st.lists(st.one_of(openings, deltas, endings), max_size=40)
+async def main(path: str, pairs: int, writes: int, owner: str) -> None:
+    """Write, and say what was written."""
+    storage = SqliteStorage(path)
+    try:
+        await storage.start()
+        await storage.renew(owner, LEASE)
+    except StoreUnavailable as error:
+        print("refused", error.code, error)  # noqa: T201
+        return
+    print("started", flush=True)  # noqa: T201
+    try:
+        async with anyio.create_task_group() as group:
+            for pair in range(pairs):
+                group.start_soon(write_pair, storage, pair, writes, owner)
+    except* StoreUnavailable as errors:
+        print("refused", StoreUnavailable.code, errors.exceptions[0])  # noqa: T201
+    finally:
+        await storage.stop()
 
 
-def written(script: list[Deed]) -> Writer:
-    """What comes of a script."""
-    writer = Writer()
-    for deed in script:
-        deed(writer)
-    return writer
+async def write_pair(storage: SqliteStorage, pair: int, writes: int, owner: str) -> None:
+    """Write the pair so many times, each time going on from how it stands."""
+    for _ in range(writes):
+        while True:
+            before = await storage.read(keys_of(pair)[0])
+            number = 1 if before is None else int(before.head.body) + 1
+            fence = NOT_THERE if before is None else before.head.fence
+            one, other = (
+                Change(
+                    key=key,
+                    expected=fence if key == keys_of(pair)[0] else None,
+                    take=True,
+                    owner=owner,
+                    open=True,
+                    head=b"%d" % number,
+                    put=[(Cell("value", number % 5), b"%d" % number + PADDING)],
+                    drop=[Cell("value", (number + 1) % 5)],
+                    names=[(b"%d:%d:%d" % (pair, number, which), b"%d" % number)],
+                )
+                for which, key in enumerate(keys_of(pair))
+            )
+            try:
+                await storage.write([one, other])
+                break
+            except Conflict:
+                continue
+        print("wrote", pair, number, flush=True)  # noqa: T201
+
+
+def keys_of(pair: int) -> tuple[FolderKey, FolderKey]:
+    """The two folders of a pair."""
+    return FolderKey("one", "u", str(pair)), FolderKey("other", "u", str(pair))
+
+
+async def number_of(storage: SqliteStorage, pair: int) -> int:
+    """The number of writes that the pair has, once it was found to be whole: all of them, of both folders."""
+    found = [await storage.read(key, [Span("value")]) for key in keys_of(pair)]
+    assert (found[0] is None) == (found[1] is None)
+    if found[0] is None:
+        return 0
+    number = int(found[0].head.body)
+    newest = range(max(1, number - 3), number + 1)
+    values = sorted((one % 5, b"%d" % one + PADDING) for one in newest)
+    for which, (folder, key) in enumerate(zip(found, keys_of(pair), strict=True)):
+        assert folder is not None
+        assert folder.head.body == b"%d" % number
+        assert folder.head.open
+        assert folder.spans[0] == tuple(values)
+        for one in (1, number):
+            assert await storage.lookup(b"%d:%d:%d" % (pair, one, which)) == Named(key, b"%d" % one)
+        assert await storage.lookup(b"%d:%d:%d" % (pair, number + 1, which)) is None
+    return number
+
+
+@asynccontextmanager
+async def writing(
+    path: Path, pairs: int, writes: int, owner: str, prefix: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Such a process. It is killed at the end of the block. `prefix`: a command that runs it."""
+    async with running("kits.writing", str(path), str(pairs), str(writes), owner, prefix=prefix) as process:
+        yield process
+
+
+def newest_wrote(lines: Sequence[str]) -> dict[int, int]:
+    """By pair, the newest write that returned."""
+    newest: dict[int, int] = {}
+    for line in lines:
+        if line.startswith("wrote "):
+            _, pair, number = line.split()
+            newest[int(pair)] = max(newest.get(int(pair), 0), int(number))
+    return newest
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from greenroom.actors.errors import ConfigurationError, StoreUnavailable
 from greenroom.services import sqlite_folders as folders
-from greenroom.services.boot_clock import BootClock
+from greenroom.services.boot_clock import BootClock, boot_clock
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sqlite_batch import Batch
 from greenroom.services.sqlite_folders import SWEPT_AT_ONCE
@@ -272,6 +272,14 @@ async def test_owners_of_another_start_of_the_machine_are_gone(tmp_path: Path) -
     assert _value(after.path, "SELECT name FROM owners") == "you"
     assert _count(after.path, "notes") == 0
     await after.stop()
+
+
+def test_the_machine_s_clock_says_which_start_it_counts_from_where_that_is_known(tmp_path: Path) -> None:
+    (tmp_path / "boot_id").write_text("4ac2\n")
+    known, unknown = boot_clock(tmp_path / "boot_id"), boot_clock(tmp_path / "nothing")
+    assert (known.boot, unknown.boot) == ("4ac2", "")
+    assert boot_clock() == boot_clock()
+    assert known.now() <= unknown.now()
 
 
 async def test_where_no_start_is_known_a_renewal_in_the_future_is_of_another(tmp_path: Path) -> None:
