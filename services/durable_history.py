@@ -8,13 +8,12 @@ written with the turn's ending; what others added meanwhile stays.
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from greenroom.actors.errors import TurnOver
 from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_message
+from greenroom.services.history_cache import HistoryCache, Known
 from greenroom.services.history_folder import (
     GONE,
     KIND,
@@ -31,9 +30,6 @@ from greenroom.services.session_map import DEFAULT_BOUNDS
 from greenroom.services.storage import Cell, Change, Conflict, FolderKey, Head, Span, Storage
 from greenroom.services.storage_service import MOST_TRIES, StorageService, change_folder, fence, too_busy
 from greenroom.services.work import current_work
-
-GUESSES: Final = 10_000
-"""Sessions of which it is remembered where their messages begin, so that one read gives no others."""
 
 
 class _Staged:
@@ -88,7 +84,7 @@ class DurableSessionHistoryService(StorageService):
         )
         self._new_id = new_id
         self._writing: KeyedLocks[SessionKey] = KeyedLocks()
-        self._guesses: OrderedDict[SessionKey, int] = OrderedDict()
+        self._cache = HistoryCache()
 
     async def create_session(self, user_id: str, session_id: str | None = None) -> Session:
         """A new, empty session; see `SessionHistoryService.create_session`."""
@@ -156,7 +152,8 @@ class DurableSessionHistoryService(StorageService):
         messages.cut(place)
         cells = messages.cells()
         put = [(Cell(SECTION, number), raw) for number, raw in folder.spans[0] if number in cells]
-        change = Change(key=_folder(target), delete=True, head=encode_messages(messages), put=put)
+        # Taken, so that its cells are in no epoch in which somebody may have read others of their numbers.
+        change = Change(key=_folder(target), take=True, delete=True, head=encode_messages(messages), put=put)
         await storage.write([change, *_gone(target, messages.gone, True)])
         return True
 
@@ -187,23 +184,26 @@ class DurableSessionHistoryService(StorageService):
         return [*before, *changed.added][-self._bounds.messages_kept :]
 
     async def _kept(self, key: SessionKey) -> list[bytes] | None:
-        """The messages as they are kept. Where they begin is known from the head that comes with them, so that is
-        guessed first."""
-        first = self._guesses.get(key, 0)
+        """The messages as they are kept, of which only those are read that are not known yet. Not to be changed."""
+        known = self._cache.find(key)
+        first = known.end - 1 if known is not None else 0
         for _ in range(MOST_TRIES):
             folder = await self._use().read(_folder(key), [Span(SECTION, first)])
             staged = self._staged()
             if staged is not None:
                 staged.found[key] = None if folder is None else folder.head
-            if folder is None:
+            messages = _messages(None if folder is None else folder.head)
+            if folder is None or messages.gone:
+                self._cache.keep(key, None)
                 return None
-            messages = _messages(folder.head)
-            self._guess(key, messages.start)
-            if messages.gone:
-                return None
-            if first <= messages.start:
-                return [raw for number, raw in folder.spans[0] if number >= messages.start]
-            first = messages.start
+            epoch = folder.head.fence.epoch
+            kept = [raw for number, raw in folder.spans[0] if number >= messages.start]
+            if known is not None and known.goes_on(epoch, messages.start, folder.spans[0]):
+                kept = known.messages[messages.start - known.first : -1] + kept
+            if len(kept) == messages.next - messages.start:
+                self._cache.keep(key, Known(epoch, messages.start, kept))
+                return kept
+            known, first = None, messages.start
         raise too_busy(_folder(key))
 
     async def _write(
@@ -242,17 +242,10 @@ class DurableSessionHistoryService(StorageService):
         put, drop = messages.write(
             changed.added, turn_id, self._bounds, fresh=changed.fresh, gone=changed.gone
         )
-        self._guess(key, messages.start)
         change = Change(
             key=_folder(key), expected=fence(head), head=encode_messages(messages), put=put, drop=drop
         )
         return [change, *_gone(key, messages.gone, was_gone)]
-
-    def _guess(self, key: SessionKey, start: int) -> None:
-        self._guesses[key] = start
-        self._guesses.move_to_end(key)
-        if len(self._guesses) > GUESSES:
-            self._guesses.popitem(last=False)
 
 
 def _gone(key: SessionKey, gone: bool, before: bool) -> list[Change]:

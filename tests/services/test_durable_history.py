@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from greenroom.actors.errors import HandlerError
 from greenroom.actors.messages import Message, SessionKey
 from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.history_cache import HistoryCache, Known
 from greenroom.services.history_folder import GONE, KIND, SECTION, decode_messages
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.session_history import Session, SessionHistoryService
-from greenroom.services.storage import FolderKey, Span, Storage
+from greenroom.services.storage import Cell, Change, FolderKey, Span, Storage
 from kits.distant_storage import DistantStorage
 from kits.fork_kit import FORK, KEY, ForkKit
 from kits.history_kit import HELLO, HI, HistoryKit, said
@@ -174,13 +175,69 @@ async def test_a_folder_holds_what_its_head_says_and_no_more_than_its_bounds(
             assert head.next - head.start <= 6
 
 
-async def test_reading_a_session_reads_no_messages_that_only_its_marks_have() -> None:
+async def test_only_messages_that_are_not_known_yet_are_read() -> None:
     storage = DistantStorage()
-    async with DurableSessionHistoryService(storage) as service:
-        for number in range(10):
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        await one.append_message(Session("s", "u"), [HELLO] * 50)
+        assert await messages(one) == [HELLO] * 50
+        for service in (one, other, one):
+            await service.append_message(Session("s", "u"), HI)
+        for writes in (0, 1, 2):
+            for _ in range(writes):
+                await other.append_message(Session("s", "u"), HI)
+            storage.reads.clear()
+            read = await messages(one)
+            assert storage.reads == [1 + (writes or 3)]
+            assert read == await messages(other)
+
+
+async def test_what_is_known_of_a_session_that_others_made_anew_counts_no_more() -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        for again in range(3):
+            told = [*(said(f"{again} {number}") for number in range(5)), HI]
+            await other.append_message(Session("s", "u"), told)
+            assert await messages(one) == told
+            await other.delete_session("u", "s")
+        for number in range(3):
             with in_turn(f"turn-{number}") as work:
-                await service.replace_messages(Session("s", "u"), [HELLO, HI])
+                await other.replace_messages(Session("s", "u"), [said(f"{number}"), HI])
                 await end(work)
-        storage.reads.clear()
-        assert await messages(service) == [HELLO, HI]
-        assert storage.reads == [2]
+        for number in (0, 2, 1, 0):
+            assert await other.fork(KEY, f"turn-{number}", ["turn-0", "turn-1", "turn-2"], FORK)
+            assert await messages(one, "fork") == [said(f"{number}"), HI]
+            await other.append_message(Session("fork", "u"), HELLO)
+            assert await messages(one, "fork") == [said(f"{number}"), HI, HELLO]
+
+
+async def test_what_is_known_of_messages_that_their_server_lost_counts_no_more() -> None:
+    storage = MemoryStorage()
+    async with DurableSessionHistoryService(storage) as one, DurableSessionHistoryService(storage) as other:
+        await one.append_message(Session("s", "u"), [said(f"{number}") for number in range(5)])
+        before = await storage.read(FolderKey(KIND, "u", "s"))
+        assert before is not None
+        await one.append_message(Session("s", "u"), [HELLO, HI])
+        assert len(await messages(one)) == 7
+        # As a server is that kept nothing of the last write.
+        lost = [Cell(SECTION, 5), Cell(SECTION, 6)]
+        await storage.write([Change(key=before.head.key, head=before.head.body, drop=lost)])
+        assert await messages(one) == [said(f"{number}") for number in range(5)]
+        await one.append_message(Session("s", "u"), [HELLO, HI])
+        assert len(await messages(one)) == 7
+        await storage.write([Change(key=before.head.key, head=before.head.body, drop=lost)])
+        await other.append_message(Session("s", "u"), [HI, HELLO, HELLO])
+        assert await messages(one) == await messages(other)
+
+
+def test_what_is_known_has_its_bounds() -> None:
+    cache = HistoryCache(1_000)
+    for number in range(30):
+        cache.keep(SessionKey("u", str(number)), Known(1, 0, [b"x" * 100] * 2))
+        assert cache.find(SessionKey("u", "0")) is not None
+    assert repr(cache) == "<HistoryCache: 3 sessions, 900 bytes>"
+    assert cache.find(SessionKey("u", "27")) is None
+    cache.keep(SessionKey("u", "29"), None)
+    cache.keep(SessionKey("u", "0"), Known(2, 0, []))
+    assert repr(cache) == "<HistoryCache: 1 sessions, 300 bytes>"
+    cache.keep(SessionKey("u", "large"), Known(1, 0, [b"x" * 1_000]))
+    assert repr(cache) == "<HistoryCache: 0 sessions, 0 bytes>"
