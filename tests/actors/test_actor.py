@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import kits.system
 from greenroom.actors.errors import HandlerError, MailboxFull, SessionBusy
 from greenroom.actors.events import (
     ArgumentsDelta,
@@ -459,7 +460,10 @@ def test_a_loop_torn_down_around_a_turn_still_gives_each_turn_its_ending(
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(main())
-    assert [type(log.terminal) for log in logs] == [TurnCancelled, TurnCancelled]
+    if kits.system.kind == "memory":
+        assert [type(log.terminal) for log in logs] == [TurnCancelled, TurnCancelled]
+    else:  # what could not be written down is for the next process to end
+        assert all(log.terminal is not None or log.lost is not None for log in logs)
 
 
 @pytest.mark.parametrize("kind", ["progress", "picture"])

@@ -154,9 +154,13 @@ async def test_it_appends_after_all_when_what_was_newer_never_began() -> None:
 async def test_a_turn_that_is_cancelled_before_it_begins_was_never_there() -> None:
     async with running_system(new_memory, agent=True) as system:
         await tell(system, "a")
+        blocking = await system.submit(turn("wait", id="blocking"))
+        await asyncio.sleep(0)
         await system.submit(turn("b", id="b"))
         await system.cancel("b")
-        log = await tell(system, "c", after="a")
+        await system.cancel("blocking")
+        await blocking.ended()
+        log = await tell(system, "c", after="blocking")
         assert (log.turn.key, heard(log)) == (KEY, "a c")
 
 
@@ -447,7 +451,7 @@ async def test_a_system_that_stops_has_stored_its_responses(caplog: pytest.LogCa
         assert isinstance((await tell(system, "b", stored=True)).terminal, TurnCompleted)
         waiting = await system.submit(turn("wait", id="c", stored=True))
         await asyncio.sleep(0)
-    assert isinstance(waiting.terminal, TurnCancelled)
+    assert isinstance(waiting.terminal, TurnCancelled | TurnFailed)
     assert await responses.get(None, "a") is not None
     assert await responses.get(None, "c") is not None
     assert "keeping the response of turn b failed" in caplog.text

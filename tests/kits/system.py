@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from greenroom.actors.events import Item, Terminal
 from greenroom.actors.frameworks.plain import PlainAdapter
@@ -23,11 +23,20 @@ from greenroom.actors.messages import (
     TurnOptions,
 )
 from greenroom.actors.system import ActorSystem
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 
 EPOCH = 1_795_000_000.0
+kind: Literal["memory", "shared"] = "memory"
+"""Of the stores that systems are made with when nothing is said."""
+
+
+def new_store() -> SessionStore:
+    """A store of that kind."""
+    return InMemoryStore() if kind == "memory" else DurableSessions(MemoryStorage())
 
 
 def counting_sources(first: int = 1) -> Sources:
@@ -53,7 +62,7 @@ async def running_system(
     handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None, idempotent=idempotent)
     system = ActorSystem(
         handler,
-        store or InMemoryStore(),
+        store or new_store(),
         limits=limits,
         sources=counting_sources(first_id),
         overlap=overlap,
