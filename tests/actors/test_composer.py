@@ -19,8 +19,8 @@ from greenroom.actors.events import (
     TurnStarted,
 )
 from greenroom.actors.messages import Text, ToolCall, ToolOutput, Usage
+from kits.composing import Deed, Writer, deeds, deltas, endings, openings, rewrites
 from kits.grammar import check_events, check_items, texts
-from kits.writing import Deed, Writer, deeds, deltas, endings, openings, rewrites
 
 
 @given(deeds)

@@ -15,8 +15,8 @@ from greenroom.actors.events import (
     TurnStarted,
 )
 from greenroom.actors.retelling import retold
+from kits.composing import Deed, Writer, deeds, written
 from kits.grammar import check_events, check_items
-from kits.writing import Deed, Writer, deeds, written
 
 BEGINNING: list[Event] = [TurnAccepted("t", 1.0), TurnStarted()]
 
