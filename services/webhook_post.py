@@ -107,15 +107,15 @@ class Post:
     def _target(self, url: str) -> URL:
         """The URL as aiohttp reads it. Raises `InvalidRequest`: the rules may be others than when it was asked for."""
         host = self._gate.read(url)
+        refusal = InvalidRequest(
+            f"webhook cannot be told: its host can be read in two ways, one of them {host}"
+        )
         try:
             target = URL(url)
-            same = _host_of(target) == host
-        except ValueError:
-            same = False
-        if not same:
-            raise InvalidRequest(
-                f"webhook cannot be told: its host can be read in two ways, one of them {host}"
-            )
+            if _host_of(target) != host:
+                raise refusal
+        except ValueError as error:
+            raise refusal from error
         return target
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ BOTH = {"test_actor", "test_branches", "test_continuation", "test_interleavings"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in BOTH:
+    if metafunc.function.__module__.rpartition(".")[2] in BOTH:
         metafunc.parametrize("_store", ["memory", "shared"], indirect=True, scope="module")
 
 

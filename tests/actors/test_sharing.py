@@ -204,13 +204,13 @@ async def test_it_is_not_begun_for_ever() -> None:
         yield ""
 
     async with processes(function=lethal, agent=False, idempotent=True) as found:
-        await found[0].system.submit(turn("a", id="t"))
+        log = await found[0].system.submit(turn("a", id="t"))
         for _ in range(100):
+            if log.terminal is not None:
+                break
             await asyncio.sleep(10)
             alive = next(process for process in found if not process.storage.cut)
             log = await alive.system.locate("t")
-            if log.terminal is not None:
-                break
         assert isinstance(log.terminal, TurnFailed)
         assert log.terminal.error.code == "turn_interrupted"
     assert len(Diary.begun) == 1 + LIMITS.attempts
