@@ -24,7 +24,17 @@ from greenroom.services.sqlite_folders import SWEPT_AT_ONCE
 from greenroom.services.sqlite_owners import OWNERS, SLACK, Owners
 from greenroom.services.sqlite_schema import migrate
 from greenroom.services.sqlite_storage import SqliteStorage
-from greenroom.services.storage import NOT_THERE, Cell, Change, Fence, OwnerGone, Span, Storage
+from greenroom.services.storage import (
+    NOT_THERE,
+    Cell,
+    Change,
+    Conflict,
+    Fence,
+    Named,
+    OwnerGone,
+    Span,
+    Storage,
+)
 from kits.in_turn import Clock
 from kits.storage_kit import KEY, OTHER, StorageKit, change
 from kits.storage_machine import CHANGES, MACHINE_KEYS, SECTIONS
@@ -151,6 +161,35 @@ async def test_many_idle_folders_are_forgotten_a_part_at_a_time_and_leave_nothin
         await storage.write([change(put=[(Cell("a", 1), b"1")], names=[(b"n", b"")])])
         left.append([_count(storage.path, table) - 1 for table in ("folders", "cells", "names")])
     assert left == [[50] * 3, [0] * 3, [0] * 3]
+    await storage.stop()
+
+
+async def test_an_idle_folder_is_not_there_also_before_its_rows_go(tmp_path: Path) -> None:
+    """They go in the order in which folders were used, so those of this one come last."""
+    clock = Clock()
+    storage = SqliteStorage(tmp_path / "friday.db", idle_seconds=100.0, now=clock)
+    await storage.start()
+    crowd = [KEY._replace(session_id=str(number)) for number in range(3 * SWEPT_AT_ONCE)]
+    await storage.write([change(key) for key in crowd])
+    clock.now += 10.0
+    names = [(b"n", b"1"), (b"m", b"1")]
+    (before,) = await storage.write([change(head=b"1", owner="me", put=[(Cell("a", 1), b"1")], names=names)])
+    clock.now += 1_000.0
+    assert await storage.read(KEY, [Span("a")]) is None
+    assert await storage.lookup(b"n") is None
+    assert len(await storage.sessions("session", "u")) == 0
+    with pytest.raises(Conflict) as refused:
+        await storage.write([change(expected=before)])
+    assert refused.value.found is None
+    await storage.write([change(OTHER, names=[(b"n", b"2")])])
+    assert _count(storage.path, "folders") > SWEPT_AT_ONCE
+    (fence,) = await storage.write([change(expected=NOT_THERE)])
+    assert fence.epoch > before.epoch
+    found = await storage.read(KEY, [Span("a")])
+    assert found is not None
+    assert (found.head.body, found.head.owner, found.spans) == (b"", "", ((),))
+    assert await storage.lookup(b"n") == Named(OTHER, b"2")
+    assert await storage.lookup(b"m") is None
     await storage.stop()
 
 
