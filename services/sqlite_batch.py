@@ -271,4 +271,8 @@ def _write_cells(db: sqlite3.Connection, rows: list[_Row]) -> None:
     if dropped:
         db.executemany("DELETE FROM cells WHERE folder = ? AND section = ? AND number = ?", dropped)
     if put:
-        db.executemany("REPLACE INTO cells VALUES (?, ?, ?, ?)", put)
+        db.executemany(
+            "INSERT INTO cells VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (folder, section, number) DO UPDATE SET value = excluded.value",
+            put,
+        )

@@ -91,8 +91,8 @@ _VERSION_2: Final = (
         section TEXT NOT NULL,
         number INTEGER NOT NULL,
         value BLOB NOT NULL,
-        PRIMARY KEY (folder, section, number)
-    ) WITHOUT ROWID
+        UNIQUE (folder, section, number)
+    )
     """,
     "CREATE TABLE names (name BLOB PRIMARY KEY, folder INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE INDEX names_by_folder ON names (folder)",
