@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from blockbuster import blockbuster_ctx
 
-from kits.agentscope_line import LINES, installed_line, why_not
+from kits.agentscope_line import LINES, installed_line, is_of_no_line, why_not
 from kits.engine import docker_engine, podman_engine
 from kits.postgres_server import postgres_server, postgres_template
 from kits.redis_server import redis_server
@@ -49,7 +49,19 @@ def pytest_configure() -> None:
         )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--of-the-line",
+        action="store_true",
+        help="leave out what has nothing to do with AgentScope, and is run with its other line",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--of-the-line"):
+        others = [item for item in items if is_of_no_line(item.path)]
+        items[:] = [item for item in items if not is_of_no_line(item.path)]
+        config.hook.pytest_deselected(items=others)
     installed = installed_line()
     for item in items:
         for line in LINES:
