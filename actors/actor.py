@@ -86,6 +86,8 @@ class SessionActor:
     def deliver(self, turn: Turn) -> TurnRun:
         """Put a turn in the mailbox. Raises `SessionBusy` or `MailboxFull`; then nothing of it is kept."""
         before = self._current
+        if before is None:
+            return self.receive(turn)
         self.check_room(turn)
         run = self.receive(turn)
         self.make_way(before, turn)
@@ -95,7 +97,9 @@ class SessionActor:
         """Put a turn in the mailbox that there is room for, or that was accepted long ago. `before`: what it said when
         it was begun before, in a process that is gone."""
         log = TurnLog(turn)
-        for event in before or (TurnAccepted(turn.id, turn.created_at),):
+        if not before:
+            log.emit(TurnAccepted(turn.id, turn.created_at))
+        for event in before:
             log.emit(event)
         scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
         run = TurnRun((turn.principal, turn.id), log, scope, copy_context(), journaled=len(before))
@@ -112,10 +116,9 @@ class SessionActor:
 
     def check_room(self, turn: Turn) -> None:
         """Raises `SessionBusy` or `MailboxFull` when there is no room for this turn."""
-        overlap = turn.overlap or self._system.overlap
         if self._current is None:
             return
-        if overlap == "reject":
+        if (turn.overlap or self._system.overlap) == "reject":
             raise SessionBusy(
                 f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
                 '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
@@ -311,7 +314,7 @@ class SessionActor:
         run.phase = "running"
         if system.limits.turn_seconds is not None:
             run.timers += (system.loop.call_later(system.limits.turn_seconds, self._time_out, run),)
-        if len(run.log) < 2:
+        if run.journaled < 2:
             run.log.emit(STARTED)
         if system.ledger is not None:
             system.ledger.begun(run)
@@ -325,28 +328,31 @@ class SessionActor:
     async def _finish(self, run: TurnRun, work: Work, error: BaseException | None) -> bool:
         """Commit all or none of what the turn changed, then say how it ended (law 3). False when its session was lost
         to another process, and so it has no ending here."""
+        ending: Terminal | None = None
         try:
-            ending = await self._conclude(run, work, error)
+            if error is None and not run.stopping:
+                try:
+                    ending = await commit(run, work, self.session, self._system)
+                    if run.log.turn.kept:
+                        self.last_kept = run.log.id
+                except SessionLost:
+                    raise
+                except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
+                    error = caught
+            if ending is None:
+                ending = await self._keep_unhappy(run, work, error)
         except SessionLost as lost:
             work.roll_back()
             self.lose(lost)
             return False
+        finally:
+            error = None  # as in `_work`
         self._end(run, ending)
         return True
 
-    async def _conclude(self, run: TurnRun, work: Work, error: BaseException | None) -> Terminal:
-        """Keep what is to be kept of the turn. Raises `SessionLost`."""
+    async def _keep_unhappy(self, run: TurnRun, work: Work, error: BaseException | None) -> Terminal:
+        """Keep what is to be kept of a turn that did not end well. Raises `SessionLost`."""
         system = self._system
-        if error is None and not run.stopping:
-            try:
-                completed = await commit(run, work, self.session, system)
-                if run.log.turn.kept:
-                    self.last_kept = run.log.id
-                return completed
-            except SessionLost:
-                raise
-            except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
-                error = caught
         work.roll_back()
         self._forget_agent()
         output = last_words(run)

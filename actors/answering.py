@@ -24,7 +24,11 @@ BREATH: Final = 256
 async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
     """Run the handler and write down what it says."""
     turn = run.log.turn
-    composer = run.composer = _composer(run, system)
+    if run.journaled:
+        composer = _resumed(run, system)
+    else:
+        composer = Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
+    run.composer = composer
     session.principal = turn.principal
     session.turn_id = turn.id
     session.options = turn.options or NO_OPTIONS
@@ -50,10 +54,8 @@ async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
         translator.finish()
 
 
-def _composer(run: TurnRun, system: Surroundings) -> Composer:
-    """What the turn is written with. One that was begun before first closes what was open then."""
-    if not run.journaled:
-        return Composer(run.log, system.sources.uuid, system.limits.turn_bytes)
+def _resumed(run: TurnRun, system: Surroundings) -> Composer:
+    """What a turn is written with that was begun before: it first closes what was open then."""
     composer = retold(run.log.events(), run.log, system.sources.uuid)
     composer.close_broken()
     composer.limit = system.limits.turn_bytes

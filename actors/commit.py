@@ -53,14 +53,15 @@ async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> 
         if keeper.ledger is not None:
             await keeper.ledger.end(run, ending, None)
         return ending
-    if work.services:
-        keeper.services.update(work.services)
     record = TurnRecord(turn.id, "completed", ending.at, turn.request.input, output)
     state = keeper.handler.save(session)
+    services = work.services
+    if services:
+        keeper.services.update(services)
     if keeper.ledger is not None:
         await keeper.ledger.complete(run, ending, record, state, work)
     else:
-        if work.services:
+        if services:
             await work.write_elsewhere(None)
         await keeper.store.commit(session.key, TurnCommit(record, state))
     work.commit()

@@ -206,7 +206,8 @@ class ActorSystem:
 
     def check_open(self, turn: Turn) -> None:
         """Raises what `check_serving` raises, and `Overloaded`."""
-        self.check_serving(turn)
+        if self.state != "serving" or self._forgetting:  # else there is nothing to check, as nearly always
+            self.check_serving(turn)
         if self._archive.open + self._placing >= self.limits.turns:
             raise Overloaded(
                 f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"

@@ -174,8 +174,8 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
-def postgres_template() -> Iterator[Path]:
+@contextmanager
+def made_databases() -> Iterator[Path]:
     """Databases as they are when they were just made."""
     initdb = program("initdb")
     with private_folder() as folder:
@@ -187,6 +187,13 @@ def postgres_template() -> Iterator[Path]:
             *(initdb, "-D", str(data), "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}"),
             *("-E", "UTF8", "--locale=C", "--no-sync"),
         )
+        yield data
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[Path]:
+    """One for all servers, which have copies."""
+    with made_databases() as data:
         yield data
 
 
