@@ -14,6 +14,7 @@ from greenroom.actors.retelling import retold
 from greenroom.actors.session import NO_OPTIONS, Session
 from greenroom.actors.surroundings import Surroundings
 from greenroom.actors.turn import TurnRun
+from greenroom.services.work import current_work
 
 logger = logging.getLogger("greenroom.actors")
 
@@ -32,6 +33,9 @@ async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
     session.principal = turn.principal
     session.turn_id = turn.id
     session.options = turn.options or NO_OPTIONS
+    work = current_work.get()
+    if system.sandboxes is not None and work is not None:
+        system.sandboxes.at_work(session.key, work)
     handler = system.handler
     translator = handler.adapter.translator(composer)
     stream = await handler.answer(session, turn)

@@ -9,6 +9,7 @@ from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.frameworks.adapter import AgentDriver
 from greenroom.actors.messages import SessionKey, TurnOptions
 from greenroom.services.store import SessionStore, TurnRecord
+from greenroom.services.work import Work
 
 if TYPE_CHECKING:
     from greenroom.sandbox.browser_sandbox import BrowserSandbox
@@ -24,6 +25,14 @@ class Sandboxes(Protocol):
 
     def for_session(self, key: SessionKey) -> BrowserSandbox:
         """The session's own, whose box is made when it is first used."""
+        ...
+
+    def at_work(self, key: SessionKey, work: Work) -> None:
+        """A turn of the session begins, and is over when `work` is: its boxes stay meanwhile."""
+        ...
+
+    async def hand_over(self, key: SessionKey) -> None:
+        """The session is another process's from now on: where processes share boxes, that one goes on with them."""
         ...
 
     async def passivated(self, key: SessionKey) -> None:

@@ -373,6 +373,8 @@ class AgentApp:
         from greenroom.services.durable_conversations import DurableConversations
         from greenroom.services.durable_responses import DurableResponses
 
+        if self._settings.sandboxes is not None:
+            self._settings.sandboxes.keep_leases_in(store.storage)
         return structs.replace(
             self._settings,
             responses=self._responses or DurableResponses(store),
@@ -380,9 +382,7 @@ class AgentApp:
         )
 
     def _store(self) -> SessionStore:
-        state = self._state
-        if state is None:
-            state = "memory"
+        state = "memory" if self._state is None else self._state
         return store_at(state) if isinstance(state, str) else state
 
 

@@ -140,6 +140,22 @@ class Pausing(Protocol):
 
 
 @runtime_checkable
+class Adopting(Protocol):
+    """A backend whose boxes outlive the process that made them, so that another one can go on with them."""
+
+    async def adopt(self, spec: BoxSpec) -> BoxAddress:
+        """The way to a box that is there and that another process made with the same lease, token and directory.
+
+        Raises `SandboxLost` when it is not there, or does not run.
+        """
+        ...
+
+    async def let_go(self, lease: str) -> None:
+        """Keep no way to it here. The box runs on."""
+        ...
+
+
+@runtime_checkable
 class Located(Protocol):
     """A backend of which a user may have several: other boxes are at another `where`. What one left behind is only for
     those to judge who use the same."""

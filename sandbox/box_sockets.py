@@ -14,8 +14,9 @@ FOR_THE_BOX: Final = 0o666
 FOR_US: Final = 0o600
 
 
-def listening_socket(path: Path, mode: int) -> socket.socket:
-    """A socket that listens at the path; what was there is removed. Raises `OSError`. It touches the disk."""
+def listening_socket(path: Path, mode: int) -> tuple[socket.socket, int]:
+    """A socket that listens at the path, and which file it is; what was there is removed. Raises `OSError`. It touches
+    the disk."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     try:
@@ -23,13 +24,15 @@ def listening_socket(path: Path, mode: int) -> socket.socket:
         path.chmod(mode)
         listening.listen(BACKLOG)
         listening.setblocking(False)
+        return listening, path.lstat().st_ino
     except BaseException:
         listening.close()
         raise
-    return listening
 
 
-def remove_socket(path: Path) -> None:
-    """Remove the socket. A box may have put something else in its place, which goes with its directory."""
+def remove_socket(path: Path, file: int) -> None:
+    """Remove the socket if it is still this file: whoever took the box over has made his own in its place. (A box may
+    have put something else there, which goes with its directory.)"""
     with suppress(OSError):
-        path.unlink()
+        if path.lstat().st_ino == file:
+            path.unlink()

@@ -10,21 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
+import msgspec
 
-from greenroom.actors.errors import SandboxBusy, SandboxError, SandboxLost, SandboxUnavailable
-from greenroom.sandbox.backend import BOX_SECONDS, EGRESS_SOCKET, Backend, BoxAddress, BoxKind, BoxSpec
+from greenroom.actors.errors import LeaseHeld, SandboxBusy, SandboxError, SandboxLost, SandboxUnavailable
+from greenroom.sandbox.backend import (
+    BOX_SECONDS,
+    EGRESS_SOCKET,
+    Adopting,
+    Backend,
+    BoxAddress,
+    BoxKind,
+    BoxSpec,
+)
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.kept_box import KeptBox
-from greenroom.sandbox.leases import Lease, LeaseKey, Leases
+from greenroom.sandbox.leases import Lease, LeaseChange, LeaseKey, Leases, SharedLeases
 from greenroom.sandbox.owners import Owners
 from greenroom.sandbox.settings import SandboxSettings
 
@@ -32,6 +41,9 @@ logger = logging.getLogger("greenroom.sandbox")
 
 REMOVE_SECONDS: Final = 30.0
 """How long a removal may take before it counts as failed; the slowest engine needs half a second."""
+
+ADOPT_SECONDS: Final = 10.0
+"""How long a box that is taken over may take to answer."""
 
 RETRY_SECONDS: Final = 1.0
 """Between two attempts to remove a box that its engine does not let go of."""
@@ -58,6 +70,11 @@ class Parts:
     connect: Callable[[BoxAddress], BoxClient]
     clock: Callable[[], float]
     new_id: Callable[[], str]
+
+    @property
+    def shared(self) -> SharedLeases | None:
+        """The leases, where processes share them for their boxes to be handed over."""
+        return self.leases if isinstance(self.leases, SharedLeases) else None
 
 
 class Boxes:
@@ -86,15 +103,29 @@ class Boxes:
             state="making",
             created=parts.clock(),
         )
-        box = self._by_id[lease.id] = KeptBox(lease)
+        box = KeptBox(lease)
+        self._begin(box, self._live(box, patient, lambda: self._new(box, kind)))
+        return box
+
+    def adopt(self, lease: Lease) -> KeptBox:
+        """Begin to take over a box that another process made. It never is there when that fails; `LeaseHeld`: another
+        one was quicker, and else nothing is left of it."""
+        own = msgspec.structs.replace(
+            lease, owner=self._parts.owners.id, state="ready", epoch=lease.epoch + 1
+        )
+        box = KeptBox(own)
+        self._begin(box, self._live(box, True, lambda: self._former(box, lease)))
+        return box
+
+    def _begin(self, box: KeptBox, living: Coroutine[Any, Any, None]) -> None:
+        self._by_id[box.lease.id] = box
         life = asyncio.get_running_loop().create_task(
-            self._live(box, kind, patient),
-            name=f"greenroom box {lease.id[:8]}",
+            living,
+            name=f"greenroom box {box.lease.id[:8]}",
             context=Context(),  # it outlives the turn that wanted it
         )
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
-        return box
 
     def get(self, lease_id: str) -> KeptBox | None:
         """The box of this lease, until it is gone."""
@@ -122,25 +153,30 @@ class Boxes:
         """Whether the next one would have to wait."""
         return self._places.available_tokens < 1 or self.waiting > 0
 
-    async def end_all(self, why: str, seconds: float) -> bool:
-        """End all boxes. False: some could not be removed in time; their leases are still written down."""
+    async def end_all(self, why: str, seconds: float, *, handing: bool = False) -> bool:
+        """End all boxes. `handing`: those of sessions are let go. False: leases of this process's are still written
+        down, as some could not be removed in time, or were let go."""
+        left = False
         for box in self.all():
+            if handing and box.there and box.lease.key is not None and not box.ending:
+                box.hand_over(why)
             box.end(why)
+            left = left or box.handing
         lives = tuple(self._lives)
         with anyio.move_on_after(seconds):
             await asyncio.gather(*map(asyncio.shield, lives))
         for removal in tuple(self._removals):
             removal.cancel()
         await asyncio.gather(*lives)
-        return not self._by_id
+        return not self._by_id and not left
 
     # ---------------------------------------------------------------------------------------------------- one life
 
-    async def _live(self, box: KeptBox, kind: BoxKind, patient: bool) -> None:
+    async def _live(self, box: KeptBox, patient: bool, life: Callable[[], Awaitable[None]]) -> None:
         try:
             with box.until_end:
                 await self._take_place(box, patient)
-                await self._with_lease(box, kind)
+                await life()
         except SandboxError as error:
             box.end(str(error))
             box.failed(error)
@@ -174,22 +210,41 @@ class Boxes:
         box.gone.set()
         self.freed()
 
-    async def _with_lease(self, box: KeptBox, kind: BoxKind) -> None:
+    async def _new(self, box: KeptBox, kind: BoxKind) -> None:
         parts, lease = self._parts, box.lease
         try:
             await parts.leases.add(lease)
             directory = await parts.folders.make(lease.id, lease.owner)
+            spec = self._spec(lease, kind, secrets.token_urlsafe(32), directory)
+            if parts.shared is not None:
+                await parts.folders.keep_key(lease.id, spec.token)
             async with parts.way_out.listen(directory / EGRESS_SOCKET, lease.id):
-                await self._from_make_to_remove(box, kind, directory)
+                await self._from_make_to_remove(box, lambda: self._make(lease, spec))
         finally:
-            if not box.left_behind:
-                with anyio.CancelScope(shield=True):
-                    await self._remove_folder(lease.id)
-                    await parts.leases.erase(lease.id)  # last of all
+            with anyio.CancelScope(shield=True):
+                await self._over(box)
 
-    async def _from_make_to_remove(self, box: KeptBox, kind: BoxKind, directory: Path) -> None:
+    async def _former(self, box: KeptBox, found: Lease) -> None:
+        """The life of a box that another process began. Its way out is listened to at the same place as before."""
+        parts, lease = self._parts, box.lease
+        assert lease.key is not None
+        mine = LeaseChange(state="ready", owner=lease.owner)
+        if not await parts.leases.change(lease.id, mine, epoch=found.epoch):
+            raise LeaseHeld("another process took it over, or began to remove it")
         try:
-            client = await self._make(box.lease, kind, directory)
+            directory, token = await parts.folders.take_over(lease.id, lease.owner)
+            spec = self._spec(lease, lease.key.kind, token, directory)
+            async with parts.way_out.listen(directory / EGRESS_SOCKET, lease.id):
+                await self._from_make_to_remove(box, lambda: self._adopted(spec))
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not box.left:  # nothing led to it, and it is there all the same
+                    await self._remove(box)
+                await self._over(box)
+
+    async def _from_make_to_remove(self, box: KeptBox, make: Callable[[], Awaitable[BoxClient]]) -> None:
+        try:
+            client = await make()
             try:
                 box.arrived(client)
                 await anyio.sleep_forever()  # until `until_end` is cancelled
@@ -201,23 +256,48 @@ class Boxes:
             box.failed(error)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._remove(box)
+                await self._leave(box)
 
-    async def _make(self, lease: Lease, kind: BoxKind, directory: Path) -> BoxClient:
-        parts = self._parts
-        spec = BoxSpec(
-            lease=lease.id,
-            owner=lease.owner,
-            kind=kind,
-            token=secrets.token_urlsafe(32),
-            directory=directory,
-            limits=parts.settings.limits,
+    async def _leave(self, box: KeptBox) -> None:
+        """Remove the box, or keep no way to one that runs on."""
+        box.left = True
+        if not (box.taken or box.handing):
+            await self._remove(box)
+        elif isinstance(self._parts.backend, Adopting):
+            await self._parts.backend.let_go(box.lease.id)
+        elif box.handing:
+            await self._remove(box, noting=False)
+
+    async def _over(self, box: KeptBox) -> None:
+        """Write down what became of it, last of all."""
+        parts, lease = self._parts, box.lease
+        if box.taken or box.left_behind:
+            return
+        if not box.handing:
+            await self._remove_folder(lease.id)
+            await parts.leases.erase(lease.id)
+            return
+        if not isinstance(
+            parts.backend, Adopting
+        ):  # who goes on with the session is told by the lease that it is lost
+            await self._remove_folder(lease.id)
+        free = LeaseChange(state="free", person=lease.person)
+        if not await parts.leases.change(lease.id, free, epoch=lease.epoch):
+            logger.info("Lease %s was another process's before it was let go", lease.id)
+
+    def _spec(self, lease: Lease, kind: BoxKind, token: str, directory: Path) -> BoxSpec:
+        limits = self._parts.settings.limits
+        return BoxSpec(
+            lease=lease.id, owner=lease.owner, kind=kind, token=token, directory=directory, limits=limits
         )
+
+    async def _make(self, lease: Lease, spec: BoxSpec) -> BoxClient:
+        parts = self._parts
         with anyio.move_on_after(BOX_SECONDS):
             client = parts.connect(await parts.backend.create(spec))
             try:
                 await client.ready(BOX_SECONDS, warm=lease.key is None)
-                if not await parts.leases.change(lease.id, state="ready"):
+                if not await parts.leases.change(lease.id, LeaseChange(state="ready")):
                     raise SandboxLost("somebody removed its lease while it was made")
             except BaseException:
                 with anyio.CancelScope(shield=True):
@@ -229,13 +309,28 @@ class Boxes:
             "overloaded, or the engine stuck? `greenroom sandbox doctor` looks"
         )
 
-    async def _remove(self, box: KeptBox) -> None:
+    async def _adopted(self, spec: BoxSpec) -> BoxClient:
+        parts = self._parts
+        assert isinstance(parts.backend, Adopting)
+        client = parts.connect(await parts.backend.adopt(spec))
+        try:
+            if not await client.healthy(ADOPT_SECONDS):
+                raise SandboxLost("it does not answer")
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await client.close()
+            raise
+        return client
+
+    async def _remove(self, box: KeptBox, *, noting: bool = True) -> None:
         """Try until the box is gone; `end_all` may put an end to it, and the box is left behind then."""
         lease_id = box.lease.id
         with anyio.CancelScope() as removal:
             self._removals.add(removal)
             try:
-                await self._note_ending(lease_id)
+                if noting and not await self._note_ending(box):
+                    box.was_taken()
+                    return
                 while True:
                     if await self._removed(lease_id):
                         break
@@ -244,11 +339,17 @@ class Boxes:
                 self._removals.discard(removal)
         box.left_behind = removal.cancelled_caught
 
-    async def _note_ending(self, lease_id: str) -> None:
+    async def _note_ending(self, box: KeptBox) -> bool:
+        """Write down that it ends. False: another process has taken it over, and it is for that one to end it."""
+        leases, lease = self._parts.leases, box.lease
         try:
-            await self._parts.leases.change(lease_id, state="ending")
+            if not await leases.change(lease.id, LeaseChange(state="ending"), epoch=lease.epoch):
+                for found in await leases.all():
+                    if found.id == lease.id and found.owner != lease.owner:
+                        return False
         except SandboxUnavailable:
-            logger.exception("That lease %s ends could not be written down", lease_id)  # it ends all the same
+            logger.exception("That lease %s ends could not be written down", lease.id)  # it ends all the same
+        return True
 
     async def _removed(self, lease_id: str) -> bool:
         try:

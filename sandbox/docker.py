@@ -141,6 +141,25 @@ class DockerBackend:
                 ) from error
             raise
 
+    async def adopt(self, spec: BoxSpec) -> BoxAddress:
+        """The way to a container that another process started. Raises `SandboxLost` when it does not run."""
+        engine, plan = self._attached(), self._plan
+        path = f"containers/{container_name(spec.lease)}"
+        try:
+            shown = await engine.json("GET", f"{path}/json")
+            if shown["State"].get("Paused"):
+                await engine.json("POST", f"{path}/unpause")
+        except EngineError as error:
+            raise SandboxLost(f"its container is gone: {error}") from error
+        if not shown["State"]["Running"]:
+            raise SandboxLost("its container has ended")
+        if plan is None or not plan.port:
+            return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+        return self._published(spec, shown)
+
+    async def let_go(self, lease: str) -> None:
+        """Nothing: what leads to a container is in its directory."""
+
     async def remove(self, lease: str) -> None:
         """Kill the container and remove it. One that is gone, or that somebody else removes just now, is fine."""
         engine = self._attached()
@@ -263,9 +282,14 @@ class DockerBackend:
         if not plan.port:
             return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
         shown = await engine.json("GET", f"containers/{container_name(spec.lease)}/json")
+        if published_port(shown) is None:
+            raise await self._ended(engine, spec.lease, shown)
+        return self._published(spec, shown)
+
+    def _published(self, spec: BoxSpec, shown: Mapping[str, Any]) -> BoxAddress:
         port = published_port(shown)
         if port is None:
-            raise await self._ended(engine, spec.lease, shown)
+            raise SandboxLost("its container publishes no port")
         return BoxAddress(token=spec.token, url=f"http://127.0.0.1:{port}/fastapi")
 
     async def _up(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> None:

@@ -94,7 +94,7 @@ class EgressFilter:
         `who` (the lease's id) is what refusals are logged with. Another task may leave the context than entered it.
         Raises `OSError` when nothing can listen there.
         """
-        listening = await anyio.to_thread.run_sync(listening_socket, path, FOR_THE_BOX)
+        listening, file = await anyio.to_thread.run_sync(listening_socket, path, FOR_THE_BOX)
         listener = EgressListener(who, self._policy, self._resolver, self._limits)
         serving = asyncio.create_task(listener.serve(listening), name=f"egress of {who}")
         try:
@@ -105,7 +105,7 @@ class EgressFilter:
                 await asyncio.wait([serving])
                 listening.close()
                 listener.close()
-                await anyio.to_thread.run_sync(remove_socket, path)
+                await anyio.to_thread.run_sync(remove_socket, path, file)
 
 
 class EgressListener:

@@ -12,7 +12,7 @@ from greenroom.actors.errors import SandboxError, SandboxUnavailable
 from greenroom.sandbox.backend import Backend, FoundBox
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.leases import Lease, LeaseKey, Leases, LeaseState
+from greenroom.sandbox.leases import Lease, LeaseChange, LeaseKey, Leases, LeaseState
 from greenroom.sandbox.local import LocalBackend
 from greenroom.sandbox.owners import Owners, Standing
 from greenroom.sandbox.settings import SandboxSettings
@@ -54,7 +54,16 @@ class Inventory:
         standing = await self._owners.standing()
         leases = await self._leases.all()
         found = [_of_lease(lease, boxes.pop((lease.backend, lease.id), None), standing) for lease in leases]
-        return [*found, *(_of_box(name, box, standing) for (name, _), box in boxes.items())]
+        notes = (
+            await self._folders.all()
+        )  # of a box that went from process to process they say whose it is now
+        return [
+            *found,
+            *(
+                _of_box(name, FoundBox(box.lease, notes.get(box.lease) or box.owner, box.running), standing)
+                for (name, _), box in boxes.items()
+            ),
+        ]
 
     async def remove(self, item: Item) -> None:
         """Remove the box. With a living owner that is all: it notices, and tidies up; else its directory and its lease
@@ -66,7 +75,7 @@ class Inventory:
                 "`greenroom sandbox doctor` says why"
             )
         if item.standing != "alive" and item.state is not None:
-            await self._leases.change(item.lease, state="ending")
+            await self._leases.change(item.lease, LeaseChange(state="ending"))
         await backend.remove(item.lease)
         if item.standing != "alive":
             await self._folders.remove(item.lease)

@@ -17,9 +17,10 @@ from contextvars import Context
 from typing import Any, Final
 
 import anyio
+import msgspec
 from msgspec import Struct
 
-from greenroom.actors.errors import LeaseOver, SandboxLost
+from greenroom.actors.errors import LeaseOver, SandboxError, SandboxLost
 from greenroom.sandbox.backend import Backend, BoxAddress, Located
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.boxes import Boxes, Parts, WayOut
@@ -93,6 +94,7 @@ class Keeper:
         self._turning = asyncio.Lock()  # starting or stopping
         self._open = False
         self._background: asyncio.Task[None] | None = None
+        self._notes: set[asyncio.Task[None]] = set()
         self._calls = 0
         self._quiet = anyio.Event()
 
@@ -114,11 +116,15 @@ class Keeper:
             try:
                 await parts.leases.start()
                 backend = parts.backend
-                await parts.owners.enter(backend.where if isinstance(backend, Located) else backend.name)
+                where = backend.where if isinstance(backend, Located) else backend.name
+                if parts.shared is not None:
+                    parts.shared.when_told(self._tenants.asked, self._tenants.taken)
+                    where = f"{where}, with leases in {parts.shared.place}"  # who has others cannot judge
+                await parts.owners.enter(where)
                 await self._reconciler.once()
             except BaseException:
                 with anyio.CancelScope(shield=True):
-                    await self._let_go(all_gone=True)
+                    await self._let_go(all_gone=True, leaving=False)
                 raise
             self._background = asyncio.get_running_loop().create_task(
                 self._work(), name="greenroom keeper", context=Context()
@@ -128,10 +134,10 @@ class Keeper:
             self._open = True
 
     async def stop(self) -> None:
-        """Wait for the calls under way, refuse new ones, remove all boxes of this keeper. Doing it twice is fine."""
+        """Wait for the calls under way, refuse new ones, remove all boxes of this keeper; or let those of sessions go,
+        if processes share their leases and another one is there. Doing it twice is fine."""
         self._open = False
-        for tenancy in self._tenants.all():
-            tenancy.handed_back.set()  # who waits for a person learns that it is over
+        self.wait_for_nobody()
         while self._calls:
             self._quiet = anyio.Event()
             await self._quiet.wait()
@@ -143,14 +149,46 @@ class Keeper:
             with anyio.CancelScope(shield=True):
                 background.cancel()
                 await asyncio.wait({background})
-                all_gone = await self._boxes.end_all("the process that had it stops", STOP_SECONDS)
+                all_gone = await self._end_all()
                 await self._let_go(all_gone=all_gone)
 
-    async def _let_go(self, *, all_gone: bool) -> None:
+    def wait_for_nobody(self) -> None:
+        """Calls that wait for a person to hand the browser back are refused: this process stops."""
+        for tenancy in self._tenants.all():
+            tenancy.comes_back()
+            tenancy.handed_back.set()
+
+    async def _end_all(self) -> bool:
+        """End or let go of all boxes. Whether nothing of them is left."""
+        handing = self._parts.shared is not None
+        for tenancy in self._tenants.all():
+            if tenancy.box is not None:
+                tenancy.box.lease = msgspec.structs.replace(tenancy.box.lease, person=tenancy.told)
+        return await self._boxes.end_all("the process that had it stops", STOP_SECONDS, handing=handing)
+
+    async def _let_go(self, *, all_gone: bool, leaving: bool = True) -> None:
+        # Leases that were let go name this owner, until somebody goes on with the boxes or removes them.
+        leaving = leaving and self._parts.shared is not None
+        await self._parts.owners.leave(all_gone=all_gone and not leaving)
+        if leaving:
+            with anyio.move_on_after(STOP_SECONDS):
+                await self._leave_to_others()
         await self._reconciler.stop()
         await self._parts.leases.stop()
-        await self._parts.owners.leave(all_gone=all_gone)
         await self._parts.backend.stop()
+
+    async def _leave_to_others(self) -> None:
+        """Where nobody is left to go on with boxes, remove all there are. Who stops leaves first and looks then, so
+        that of those who stop at the same time the last one finds nobody, and what all the others have let go."""
+        owners = self._parts.owners
+        if await owners.company():
+            return
+        try:
+            await self._reconciler.clear()
+            if all(lease.owner != owners.id for lease in await self._parts.leases.all()):
+                await owners.forget(owners.id)
+        except SandboxError as error:
+            logger.warning("What is left of sandboxes is for the next process to remove: %s", error)
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as group:
@@ -207,6 +245,21 @@ class Keeper:
             tenancy.holds -= 1
             self._tenants.left(tenancy)
 
+    def expect(self, key: LeaseKey) -> None:
+        """The key's session is at work in this process: if it has a box in another one, go on with that here."""
+        if self._open and self.sharing:
+            self._tenants.expect(self._tenants.of(key))
+
+    @property
+    def sharing(self) -> bool:
+        """Whether processes share their leases, so that boxes go from one to another with their sessions."""
+        return self._parts.shared is not None
+
+    async def hand_over(self, key: LeaseKey) -> None:
+        """Let go of the key's box, when the calls under way are done, for another process of the session's."""
+        if self.sharing:
+            await self._tenants.hand_over(key)
+
     def lease_of(self, key: LeaseKey) -> Lease | None:
         """The lease of the box that the key has at this moment."""
         boxes = [box for box in self._boxes.of(key) if box.there and not box.ending]
@@ -252,13 +305,22 @@ class Keeper:
             if new:
                 self.hand_back(key)
             raise
+        if new:
+            await self._tenants.note_person(tenancy)
 
     def hand_back(self, key: LeaseKey) -> None:
         """The person is done. Tools that act on what the agent saw before are not carried out until it has looked
         again: the first of them is answered with what the page is now. Doing it twice is fine."""
         tenancy = self._tenants.of(key)
+        had = tenancy.person
         tenancy.hand_back()
         self._tenants.left(tenancy)
+        if had and self.sharing:
+            noting = asyncio.get_running_loop().create_task(
+                self._tenants.note_person(tenancy), name="greenroom person", context=Context()
+            )
+            self._notes.add(noting)
+            noting.add_done_callback(self._notes.discard)
 
     async def _browse(
         self, tenancy: Tenancy, tool: str, arguments: Mapping[str, Any], seconds: float
@@ -267,6 +329,10 @@ class Keeper:
         while tenancy.person:
             await tenancy.handed_back.wait()
             self._check_open()
+            if tenancy.person:
+                raise LeaseOver(
+                    "this process stops, and a person has the browser; another process goes on with it"
+                )
             box = await self._tenants.box(tenancy)
         with tenancy.browsing(), _losing(tenancy.key), box.using() as client:
             if tenancy.must_look and tool in ACTS:

@@ -19,9 +19,10 @@ class KeptBox:
     """Coming, then there, then ending, then gone; it may skip being there.
 
     `ending`: it ends or has ended, and nobody may begin to use it; `why` is why. `gone` is set when nothing of it is
-    left, its lease included, or when it had to be left behind. `until_end` is the scope of its life's task. `used`:
-    when it answered last, as far as is known. `told`: who had it knows that it is lost.
-    """
+    left, its lease included, or when it had to be left behind. `until_end` is the scope of its life's task. `left`: it
+    was removed, or let go, or that was tried. `used`: when it answered last, as far as is known. `told`: who had it
+    knows that it is lost, or nothing is. `handing`: it is let go, for another process to go on with it. `taken`:
+    another process has done that already."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -29,10 +30,13 @@ class KeptBox:
         self.until_end = anyio.CancelScope()
         self.gone = anyio.Event()
         self.left_behind = False
+        self.left = False
         self._arrival: asyncio.Future[BoxClient] = asyncio.get_running_loop().create_future()
         self.ending = False
         self.used = asyncio.get_running_loop().time()
         self.told = False
+        self.handing = False
+        self.taken = False
         self._calls: set[anyio.CancelScope] = set()
         self._views: set[anyio.CancelScope] = set()
         self._quiet = anyio.Event()
@@ -79,6 +83,22 @@ class KeptBox:
             self.until_end.cancel()
             for use in (*self._calls, *self._views):
                 use.cancel()
+
+    def hand_over(self, why: str) -> None:
+        """Let it go as it is. Who uses it here hears that he no longer has it."""
+        if not self.ending:
+            self.handing = self.told = True
+            self.end(why)
+
+    def was_taken(self) -> None:
+        """Another process has it: here it just ends."""
+        self.taken = self.told = True
+        self.end("another process has taken it over")
+
+    @property
+    def calling(self) -> bool:
+        """Whether a call is under way in it."""
+        return bool(self._calls)
 
     async def quiet(self) -> None:
         """Wait until no call is under way in it."""

@@ -74,6 +74,10 @@ class Owners:
         ones are `dead`."""
         return await to_thread.run_sync(self._standing)
 
+    async def company(self) -> bool:
+        """Whether another one lives whose boxes are where this one's are, or were until it left."""
+        return await to_thread.run_sync(self._company)
+
     async def forget(self, owner: str) -> None:
         """Remove the file of a dead owner of whom nothing is left."""
         await to_thread.run_sync(self._forget, owner)
@@ -114,6 +118,18 @@ class Owners:
             elif not path.name.endswith(_NEW):
                 found[path.name] = self._of(path)
         return found
+
+    def _company(self) -> bool:
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name == self.id or path.name.endswith(_NEW) or _unlocked(path):
+                continue
+            try:
+                said = msgspec.json.decode(path.read_bytes(), type=OwnerFile)
+            except (FileNotFoundError, msgspec.DecodeError):
+                continue  # it left just now
+            if said.where == self._where:
+                return True
+        return False
 
     def _of(self, path: Path) -> Standing:
         if not _unlocked(path):

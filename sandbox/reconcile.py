@@ -14,13 +14,12 @@ from contextvars import Context
 from typing import Final
 
 import anyio
-import msgspec
 from msgspec import Struct
 
 from greenroom.actors.errors import LeaseHeld, SandboxError
-from greenroom.sandbox.backend import FoundBox
+from greenroom.sandbox.backend import Adopting, FoundBox
 from greenroom.sandbox.boxes import REMOVE_SECONDS, Boxes, Parts
-from greenroom.sandbox.leases import Lease, LeaseKey
+from greenroom.sandbox.leases import Held, Lease, LeaseChange, LeaseKey
 from greenroom.sandbox.owners import Standing
 
 logger = logging.getLogger("greenroom.sandbox")
@@ -34,7 +33,8 @@ LOOK_SECONDS: Final = 30.0
 
 class Found(Struct, frozen=True, kw_only=True):
     """What there is, read in this order. `there`: leases of boxes that were in use by this process before `boxes` was
-    read; `known`: leases that a task of this process takes care of, looked at last of all."""
+    read; `known`: leases that a task of this process takes care of, looked at last of all; `waiting`: those whose boxes
+    wait for their sessions a while longer."""
 
     standing: Mapping[str, Standing]
     there: frozenset[str]
@@ -42,6 +42,7 @@ class Found(Struct, frozen=True, kw_only=True):
     folders: Mapping[str, str]
     leases: Sequence[Lease]
     known: Collection[str]
+    waiting: Collection[str] = ()
 
 
 class Todo(Struct, frozen=True):
@@ -61,9 +62,13 @@ def decide(found: Found, backend: str) -> Todo:
         standing = found.standing.get(owner, "unknown")
         return standing == "dead" or (standing == "ours" and lease_id not in found.known)
 
-    remove = {
-        lease.id for lease in found.leases if lease.backend == backend and nobodys(lease.id, lease.owner)
-    }
+    def over(lease: Lease) -> bool:
+        if lease.id in found.waiting:
+            return False
+        let_go = lease.state == "free" and found.standing.get(lease.owner) in {"alive", "ours"}
+        return nobodys(lease.id, lease.owner) or (let_go and lease.id not in found.known)
+
+    remove = {lease.id for lease in found.leases if lease.backend == backend and over(lease)}
     without = [(box.lease, box.owner) for box in found.boxes]
     without += found.folders.items()
     remove |= {lease_id for lease_id, owner in without if lease_id not in leased and nobodys(lease_id, owner)}
@@ -85,6 +90,10 @@ class Reconciler:
         self.bereaved: Callable[[LeaseKey], object] = bool
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._complaints: set[str] = set()
+        self._since: dict[str, float] = {}
+        """When boxes that may wait for their sessions were first seen without a process."""
+        self.grace = parts.settings.grace_seconds if parts.shared is not None else 0.0
+        """How long they wait. Where leases are not shared, sessions end with their process, and none comes back."""
 
     def __repr__(self) -> str:
         return f"<Reconciler: {len(self._removals)} removals>"
@@ -93,14 +102,21 @@ class Reconciler:
         """Compare, and begin what is to be done. Raises `SandboxError` when the engine cannot be asked."""
         found = await self._look()
         todo = decide(found, self._parts.backend.name)
-        keys = {lease.id: lease.key for lease in found.leases}
+        leases = {lease.id: lease for lease in found.leases}
         for lease_id in todo.lost:
             if box := self._boxes.get(lease_id):
                 box.end("it ended, as by a crash or for want of memory")
         for lease_id in todo.remove:
-            self._remove(lease_id, keys.get(lease_id))
+            self._remove(lease_id, leases.get(lease_id))
         for owner in todo.forget:
             await self._parts.owners.forget(owner)
+
+    async def clear(self) -> None:
+        """Remove all that nobody has who lives, also what still waits for its session; wait until it is gone."""
+        self.grace = 0.0
+        await self.once()
+        await self.settled()
+        await self.once()  # whose boxes are gone now is forgotten
 
     async def settled(self) -> None:
         """Wait until the removals that were begun are done."""
@@ -129,14 +145,34 @@ class Reconciler:
                 logger.exception("The %s backend stopped telling of endings", self._parts.backend.name)
             await anyio.sleep(EVERY_SECONDS)
 
-    async def free(self, key: LeaseKey) -> None:
-        """Somebody who died has the key's lease: see to it that the key can be leased.
+    async def free(self, key: LeaseKey) -> Lease | None:
+        """Somebody who died has the key's lease, or had it and let it go: see to it that the key can be leased, unless
+        this process may go on with the box, whose lease is given then.
 
         Raises `LeaseHeld` when somebody has it who lives, or who is unknown.
         """
+        held = await self.held(key)
+        return None if held is None else await self._free(held, key)
+
+    async def dismiss(self, held: Held) -> None:
+        """The session whose box that was is no more: remove it now, unless somebody has it who lives."""
+        lease = held.lease
+        standing = (await self._parts.owners.standing()).get(lease.owner, "unknown")
+        if lease.backend == self._parts.backend.name and (
+            standing == "dead" or (lease.state == "free" and standing in {"alive", "ours"})
+        ):
+            self._remove(lease.id, lease, telling=False)
+            await asyncio.shield(self._removals[lease.id])
+
+    async def held(self, key: LeaseKey) -> Held | None:
+        """The key's lease."""
+        shared = self._parts.shared
+        if shared is not None:
+            return await shared.find(key)
         for lease in await self._parts.leases.all():
             if lease.key == key:
-                await self._free(lease, key)
+                return Held(lease, gone=False)
+        return None
 
     async def stop(self) -> None:
         """Put an end to removals under way; others find what is left."""
@@ -154,48 +190,83 @@ class Reconciler:
         folders = await parts.folders.all()
         leases = await parts.leases.all()
         known = {box.lease.id for box in self._boxes.all()} | self._removals.keys()
-        return Found(standing=standing, there=there, boxes=boxes, folders=folders, leases=leases, known=known)
+        return Found(
+            standing=standing,
+            there=there,
+            boxes=boxes,
+            folders=folders,
+            leases=leases,
+            known=known,
+            waiting=self._waiting(leases, standing),
+        )
 
-    async def _free(self, lease: Lease, key: LeaseKey) -> None:
-        parts = self._parts
+    def _waiting(self, leases: Sequence[Lease], standing: Mapping[str, Standing]) -> Collection[str]:
+        """Those whose sessions may come back: they have had no process for no longer than the grace."""
+        now = asyncio.get_running_loop().time()
+        alone = {
+            lease.id
+            for lease in leases
+            if lease.key is not None
+            and (lease.state == "free" or (lease.state == "ready" and standing.get(lease.owner) == "dead"))
+        }
+        self._since = {lease_id: self._since.get(lease_id, now) for lease_id in alone}
+        return {lease_id for lease_id, since in self._since.items() if now - since < self.grace}
+
+    async def _free(self, held: Held, key: LeaseKey) -> Lease | None:
+        parts, lease = self._parts, held.lease
         standing = (await parts.owners.standing()).get(lease.owner, "unknown")
         if standing == "ours" and (box := self._boxes.get(lease.id)):
             await box.gone.wait()
-        elif standing not in {"dead", "elsewhere", "ours"}:
+            return None
+        dead = standing in {"dead", "elsewhere"} or held.gone
+        if not (dead or standing == "ours" or lease.state == "free"):
             raise LeaseHeld(
                 f"the {key.kind} sandbox of session {key.session_id!r} belongs to another process "
                 f"({'it runs' if standing == 'alive' else 'it is not of this machine, or its record was removed'}); "
                 "end it there, or with `greenroom sandbox stop`"
             )
-        elif lease.backend == parts.backend.name and standing != "elsewhere":
-            self._remove(lease.id, key)
+        here = lease.backend == parts.backend.name and standing not in {"elsewhere", "unknown"}
+        if here and self._may_adopt(lease):
+            return lease
+        if here:
+            self._remove(lease.id, lease)
             await asyncio.shield(self._removals[lease.id])
         else:
             # The box is in an engine that this process does not use. The key is let go of; who uses that engine
             # finds the lease, or the box by its labels, and removes it: its owner is dead.
             self.bereaved(key)
-            await parts.leases.erase(lease.id)
-            await parts.leases.add(msgspec.structs.replace(lease, key=None, state="ending"))
+            given_up = LeaseChange(state="ending", keyless=True)
+            await parts.leases.change(lease.id, given_up, epoch=lease.epoch)
+        return None
+
+    def _may_adopt(self, lease: Lease) -> bool:
+        return (
+            self._parts.shared is not None
+            and isinstance(self._parts.backend, Adopting)
+            and lease.state in {"ready", "free"}
+            and lease.id not in self._removals
+        )
 
     # ----------------------------------------------------------------------------------------------------- removing
 
-    def _remove(self, lease_id: str, key: LeaseKey | None) -> None:
+    def _remove(self, lease_id: str, lease: Lease | None, *, telling: bool = True) -> None:
         if lease_id in self._removals:
             return
-        if key is not None:
-            self.bereaved(key)
         removal = asyncio.get_running_loop().create_task(
-            self._tidy(lease_id), name=f"greenroom removal {lease_id[:8]}", context=Context()
+            self._tidy(lease_id, lease, telling), name=f"greenroom removal {lease_id[:8]}", context=Context()
         )
         self._removals[lease_id] = removal
         removal.add_done_callback(lambda _: self._removals.pop(lease_id))
 
-    async def _tidy(self, lease_id: str) -> None:
+    async def _tidy(self, lease_id: str, lease: Lease | None, telling: bool) -> None:
         """Remove the box, then what is written down. The next comparison tries again what failed."""
         parts = self._parts
         try:
             with anyio.fail_after(REMOVE_SECONDS):
-                await parts.leases.change(lease_id, state="ending")
+                if lease is not None and not await self._claimed(lease):
+                    return
+                if lease is not None and lease.key is not None and telling:
+                    self.bereaved(lease.key)
                 await parts.backend.remove(lease_id)
             await self._tidy_folder(lease_id)
             await parts.leases.erase(lease_id)
@@ -207,6 +278,15 @@ class Reconciler:
             logger.exception("What is left of lease %s could not be removed, and is tried again", lease_id)
         else:
             logger.info("Removed what was left of lease %s", lease_id)
+
+    async def _claimed(self, lease: Lease) -> bool:
+        """Whether it is to be removed: nobody has gone on with its box meanwhile."""
+        leases = self._parts.leases
+        if not await leases.change(lease.id, LeaseChange(state="ending"), epoch=lease.epoch):
+            now = [found for found in await leases.all() if found.id == lease.id]
+            if now and now[0].state != "ending":
+                return False
+        return True
 
     async def _tidy_folder(self, lease_id: str) -> None:
         try:

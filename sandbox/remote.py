@@ -24,6 +24,7 @@ from greenroom.actors.errors import (
     SandboxBusy,
     SandboxError,
     SandboxFileNotFound,
+    SandboxLost,
     SandboxUnavailable,
 )
 from greenroom.sandbox.backend import API_SOCKET, BOX_SECONDS, BoxAddress, BoxSpec, FoundBox
@@ -108,6 +109,18 @@ class RemoteBackend:
             if not resettable:
                 await self._record.write(Holding(lease=spec.lease, owner=spec.owner, spent=True))
         return await self._open(spec)
+
+    async def adopt(self, spec: BoxSpec) -> BoxAddress:
+        """The way to the box of a lease that another process gave it to. Raises `SandboxLost` when it has another."""
+        async with self._record.locked() as holding:
+            if holding.lease != spec.lease or holding.ended:
+                raise SandboxLost(f"the sandbox at {self._url} ended, or is another session's")
+            await self._record.write(msgspec.structs.replace(holding, owner=spec.owner))
+        return await self._open(spec)
+
+    async def let_go(self, lease: str) -> None:
+        """Close the way to the box."""
+        await self._close(lease)
 
     async def remove(self, lease: str) -> None:
         """Take the box back from the lease, and reset it if it can be."""

@@ -65,7 +65,7 @@ class Gate:
         app = web.Application()
         app.router.add_route("*", PREFIX + "/{path:.*}", self._pass)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=STOP_SECONDS)
-        listening = await to_thread.run_sync(listening_socket, path, FOR_US)
+        listening, file = await to_thread.run_sync(listening_socket, path, FOR_US)
         try:
             await runner.setup()
             await web.SockSite(runner, listening).start()
@@ -74,7 +74,7 @@ class Gate:
             with anyio.CancelScope(shield=True):
                 await runner.cleanup()
                 listening.close()
-                await to_thread.run_sync(remove_socket, path)
+                await to_thread.run_sync(remove_socket, path, file)
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         shown = request.headers.get("Authorization", "").removeprefix("Bearer ")

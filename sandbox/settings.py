@@ -57,6 +57,8 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
     """Boxes kept ready and paused for the next session."""
     idle_seconds: float = 600.0
     """A box unused for so long is removed, unless a turn or a call that may use it runs."""
+    grace_seconds: float = 20.0
+    """How long a box whose process died or let it go waits for its session, where processes share their leases."""
     call_seconds: float = 60.0
     """How long a tool may take."""
 

@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from greenroom.actors.errors import ConfigurationError, LeaseHeld, SandboxUnavailable
-from greenroom.sandbox.leases import Lease, LeaseKey, LeaseState
+from greenroom.sandbox.leases import Lease, LeaseChange, LeaseKey
 from greenroom.sandbox.places import private_folder, state_folder
 
 T = TypeVar("T")
@@ -34,10 +34,17 @@ CREATE TABLE IF NOT EXISTS leases (
     owner TEXT NOT NULL,
     backend TEXT NOT NULL,
     state TEXT NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    person TEXT NOT NULL DEFAULT 'no'
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_of_each_key ON leases (user_id, session_id, kind);
 """
+
+LATER: Final = {"epoch": "INTEGER NOT NULL DEFAULT 0", "person": "TEXT NOT NULL DEFAULT 'no'"}
+"""Columns that files of earlier versions do not have."""
+
+COLUMNS: Final = "user_id, session_id, kind, id, owner, backend, state, created, epoch, person"
 
 
 class SqliteLeases:
@@ -69,9 +76,9 @@ class SqliteLeases:
         """Write down a new one. Raises `LeaseHeld` when its key has one already."""
         await self._do(lambda: self._add(lease))
 
-    async def change(self, lease_id: str, *, state: LeaseState, key: LeaseKey | None = None) -> bool:
-        """Change its state and, where one is given, its key. Raises `LeaseHeld` when the key has another lease."""
-        return await self._do(lambda: self._change(lease_id, state, key))
+    async def change(self, lease_id: str, change: LeaseChange, *, epoch: int | None = None) -> bool:
+        """Change it; with `epoch`, only one that has it. Raises `LeaseHeld` when the key has another lease."""
+        return await self._do(lambda: self._change(lease_id, change, epoch))
 
     async def erase(self, lease_id: str) -> None:
         """Forget it. One that is not there is fine."""
@@ -105,6 +112,7 @@ class SqliteLeases:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(SCHEMA)
+                _add_columns(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -120,31 +128,38 @@ class SqliteLeases:
         return self._connection.execute(statement, values)  # each statement is a transaction of its own
 
     def _add(self, lease: Lease) -> None:
-        values = (*_columns(lease.key), lease.id, lease.owner, lease.backend, lease.state, lease.created)
         try:
-            self._run(
-                "INSERT INTO leases (user_id, session_id, kind, id, owner, backend, state, created) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
+            self._run(f"INSERT INTO leases ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(lease))
         except sqlite3.IntegrityError:
             if lease.key is None or not self._held(lease.key):
                 raise  # the id is taken: no lease is written twice
             raise _already(lease.key) from None
 
-    def _change(self, lease_id: str, state: LeaseState, key: LeaseKey | None) -> bool:
-        if key is None:
-            return self._run("UPDATE leases SET state = ? WHERE id = ?", (state, lease_id)).rowcount > 0
+    def _change(self, lease_id: str, change: LeaseChange, epoch: int | None) -> bool:
+        self._run("BEGIN IMMEDIATE")
         try:
-            return (
-                self._run(
-                    "UPDATE leases SET state = ?, user_id = ?, session_id = ?, kind = ? WHERE id = ?",
-                    (state, *_columns(key), lease_id),
-                ).rowcount
-                > 0
+            new = self._changed(lease_id, change, epoch)
+        except BaseException:
+            self._run("ROLLBACK")
+            raise
+        self._run("COMMIT")
+        return new
+
+    def _changed(self, lease_id: str, change: LeaseChange, epoch: int | None) -> bool:
+        row = self._run(f"SELECT {COLUMNS} FROM leases WHERE id = ?", (lease_id,)).fetchone()
+        new = None if row is None else change.of(_lease(row), epoch)
+        if new is None:
+            return False
+        try:
+            self._run(
+                "UPDATE leases SET user_id = ?, session_id = ?, kind = ?, owner = ?, state = ?, epoch = ?, person = ? "
+                "WHERE id = ?",
+                (*_columns(new.key), new.owner, new.state, new.epoch, new.person, lease_id),
             )
         except sqlite3.IntegrityError:
-            raise _already(key) from None
+            assert new.key is not None
+            raise _already(new.key) from None
+        return True
 
     def _held(self, key: LeaseKey) -> bool:
         found = self._run(
@@ -153,21 +168,37 @@ class SqliteLeases:
         return found.fetchone() is not None
 
     def _all(self) -> Sequence[Lease]:
-        rows = self._run(
-            "SELECT user_id, session_id, kind, id, owner, backend, state, created FROM leases "
-            "ORDER BY created, number"
-        )
-        return [
-            Lease(
-                id=lease_id,
-                key=None if kind is None else LeaseKey(_text(user_id), _text(session_id), kind),
-                owner=owner,
-                backend=backend,
-                state=state,
-                created=created,
-            )
-            for user_id, session_id, kind, lease_id, owner, backend, state, created in rows
-        ]
+        return [_lease(row) for row in self._run(f"SELECT {COLUMNS} FROM leases ORDER BY created, number")]
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    there = {row[1] for row in connection.execute("PRAGMA table_info(leases)")}
+    for name, kind in LATER.items():
+        if name not in there:
+            connection.execute(f"ALTER TABLE leases ADD COLUMN {name} {kind}")
+    connection.execute("COMMIT")
+
+
+def _row(lease: Lease) -> tuple[object, ...]:
+    return (
+        *_columns(lease.key),
+        *(lease.id, lease.owner, lease.backend, lease.state, lease.created, lease.epoch, lease.person),
+    )
+
+
+def _lease(row: Sequence[Any]) -> Lease:
+    user_id, session_id, kind, lease_id, owner, backend, state, created, epoch, person = row
+    return Lease(
+        id=lease_id,
+        key=None if kind is None else LeaseKey(_text(user_id), _text(session_id), kind),
+        owner=owner,
+        backend=backend,
+        state=state,
+        created=created,
+        epoch=epoch,
+        person=person,
+    )
 
 
 def _columns(key: LeaseKey | None) -> tuple[bytes | None, bytes | None, str | None]:

@@ -8,16 +8,18 @@ from greenroom.sandbox.settings import SandboxSettings
 
 if TYPE_CHECKING:
     from greenroom.sandbox.keeper import Keeper
+    from greenroom.sandbox.leases import Leases
 
 
-async def started_keeper(settings: SandboxSettings) -> Keeper:
-    """A keeper at work. Raises `SandboxUnavailable`, which says what is missing and what to do."""
+async def started_keeper(settings: SandboxSettings, leases: Leases | None = None) -> Keeper:
+    """A keeper at work. `leases`: where they are kept; none: in this user's file. Raises `SandboxUnavailable`, which
+    says what is missing and what to do."""
     from greenroom.sandbox.choose import choose_backend
     from greenroom.sandbox.keeper import Keeper
 
     backend = await choose_backend(settings)
     try:
-        keeper = Keeper(backend, settings)
+        keeper = Keeper(backend, settings, leases=leases)
     except BaseException:
         await backend.stop()
         raise

@@ -11,7 +11,7 @@ import anyio
 
 from greenroom.actors.errors import SandboxLost
 from greenroom.sandbox.kept_box import KeptBox
-from greenroom.sandbox.leases import LeaseKey
+from greenroom.sandbox.leases import LeaseKey, Person
 from greenroom.sandbox.result import ToolResult
 
 ACTS: Final = frozenset(
@@ -46,7 +46,8 @@ HANDED_BACK: Final = (
 
 class Tenancy:
     """Of one key. `holds`: turns that are under way; `visits`: calls, and people who look; `person`: one has the
-    browser; `must_look`: he had it, and the agent has not seen the page since."""
+    browser; `must_look`: he had it, and the agent has not seen the page since. `asked`: another process
+    wants the box. `missing`: when the person is given up who has not come back since the box was taken over."""
 
     def __init__(self, key: LeaseKey) -> None:
         self.key = key
@@ -56,6 +57,8 @@ class Tenancy:
         self.visits = 0
         self.person = False
         self.must_look = False
+        self.asked = False
+        self.missing: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
         self.handed_back = anyio.Event()
         self._browsing = 0
@@ -89,10 +92,11 @@ class Tenancy:
     def let_go(self) -> None:
         """It has no box any more, and there is nothing to look at."""
         self.box = None
-        self.must_look = False
+        self.must_look = self.asked = False
 
     def take_over(self) -> bool:
         """A person has the browser. False: one had it."""
+        self.comes_back()
         had, self.person = self.person, True
         if not had:
             self.handed_back = anyio.Event()
@@ -100,9 +104,21 @@ class Tenancy:
 
     def hand_back(self) -> None:
         """He is done."""
+        self.comes_back()
         if self.person:
             self.person, self.must_look = False, self.box is not None
             self.handed_back.set()
+
+    def comes_back(self) -> None:
+        """The person is not missing."""
+        if self.missing is not None:
+            self.missing.cancel()
+            self.missing = None
+
+    @property
+    def told(self) -> Person:
+        """What its lease says of a person."""
+        return "has" if self.person else "had" if self.must_look else "no"
 
 
 def lost(key: LeaseKey, why: str) -> SandboxLost:

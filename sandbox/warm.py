@@ -13,7 +13,7 @@ from greenroom.actors.errors import LeaseHeld, SandboxError
 from greenroom.sandbox.backend import BoxKind, Pausing
 from greenroom.sandbox.boxes import Boxes, Parts
 from greenroom.sandbox.kept_box import KeptBox
-from greenroom.sandbox.leases import LeaseKey
+from greenroom.sandbox.leases import LeaseChange, LeaseKey
 
 logger = logging.getLogger("greenroom.sandbox")
 
@@ -116,7 +116,7 @@ class WarmPool:
         return None
 
     async def _give(self, box: KeptBox, key: LeaseKey) -> None:
-        if not await self._parts.leases.change(box.lease.id, state="ready", key=key):
+        if not await self._parts.leases.change(box.lease.id, LeaseChange(state="ready", key=key)):
             box.end("somebody removed its lease")
             return
         box.belongs_to(key)

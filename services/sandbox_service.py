@@ -20,6 +20,7 @@ from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.standalone import started_keeper
 from greenroom.services.service import not_started
+from greenroom.services.storage import Storage
 from greenroom.services.work import Work, current_work
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from greenroom.sandbox.client import BoxClient
     from greenroom.sandbox.keeper import Keeper
+    from greenroom.sandbox.leases import Leases
 
 OnPassivate: TypeAlias = Literal["keep", "release"]
 
@@ -47,7 +49,9 @@ class SandboxService:
     `base_url`, `bearer_token`: a box that runs elsewhere, and its token: short for `SandboxSettings(backend=…,
     token=…)`. `settings`: how boxes are made; none: what the environment says. `on_passivate`: whether a session that
     is put away for being idle keeps its box (for `settings.idle_seconds`) or releases it. `drain_on_stop` is of
-    AgentScope Runtime: no box outlives its service here. `keeper`: how the keeper of its boxes is made and started.
+    AgentScope Runtime: no box outlives its service here, unless processes share their leases. `leases`: where these are
+    kept; none: in a file of this user's, or, in an application whose sessions are in a store that processes share, in
+    that store (`keep_leases_in`). `keeper`: how the keeper of its boxes is made and started.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class SandboxService:
         *,
         settings: SandboxSettings | None = None,
         on_passivate: OnPassivate = "keep",
-        keeper: Callable[[SandboxSettings], Awaitable[Keeper]] = started_keeper,
+        leases: Leases | None = None,
+        keeper: Callable[[SandboxSettings, Leases | None], Awaitable[Keeper]] = started_keeper,
     ) -> None:
         _check(base_url, drain_on_stop, settings, on_passivate)
         if base_url is not None:
             settings = SandboxSettings(backend=base_url, token=bearer_token)
         self._settings = settings
+        self._leases = leases
         self._new_keeper = keeper
         self.on_passivate: OnPassivate = on_passivate
         self._keeper: Keeper | None = None
@@ -79,6 +85,13 @@ class SandboxService:
     def __repr__(self) -> str:
         return f"<SandboxService, {self._keeper or 'not started'}>"
 
+    def keep_leases_in(self, storage: Storage) -> None:
+        """Keep leases there, unless it was told before where: what is shared there goes from process to process."""
+        if self._leases is None and self._keeper is None:
+            from greenroom.services.durable_leases import DurableLeases
+
+            self._leases = DurableLeases(storage)
+
     # ------------------------------------------------------------------------------------------------- start and stop
 
     async def start(self) -> None:
@@ -89,15 +102,20 @@ class SandboxService:
         async with self._starting:
             if self._keeper is None:
                 self._home = asyncio.get_running_loop()
-                self._keeper = await self._new_keeper(self._settings or SandboxSettings.from_environ())
+                self._keeper = await self._new_keeper(
+                    self._settings or SandboxSettings.from_environ(), self._leases
+                )
 
     async def stop(self) -> None:
-        """Carry out the calls that were made, then end all boxes. Doing it twice is fine."""
+        """Carry out the calls that were made, then end all boxes, or leave them to other processes that share their
+        leases. Doing it twice is fine."""
         async with self._starting:
             keeper = self._keeper
             if keeper is None:
                 return
-            for key in tuple(self._taken):
+            if keeper.sharing:  # who has a browser keeps it, in the process that goes on with it
+                keeper.wait_for_nobody()
+            for key in () if keeper.sharing else tuple(self._taken):
                 keeper.hand_back(key)
             self._taken.clear()
             await self._end(
@@ -178,6 +196,21 @@ class SandboxService:
                 lease_key, lost="the session was put away, and its sandbox was released"
             )
 
+    def at_work(self, key: SessionKey, work: Work) -> None:
+        """A turn of the session begins: its boxes are held until it is over, and if another process had them, they are
+        gone on with here."""
+        if self._keeper is not None:
+            for lease_key in _keys(key):
+                self.hold(self._keeper, lease_key, work, using=False)
+                self._keeper.expect(lease_key)
+
+    async def hand_over(self, key: SessionKey) -> None:
+        """The session is another process's now: where processes share their leases, its boxes are let go, as they
+        are."""
+        if self._keeper is not None:
+            for lease_key in _keys(key):
+                await self._keeper.hand_over(lease_key)
+
     # --------------------------------------------------------------------------------------------------- looking in
 
     def browsing(self, key: SessionKey) -> bool:
@@ -200,6 +233,12 @@ class SandboxService:
         self._taken.discard(lease_key)
         if self._keeper is not None:
             self._keeper.hand_back(lease_key)
+
+    def stops(self, key: SessionKey) -> None:
+        """The person's view ends because this process stops. He keeps the browser where another process goes on with
+        it; else he is done."""
+        if self._keeper is None or not self._keeper.sharing:
+            self.hand_back(key)
 
     # ------------------------------------------------------------------------------------------------------- insides
 

@@ -37,6 +37,7 @@ MESSAGE_BYTES: Final = 64 * 1024
 EXPIRED: Final = 4000
 """The WebSocket's closing code when the link's time is over; 1008 is for what was refused."""
 
+STOPPING: Final = ("draining", "stopped")
 INPUT: Final = frozenset({"mouse", "wheel", "key", "text", "navigate", "back", "forward", "reload", "dialog"})
 OF_THE_BOX: Final = frozenset({"page", "dialog", "error"})
 """Messages that a box may send to a person. Who has the browser is not for it to say."""
@@ -155,7 +156,7 @@ class _View:
 
     async def _watch(self, all_of_it: anyio.CancelScope) -> None:
         """End with the application, and say who holds the browser when that changes."""
-        while self._host.state not in ("draining", "stopped"):
+        while self._host.state not in STOPPING:
             await anyio.sleep(LOOK_SECONDS)
             if self._box is not None:
                 await self._tell_holder()
@@ -198,7 +199,10 @@ class _View:
     def _give(self) -> None:
         if self._holds:
             del self._holders[self._key]
-            self._browsers.hand_back(self._key)
+            if self._host.state in STOPPING:
+                self._browsers.stops(self._key)
+            else:
+                self._browsers.hand_back(self._key)
 
     # -- to the person ---------------------------------------------------------------------------------------------
 

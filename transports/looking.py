@@ -31,6 +31,10 @@ class Browsers(Protocol):
         """Let the agent's calls go on."""
         ...
 
+    def stops(self, key: SessionKey) -> None:
+        """This process stops: let the agent's calls go on, unless another process keeps the browser for the person."""
+        ...
+
 
 class Looking(NamedTuple):
     """The browsers, and the links to them."""

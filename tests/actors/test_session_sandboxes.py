@@ -17,6 +17,7 @@ from greenroom.actors.system import ActorSystem
 from greenroom.sandbox import BrowserSandbox
 from greenroom.sandbox.leases import LeaseKey
 from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.work import Work
 from kits.fake_keeper import FakeKeeper
 from kits.system import counting_sources, said, turn
 
@@ -30,11 +31,20 @@ class FakeSandboxes:
         self.boxes: dict[SessionKey, BrowserSandbox] = {}
         self.passive: list[SessionKey] = []
         self.forgotten: list[SessionKey] = []
+        self.at_it: list[SessionKey] = []
+        self.handed_over: list[SessionKey] = []
 
     def for_session(self, key: SessionKey) -> BrowserSandbox:
         if key not in self.boxes:
             self.boxes[key] = BrowserSandbox.leased(self.keeper, LeaseKey(*key, "browser"))
         return self.boxes[key]
+
+    def at_work(self, key: SessionKey, work: Work) -> None:
+        self.at_it.append(key)
+        work.when_over(lambda: self.at_it.remove(key))
+
+    async def hand_over(self, key: SessionKey) -> None:
+        self.handed_over.append(key)
 
     async def passivated(self, key: SessionKey) -> None:
         await asyncio.sleep(0)

@@ -22,6 +22,7 @@ from greenroom import (
 )
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.keeper import Keeper
+from greenroom.sandbox.leases import Leases
 from greenroom.services import sandbox_service
 from kits.keeping import World
 from kits.remembering import heard, tell
@@ -29,7 +30,7 @@ from kits.system import said
 
 
 def service_in(world: World, **options: Any) -> SandboxService:
-    async def keeper(settings: SandboxSettings) -> Keeper:
+    async def keeper(settings: SandboxSettings, leases: Leases | None) -> Keeper:
         keeper = world.keeper()
         await keeper.start()
         return keeper
@@ -202,7 +203,7 @@ async def test_sandboxes_start_before_and_stop_after_the_turns() -> None:
 
 
 async def test_where_no_sandbox_can_be_made_the_application_does_not_start() -> None:
-    async def keeper(settings: SandboxSettings) -> Keeper:
+    async def keeper(settings: SandboxSettings, leases: Leases | None) -> Keeper:
         raise SandboxUnavailable("install bubblewrap")
 
     app = AgentApp(sandboxes=SandboxService(keeper=keeper))

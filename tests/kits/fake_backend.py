@@ -78,6 +78,17 @@ class FakeBox:
                 ending(self.spec.lease)
 
 
+class MortalBackend:
+    """One whose boxes cannot be gone on with, as those that end with their process."""
+
+    name = "fake"
+
+    def __init__(self, engine: FakeEngine) -> None:
+        backend = FakeBackend(engine)
+        self.start, self.stop, self.create = backend.start, backend.stop, backend.create
+        self.remove, self.boxes, self.endings = backend.remove, backend.boxes, backend.endings
+
+
 async def echo(box: FakeBox, arguments: dict[str, Any]) -> ToolResult:
     """A tool that answers with what it was given, and by whom."""
     return ToolResult.of_text(f"{box.spec.lease} {msgspec.json.encode(arguments).decode()}")
@@ -94,6 +105,7 @@ class FakeEngine:
         self.in_memory = in_memory
         self.create_seconds = create_seconds
         self.remove_seconds = remove_seconds
+        self.adopt_seconds = 0.0
         self.boxes: dict[str, FakeBox] = {}
         self.ever: list[FakeBox] = []
         self.tools: dict[str, Tool] = {}
@@ -164,6 +176,16 @@ class FakeBackend:
             await asyncio.create_task(serve(box))
         await engine.pass_time(engine.create_seconds / 2, spec)
         return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+
+    async def adopt(self, spec: BoxSpec) -> BoxAddress:
+        await self.engine.pass_time(self.engine.adopt_seconds, spec)
+        box = self._living(spec.lease)
+        box.awake.set()
+        assert spec.token == box.spec.token
+        return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
+
+    async def let_go(self, lease: str) -> None:
+        pass
 
     async def remove(self, lease: str) -> None:
         engine = self.engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from greenroom.actors.errors import SandboxLost
 from greenroom.sandbox.backend import BoxSpec
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.keeper import Keeper
@@ -19,8 +20,8 @@ from greenroom.sandbox.leases import Lease, LeaseKey
 from greenroom.sandbox.owners import Owners, Standing
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
-from kits.fake_backend import FakeBackend, FakeBox, FakeEngine
-from kits.memory_leases import MemoryLeases
+from kits.fake_backend import FakeBackend, FakeBox, FakeEngine, MortalBackend
+from kits.memory_leases import MemoryLeases, SharedMemoryLeases
 
 KEY = LeaseKey("u", "s", "browser")
 OTHER = LeaseKey("u", "t", "browser")
@@ -34,6 +35,7 @@ class MemoryOwners(Owners):
         self.table = table
 
     async def enter(self, where: str) -> None:
+        self.where = where
         self.table[self.id] = "alive"
 
     async def leave(self, *, all_gone: bool) -> None:
@@ -45,8 +47,12 @@ class MemoryOwners(Owners):
     async def standing(self) -> Mapping[str, Standing]:
         return {name: "ours" if name == self.id else standing for name, standing in self.table.items()}
 
+    async def company(self) -> bool:
+        return any(name != self.id and standing == "alive" for name, standing in self.table.items())
+
     async def forget(self, owner: str) -> None:
-        self.table.pop(owner, None)
+        if self.table.get(owner) != "alive":
+            self.table.pop(owner, None)
 
 
 class MemoryFolders(BoxFolders):
@@ -55,31 +61,43 @@ class MemoryFolders(BoxFolders):
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"))
         self.there: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
 
     async def make(self, lease: str, owner: str) -> Path:
         self.there[lease] = owner
         return self.folder / lease
 
+    async def keep_key(self, lease: str, token: str) -> None:
+        self.keys[lease] = token
+
+    async def take_over(self, lease: str, owner: str) -> tuple[Path, str]:
+        if lease not in self.there or lease not in self.keys:
+            raise SandboxLost("nothing leads to it")
+        self.there[lease] = owner
+        return self.folder / lease, self.keys[lease]
+
     async def remove(self, lease: str) -> None:
         self.there.pop(lease, None)
+        self.keys.pop(lease, None)
 
     async def all(self) -> Mapping[str, str]:
         return dict(self.there)
 
 
 class OpenWay:
-    """A way out that leads nowhere; `open` are the boxes that have one."""
+    """A way out that leads nowhere; `open` are the boxes that have one, each by the last who listened for it."""
 
     def __init__(self) -> None:
-        self.open: set[str] = set()
+        self.open: dict[str, object] = {}
 
     @asynccontextmanager
     async def listen(self, path: Path, who: str) -> AsyncIterator[None]:
-        self.open.add(who)
+        me = self.open[who] = object()
         try:
             yield
         finally:
-            self.open.discard(who)
+            if self.open.get(who) is me:
+                del self.open[who]
 
 
 class World:
@@ -89,6 +107,8 @@ class World:
         self.engine = FakeEngine(in_memory=True, **engine)
         self.engine.watch = self.check
         self.leases = MemoryLeases()
+        self.gone: set[str] = set()
+        self.asked: dict[str, Callable[[str], object]] = {}
         self.owners: dict[str, Standing] = {}
         self.folders = MemoryFolders()
         self.way_out = OpenWay()
@@ -96,18 +116,29 @@ class World:
         self._names = itertools.count()
         self._ids = itertools.count(1)
 
-    def keeper(self, **settings: Any) -> Keeper:
-        """A process's keeper; several are several processes'."""
+    def keeper(self, *, shared: bool = False, mortal: bool = False, **settings: Any) -> Keeper:
+        """A process's keeper; several are several processes'. `shared`: they share leases, and boxes go from one to
+        another; `mortal`: boxes end with their process all the same."""
+        owners = MemoryOwners(self.owners, f"owner-{next(self._names)}")
+        leases = SharedMemoryLeases(self.leases, self.gone, self.asked)
+        leases.known_as(owners.id)
         return Keeper(
-            FakeBackend(self.engine),
+            MortalBackend(self.engine) if mortal else FakeBackend(self.engine),
             SandboxSettings(**settings),
-            leases=self.leases,
-            owners=MemoryOwners(self.owners, f"owner-{next(self._names)}"),
+            leases=leases if shared else self.leases,
+            owners=owners,
             folders=self.folders,
             way_out=self.way_out,
             connect=self.engine.connect,
             new_id=lambda: f"{next(self._ids):032x}",
         )
+
+    def die(self, keeper: Keeper) -> None:
+        """That keeper's process counts as dead. It goes on nevertheless, which is the worst that a process can do that
+        was taken for dead; nobody hears of it any more."""
+        owner = keeper._parts.owners.id
+        self.owners[owner] = "dead"
+        self.asked.pop(owner, None)
 
     @asynccontextmanager
     async def keeping(self, **settings: Any) -> AsyncIterator[Keeper]:
@@ -138,6 +169,7 @@ class World:
             )
         )
         directory = await self.folders.make(lease_id, owner)
+        await self.folders.keep_key(lease_id, lease_id)
         if backend == "fake":
             await FakeBackend(self.engine).create(
                 BoxSpec(lease=lease_id, owner=owner, kind="browser", token=lease_id, directory=directory)

@@ -21,11 +21,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from greenroom.actors.errors import LeaseHeld
-from greenroom.sandbox.leases import Lease, LeaseKey, Leases, LeaseState
+from greenroom.sandbox.leases import (
+    Held,
+    Lease,
+    LeaseChange,
+    LeaseKey,
+    Leases,
+    LeaseState,
+    Person,
+    SharedLeases,
+)
 from kits.in_turn import TRICKY_KEYS
 
 KEY = LeaseKey("u", "s", "browser")
-STATES: tuple[LeaseState, ...] = ("making", "ready", "ending")
+STATES: tuple[LeaseState, ...] = ("making", "ready", "free", "ending")
+PERSONS: tuple[Person, ...] = ("no", "has", "had")
 
 
 def lease(number: int = 1, key: LeaseKey | None = KEY, **fields: Any) -> Lease:
@@ -73,7 +83,7 @@ class LeasesKit(ABC):
         async with self.opened(tmp_path) as leases:
             await leases.add(lease(1))
             for state in STATES:
-                assert await leases.change(lease(1).id, state=state)
+                assert await leases.change(lease(1).id, LeaseChange(state=state))
                 with pytest.raises(LeaseHeld):
                     await leases.add(lease(2, owner="somebody else"))
             await leases.erase(lease(1).id)
@@ -97,17 +107,48 @@ class LeasesKit(ABC):
         async with self.opened(tmp_path) as leases:
             for number in (1, 2, 3):
                 await leases.add(lease(number, None))
-            assert await leases.change(lease(2).id, state="ready", key=KEY)
+            assert await leases.change(lease(2).id, LeaseChange(state="ready", key=KEY))
             with pytest.raises(LeaseHeld):
-                await leases.change(lease(3).id, state="ready", key=KEY)
+                await leases.change(lease(3).id, LeaseChange(state="ready", key=KEY))
             assert [found.key for found in await leases.all()] == [None, KEY, None]
-            assert await leases.change(lease(2).id, state="ending")
+            assert await leases.change(lease(2).id, LeaseChange(state="ending"))
             assert (await leases.all())[1] == lease(2, state="ending")
+
+    async def test_only_who_has_seen_the_newest_epoch_changes_it_by_epoch(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as leases:
+            await leases.add(lease())
+            taking = LeaseChange(state="ready", owner="you", person="has")
+            assert not await leases.change(lease().id, taking, epoch=1)
+            assert await leases.change(lease().id, taking, epoch=0)
+            assert not await leases.change(lease().id, taking, epoch=0)
+            assert await leases.all() == [lease(state="ready", owner="you", person="has", epoch=1)]
+            assert await leases.change(lease().id, LeaseChange(state="free"))  # whoever's
+            assert await leases.change(lease().id, LeaseChange(state="ready"), epoch=1)
+            assert await leases.all() == [lease(state="ready", owner="you", person="has", epoch=2)]
+
+    async def test_of_many_that_would_take_one_over_at_once_one_does(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as first, self.opened(tmp_path) as second:
+            await first.add(lease())
+            stores = (first, first) if self.apart else (first, second)
+            tries = [
+                stores[number % 2].change(lease().id, LeaseChange(state="ready", owner=str(number)), epoch=0)
+                for number in range(20)
+            ]
+            assert sum(await asyncio.gather(*tries)) == 1
+            [found] = await first.all()
+            assert found.epoch == 1
+
+    async def test_a_key_that_was_given_up_may_have_another_lease(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as leases:
+            await leases.add(lease(1))
+            assert await leases.change(lease(1).id, LeaseChange(state="ending", keyless=True), epoch=0)
+            await leases.add(lease(2))
+            assert [found.key for found in await leases.all()] == [None, KEY]
 
     async def test_one_that_is_gone_cannot_be_changed_and_erasing_it_is_fine(self, tmp_path: Path) -> None:
         async with self.opened(tmp_path) as leases:
-            assert not await leases.change(lease().id, state="ready")
-            assert not await leases.change(lease().id, state="ready", key=KEY)
+            assert not await leases.change(lease().id, LeaseChange(state="ready"))
+            assert not await leases.change(lease().id, LeaseChange(state="ready", key=KEY))
             await leases.erase(lease().id)
             assert await leases.all() == []
 
@@ -137,6 +178,62 @@ class LeasesKit(ABC):
                 return kit.leases(folder)
 
         run_state_machine_as_test(Against, settings=settings(max_examples=20, stateful_step_count=30))
+
+
+class SharedLeasesKit(LeasesKit):
+    """What `SharedLeases` must hold besides. `renewals`: how long news of others may take."""
+
+    renewals: ClassVar[float] = 10.0
+
+    @abstractmethod
+    def leases(self, folder: Path) -> SharedLeases:
+        """A store, not yet started."""
+
+    @asynccontextmanager
+    async def sharing(self, folder: Path) -> AsyncIterator[SharedLeases]:
+        leases = self.leases(folder)
+        await leases.start()
+        try:
+            yield leases
+        finally:
+            await leases.stop()
+
+    async def test_a_key_s_lease_is_found_by_whoever_looks(self, tmp_path: Path) -> None:
+        async with self.sharing(tmp_path) as first, self.sharing(tmp_path) as second:
+            assert await second.find(KEY) is None
+            await first.add(lease(1))
+            await first.add(lease(2, None))
+            assert await second.find(KEY) == Held(lease(1), gone=False)
+            await first.change(lease(1).id, LeaseChange(state="ending", keyless=True))
+            assert await second.find(KEY) is None
+            await first.change(lease(2).id, LeaseChange(state="ready", key=KEY))
+            assert await second.find(KEY) == Held(lease(2, state="ready"), gone=False)
+            assert first.place == second.place != ""
+
+    async def test_that_an_owner_is_gone_is_known_until_another_takes_over(self, tmp_path: Path) -> None:
+        async with self.sharing(tmp_path) as second:
+            async with self.sharing(tmp_path) as first:
+                await first.add(lease())
+            assert await second.find(KEY) == Held(lease(), gone=True)
+            assert await second.change(lease().id, LeaseChange(state="ready", owner="you"), epoch=0)
+            assert await second.find(KEY) == Held(lease(state="ready", owner="you", epoch=1), gone=False)
+
+    async def test_who_owns_a_lease_hears_that_it_is_asked_for(self, tmp_path: Path) -> None:
+        heard: list[str] = []
+        asked = asyncio.Event()
+
+        def hear(lease_id: str) -> None:
+            heard.append(lease_id)
+            asked.set()
+
+        async with self.sharing(tmp_path) as first, self.sharing(tmp_path) as second:
+            first.when_told(hear, heard.append)
+            await first.add(lease())
+            await second.ask(lease().id)
+            async with asyncio.timeout(self.renewals):
+                await asked.wait()
+            await second.ask(lease(7).id)  # there is none
+        assert heard == [lease().id]
 
 
 KEYS = st.sampled_from([None, KEY, KEY._replace(kind="base"), KEY._replace(user_id="v")])
@@ -180,17 +277,49 @@ class LeasesMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, state=st.sampled_from(STATES), key=KEYS)
     def change(self, number: int, state: LeaseState, key: LeaseKey | None) -> None:
+        self.carry_out(number, LeaseChange(state=state, key=key), None)
+
+    @rule(
+        number=NUMBERS,
+        state=st.sampled_from(STATES),
+        owner=st.sampled_from([None, "you"]),
+        person=st.sampled_from([None, *PERSONS]),
+        keyless=st.booleans(),
+        epoch=st.integers(0, 3),
+    )
+    def change_of_an_epoch(
+        self,
+        number: int,
+        state: LeaseState,
+        owner: str | None,
+        person: Person | None,
+        keyless: bool,
+        epoch: int,
+    ) -> None:
+        change = LeaseChange(state=state, owner=owner, person=person, keyless=keyless)
+        self.carry_out(number, change, epoch)
+
+    def carry_out(self, number: int, change: LeaseChange, epoch: int | None) -> None:
         old = self.model.get(lease(number).id)
+        fits = old is not None and epoch in {None, old.epoch}
         try:
-            changed = self.runner.run(self.leases.change(lease(number).id, state=state, key=key))
+            changed = self.runner.run(self.leases.change(lease(number).id, change, epoch=epoch))
         except LeaseHeld:
             assert old is not None
-            assert self.taken(key, old.id)
+            assert fits
+            assert self.taken(change.key, old.id)
         else:
-            assert changed == (old is not None)
-            if old is not None:
-                assert not self.taken(key, old.id)
-                self.model[old.id] = msgspec.structs.replace(old, state=state, key=key or old.key)
+            assert changed == fits
+            if old is not None and fits:
+                assert not self.taken(change.key, old.id)
+                self.model[old.id] = msgspec.structs.replace(
+                    old,
+                    state=change.state,
+                    key=None if change.keyless else change.key or old.key,
+                    owner=change.owner or old.owner,
+                    person=change.person or old.person,
+                    epoch=old.epoch + (0 if epoch is None else 1),
+                )
 
     @rule(number=NUMBERS)
     def erase(self, number: int) -> None:

@@ -33,7 +33,7 @@ async def test_nothing_is_made_until_a_tool_is_called_and_then_once() -> None:
         first = await ask(keeper)
         assert await ask(keeper) == first == world.engine.box().spec.lease
         assert keeper.lease_of(KEY) == world.leases.ever[0]
-        assert world.way_out.open == set(world.folders.there) == {first}
+        assert set(world.way_out.open) == set(world.folders.there) == {first}
         assert (await world.leases.all())[0].state == "ready"
         assert keeper.statistics() == KeeperStatistics(1, 0, 0, 0, 0)
     world.nothing_left()

@@ -16,11 +16,13 @@ from greenroom.actors.messages import SessionKey
 from greenroom.sandbox.base_sandbox import BaseSandbox
 from greenroom.sandbox.browser_sandbox import BrowserSandbox
 from greenroom.sandbox.keeper import Keeper
+from greenroom.sandbox.leases import Leases
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.services import sandbox_service
 from greenroom.services.sandbox_service import OnPassivate, SandboxService
 from greenroom.services.service import Forkable
+from greenroom.services.work import Work
 from kits.fake_backend import FakeBox
 from kits.in_turn import TRICKY_KEYS, in_turn
 from kits.keeping import World
@@ -39,7 +41,7 @@ async def serving(
 
 
 def service_of(world: World, on_passivate: OnPassivate = "keep", **settings: Any) -> SandboxService:
-    async def keeper(given: SandboxSettings) -> Keeper:
+    async def keeper(given: SandboxSettings, leases: Leases | None) -> Keeper:
         keeper = world.keeper(**settings)
         await keeper.start()
         return keeper
@@ -346,3 +348,55 @@ async def test_a_call_is_cancelled_with_who_awaits_it() -> None:
         await asyncio.wait({waiting})
         await ask(box)
         assert world.engine.box().cancelled == ["browser_snapshot"]
+
+
+@virtual_time
+async def test_a_session_at_work_keeps_its_box_though_it_is_not_used() -> None:
+    world = World()
+    async with serving(world, idle_seconds=30.0) as service:
+        box = await ask(service.for_session(SessionKey("u", "s")))
+        work = Work("turn")
+        service.at_work(SessionKey("u", "s"), work)
+        await anyio.sleep(600)  # somebody is asked for an approval, say
+        assert await ask(service.for_session(SessionKey("u", "s"))) == box
+        work.commit()
+        await anyio.sleep(60)
+        assert not world.engine.boxes
+
+
+@virtual_time
+async def test_a_session_that_is_handed_over_goes_on_with_its_box_and_its_person() -> None:
+    world, key = World(), SessionKey("u", "s")
+    async with serving(world, shared=True) as second:
+        async with serving(world, shared=True) as first:
+            box = await ask(first.for_session(key))
+            await first.take_over(key)
+            waiting = first.for_session(key).browser_click("the button", "e1")
+            await anyio.sleep(1)
+            first.stops(key)  # his view ends, and he does not hand back
+        with pytest.raises(LeaseOver):
+            await waiting
+        work = Work("turn")
+        second.at_work(key, work)
+        await anyio.sleep(1)
+        assert second.browsing(key)
+        clicking = second.for_session(key).browser_click("the button", "e1")
+        await anyio.sleep(30)
+        second.hand_back(key)
+        assert "was not carried out" in (await clicking).text
+        assert await ask(second.for_session(key)) == box
+        await second.hand_over(key)
+        assert world.leases.now[box].state == "free"
+        work.commit()
+    world.nothing_left()
+
+
+@virtual_time
+async def test_without_shared_leases_a_person_s_view_that_ends_hands_back() -> None:
+    world, key = World(), SessionKey("u", "s")
+    async with serving(world) as service:
+        box = await ask(service.for_session(key))
+        await service.take_over(key)
+        service.stops(key)
+        await service.hand_over(key)
+        assert (await service.for_session(key).browser_snapshot()).text.startswith(box)

@@ -64,6 +64,9 @@ class OneBox:
     def hand_back(self, key: SessionKey) -> None:
         del key
 
+    def stops(self, key: SessionKey) -> None:
+        del key
+
 
 class Running:
     """As much of an application as a view looks at."""
