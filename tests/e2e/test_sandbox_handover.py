@@ -8,7 +8,6 @@ import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -118,17 +117,6 @@ async def tried(server: ServerProcess, text: str, session: str = "s") -> tuple[s
     return body["status"], " ".join([*said, json.dumps(body.get("error"))])
 
 
-@asynccontextmanager
-async def forgotten(server: ServerProcess) -> AsyncIterator[None]:
-    """Afterwards the session is deleted there, and its box with it."""
-    yield
-    async with (
-        aiohttp.ClientSession() as client,
-        client.delete(f"{server.url}/compatible-mode/v1/conversations/s") as answer,
-    ):
-        assert answer.status == 200, await answer.text()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_session_goes_on_with_the_same_page_in_another_process(
     place: Place, number: signal.Signals
@@ -147,3 +135,57 @@ async def test_a_session_goes_on_with_the_same_page_in_another_process(
     assert await second.stop() == 0, second.log
     await place.no_boxes(1)
     assert not place.left()
+
+
+async def test_a_session_takes_its_browser_along_from_one_living_process_to_another_and_is_deleted_there(
+    place: Place,
+) -> None:
+    first, second = await place.server(), await place.server()
+    await turn(first, f"open:{place.page} write:Friday")
+    [box] = await place.boxes()
+    assert "Friday" in await turn(second, "look write:Saturday")
+    assert "Saturday" in await turn(first, "look")
+    assert await place.boxes() == [box]
+    assert "Saturday" in await turn(second, "look")
+    async with (
+        aiohttp.ClientSession() as client,
+        client.delete(f"{second.url}/compatible-mode/v1/conversations/s") as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+    await place.no_boxes(5)
+    for server in (first, second):
+        assert await server.stop() == 0, server.log
+    assert not place.left()
+
+
+async def test_boxes_of_a_killed_process_whose_sessions_do_not_come_back_are_removed_in_time(
+    place: Place,
+) -> None:
+    first, second = await place.server(), await place.server()
+    await turn(first, f"open:{place.page}")
+    assert len(await place.boxes()) == 1
+    await first.stop(signal.SIGKILL)
+    await place.no_boxes(GONE_SECONDS)
+    status, said = await tried(second, f"open:{place.page}")
+    assert status == "failed"
+    assert "sandbox" in said
+    await turn(second, f"open:{place.page}")
+    assert await second.stop() == 0, second.log
+    assert not await place.boxes()
+    assert not place.left()
+
+
+async def test_a_turn_under_way_when_its_process_is_killed_leaves_its_page_to_the_next(place: Place) -> None:
+    first, second = await place.server(), await place.server()
+    gate = place.folder / "gate"
+    turning = asyncio.create_task(tried(first, f"open:{place.page} write:Friday hold:{gate}"))
+    async with asyncio.timeout(60):
+        while not gate.with_suffix(".reached").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.05)
+    [box] = await place.boxes()
+    await first.stop(signal.SIGKILL)
+    await asyncio.gather(turning, return_exceptions=True)
+    assert "Friday" in await turn(second, "look")
+    assert await place.boxes() == [box]
+    assert await second.stop() == 0, second.log
+    assert not await place.boxes()
