@@ -23,6 +23,10 @@ RENEWALS: Final = 3
 """In one lease."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at whether to renew; while turns are open each of them renews, as notes come with renewals."""
+LATE: Final = (
+    "where sessions are kept did not answer in time, so this process stops what it does for its sessions; others may "
+    "have taken them"
+)
 NEVER: Final = float("-inf")
 
 
@@ -56,6 +60,7 @@ class OwnerLife:
         self._state: OwnerState = "serving"
         self._until = NEVER
         """Until when this process may be sure that it lives."""
+        self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.name = new_name()
 
@@ -103,32 +108,33 @@ class OwnerLife:
 
     async def beat(self) -> None:
         """Renew now. Raises `StoreUnavailable` when that is not confirmed; who is late has another name then."""
-        try:
-            await self._renew()
-        except OwnerGone:
-            if self._until != NEVER:
-                self._begin_anew()
-            else:
-                self.name = self._new_name()
-            await self._renew()
-        except StoreUnavailable:
-            self.lives()
-            raise
+        async with self._beating:
+            name = self.name
+            try:
+                await self._renew()
+            except OwnerGone:
+                if self._until == NEVER:
+                    self.name = self._new_name()
+                elif self.name == name:
+                    self._begin_anew()
+                await self._renew()
+            except StoreUnavailable:
+                self.lives()
+                raise
 
     # ------------------------------------------------------------------------------------------------------------------
 
     async def _renew(self) -> None:
         """A renewal counts from before it was asked for; one that does not come back in time is given up."""
-        asked = self._monotonic()
+        name, asked = self.name, self._monotonic()
         patience = self._seconds if self._until == NEVER else max(0.0, self._until - asked)
         try:
             async with asyncio.timeout(patience):
-                notes = await self._storage.renew(self.name, self._seconds, self._state)
+                notes = await self._storage.renew(name, self._seconds, self._state)
         except TimeoutError:
-            raise StoreUnavailable(
-                "where sessions are kept did not answer in time, so this process stops what it does for its sessions; "
-                "others may have taken them"
-            ) from None
+            raise StoreUnavailable(LATE) from None
+        if name != self.name:  # somebody saw meanwhile that it was late
+            raise StoreUnavailable(LATE)
         self._until = asked + self._seconds * (1 - MARGIN)
         for note in notes:
             self._noted(note)

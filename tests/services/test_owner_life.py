@@ -155,6 +155,29 @@ async def test_who_slept_through_his_lease_is_another_owner_when_he_wakes() -> N
     await store.stop()
 
 
+async def test_a_renewal_that_comes_through_too_late_does_not_bring_him_back() -> None:
+    now = 0.0
+    storage = Cut()
+    store = DurableSessions(storage, lease_seconds=LEASE, monotonic=lambda: now)
+    await store.start()
+    storage.answers.clear()
+    renewing = asyncio.ensure_future(store._life.beat())
+    await asyncio.sleep(0)
+    now = LEASE
+    name = store.owner
+    with pytest.raises(StoreUnavailable):
+        await store.accept(turn(1))
+    assert store.owner != name
+    storage.answers.set()
+    with pytest.raises(StoreUnavailable, match="did not answer in time"):
+        await renewing
+    with pytest.raises(StoreUnavailable):
+        await store.accept(turn(1))
+    await store._life.beat()
+    assert isinstance(await store.accept(turn(1)), TurnAccepted)
+    await store.stop()
+
+
 async def test_who_was_late_by_the_storage_s_clock_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     storage = Cut()
     async with process(storage, "a") as one, process(storage, "b") as other:
