@@ -70,8 +70,8 @@ class MemoryStorage:
         """By when they were written to."""
         self._names: dict[bytes, Named] = {}
         self._owners: dict[str, _Owner] = {}
-        self._count = 0
-        """Of epochs, and of openings."""
+        self._epoch = 0
+        self._opened = 0
         self._started = 0
 
     def __repr__(self) -> str:
@@ -219,9 +219,9 @@ class MemoryStorage:
         if change.ends:
             return NOT_THERE
         if folder is None:
-            folder = self._folders[key] = _Folder(self._next())
+            folder = self._folders[key] = _Folder(self._next_epoch())
         elif change.take:
-            folder.epoch = self._next()
+            folder.epoch = self._next_epoch()
         folder.revision += 1
         self._set_head(folder, change)
         _set_cells(folder.sections, change)
@@ -240,11 +240,12 @@ class MemoryStorage:
         if change.open is False:
             folder.opened = 0
         elif change.open and not folder.opened:
-            folder.opened = self._next()
+            self._opened += 1
+            folder.opened = self._opened
 
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
+    def _next_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
 
     # ------------------------------------------------------------------------------------------------------ the owners
 

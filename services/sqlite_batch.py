@@ -65,17 +65,27 @@ class _Name(Struct, frozen=True):
 
 
 class Batch:
-    """Writes with `last` as the last number that was counted, at the time `now`.
+    """Writes at the time `now`.
 
+    `epoch`: the highest there was. `opened`: the place of the folder that was opened last of those that are open.
     `horizon`: folders last used before are idle. `grain`: a use is written down when so much time has passed.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, owners: Owners, *, last: int, now: float, horizon: float, grain: float
+        self,
+        db: sqlite3.Connection,
+        owners: Owners,
+        *,
+        epoch: int,
+        opened: int,
+        now: float,
+        horizon: float,
+        grain: float,
     ) -> None:
         self._db = db
         self._owners = owners
-        self._before = self._last = last
+        self._before = self._epoch = epoch
+        self._opened = opened
         self._now = now
         self._horizon = horizon
         self._grain = grain
@@ -113,42 +123,45 @@ class Batch:
             row = self._row(change)
             if change.expected is not None and change.expected != row.fence:
                 return Done(error=Conflict(change.key, self._head(change.key, row) if row.there else None))
-        try:
-            moved = self._moved(changes)
-        except NameTaken as taken:
-            return Done(error=taken)
-        fences = tuple(self._change(change, self._row(change)) for change in changes)
-        self._names.update(moved)
-        self._named.update(moved)
-        return Done(fences)
+        if any(change.names or change.unname or change.delete for change in changes):
+            try:
+                moved = self._moved(changes)
+            except NameTaken as taken:
+                return Done(error=taken)
+            self._names.update(moved)
+            self._named.update(moved)
+        return Done(tuple([self._change(change, self._row(change)) for change in changes]))
 
     def flush(self) -> None:
         """Write it all."""
         db = self._db
-        touched = [row for row in self._rows.values() if row.touched]
-        emptied = [(row.number,) for row in touched if row.emptied]
+        there: list[_Row] = []
+        emptied, gone = [], []
+        for row in self._rows.values():
+            if row.emptied:
+                emptied.append((row.number,))
+                if not row.there:
+                    gone.append((row.number,))
+            if row.there and row.touched:
+                there.append(row)
         if emptied:
             empty(db, emptied)
-        gone = [(row.number,) for row in touched if row.kept and not row.there]
-        if gone:
             db.executemany("DELETE FROM folders WHERE number = ?", gone)
-        there = [row for row in touched if row.there]
         _write_folders(db, there)
         _write_cells(db, there)
-        self._write_names()
-        if self._last != self._before:
-            db.execute("UPDATE counter SET last = ?", (self._last,))
+        if self._named:
+            self._write_names()
+        if self._epoch != self._before:
+            db.execute("UPDATE counter SET epoch = ?", (self._epoch,))
 
     # ------------------------------------------------------------------------------------------------- working it out
 
     def _ask(self, question: str, keys: list[bytes]) -> Iterator[Any]:
         for start in range(0, len(keys), ASKED_AT_ONCE):
             some = keys[start : start + ASKED_AT_ONCE]
-            size = (
-                1 << (len(some) - 1).bit_length()
-            )  # of few sizes, so that the statements are prepared already
+            size = 1 << (len(some) - 1).bit_length()  # few sizes: the statements are prepared already
             some += some[-1:] * (size - len(some))
-            yield from self._db.execute(f"{question}({','.join('?' * size)})", some)
+            yield from self._db.execute(f"{question}(?{', ?' * (size - 1)})", some)
 
     def _row(self, change: Change) -> _Row:
         return self._rows[self._keys[change.key]]
@@ -191,7 +204,7 @@ class Batch:
                 return NOT_THERE
             self._make(row)
         elif change.take:
-            row.epoch = self._next()
+            row.epoch = self._next_epoch()
         row.revision += 1
         self._set_head(row, change)
         if not 0 <= self._now - row.used < self._grain:
@@ -210,24 +223,24 @@ class Batch:
         if change.open is False:
             row.opened = 0
         elif change.open and not row.opened:
-            row.opened = self._next()
+            self._opened += 1
+            row.opened = self._opened
 
     def _make(self, row: _Row) -> None:
         row.there = True
-        row.epoch = self._next()
+        row.epoch = self._next_epoch()
         row.number = row.number or row.epoch
+        row.used = self._now
         row.revision = row.opened = 0
         row.owner, row.head = "", b""
 
-    def _next(self) -> int:
-        self._last += 1
-        return self._last
+    def _next_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
 
     # ---------------------------------------------------------------------------------------------------- writing it
 
     def _write_names(self) -> None:
-        if not self._named:
-            return
         gone = [(name,) for name, named in self._named.items() if named is None]
         if gone:
             self._db.executemany("DELETE FROM names WHERE name = ?", gone)

@@ -67,9 +67,10 @@ def _first_tables(connection: sqlite3.Connection) -> None:
 
 
 # A folder's key is its kind and ids in one (`sqlite_folders.flat`), of which those of a user lie together. Its number
-# is the epoch it was made with. `opened`: its place among those that were opened, 0 for one that is not open; that is
-# counted with the epochs, by `counter`. The head may be large and is read less often, so it comes last. Owners are
-# those of `sqlite_owners`.
+# is the epoch it was made with; `counter` has the highest epoch there was. `opened`: its place among the open ones, in
+# the order in which they were opened, 0 for one that is not open. The head may be large and is read less often, so it
+# comes last. Cells lie in the order in which they came, as those of a turn come together, and are found by an index.
+# Owners are those of `sqlite_owners`.
 _VERSION_2: Final = (
     """
     CREATE TABLE folders (
@@ -107,7 +108,7 @@ _VERSION_2: Final = (
     """,
     "CREATE TABLE notes (number INTEGER PRIMARY KEY, owner TEXT NOT NULL, note BLOB NOT NULL)",
     "CREATE INDEX notes_by_owner ON notes (owner)",
-    "CREATE TABLE counter (last INTEGER NOT NULL)",
+    "CREATE TABLE counter (epoch INTEGER NOT NULL)",
     "INSERT INTO counter SELECT coalesce(max(number), 0) FROM sessions",
 )
 

@@ -47,6 +47,11 @@ logger = logging.getLogger("greenroom.services")
 
 LONGEST_WAIT: Final = 600.0
 """For another process to be done writing, seconds: turns wait as long, and those after them."""
+_BEFORE: Final = (
+    "SELECT (SELECT max(version) FROM schema_versions), (SELECT epoch FROM counter), "
+    "(SELECT coalesce(max(opened), 0) FROM folders WHERE opened > 0)"
+)
+"""What a transaction goes on from."""
 
 
 class _Write(Struct, frozen=True):
@@ -191,16 +196,14 @@ class SqliteStorage:
         return connection
 
     def _carry_out(self, db: sqlite3.Connection, jobs: Sequence[_Job]) -> Sequence[Done]:
-        # Another process may have migrated the file, and has counted on.
-        version, last = db.execute(
-            "SELECT (SELECT max(version) FROM schema_versions), (SELECT last FROM counter)"
-        ).fetchone()
+        # Another process may have migrated the file, and has written meanwhile.
+        version, epoch, opened = db.execute(_BEFORE).fetchone()
         check_version(version)
         now = self._now()
-        horizon = self._idle.horizon(now)
+        horizon, grain = self._idle.horizon(now), self._idle.grain
         if now >= self._sweep_at and folders.sweep(db, horizon):
-            self._sweep_at = now + self._idle.grain
-        batch = Batch(db, self._owners, last=last, now=now, horizon=horizon, grain=self._idle.grain)
+            self._sweep_at = now + grain
+        batch = Batch(db, self._owners, epoch=epoch, opened=opened, now=now, horizon=horizon, grain=grain)
         batch.load([job.changes for job in jobs if isinstance(job, _Write)])
         done = [batch.write(job.changes) if isinstance(job, _Write) else _do(db, job) for job in jobs]
         batch.flush()

@@ -86,8 +86,9 @@ def test_writes_of_a_group_do_as_one_after_the_other_in_memory(groups: list[list
 
 
 def _batch(db: sqlite3.Connection, owners: Owners) -> Batch:
-    last: int = db.execute("SELECT last FROM counter").fetchone()[0]
-    return Batch(db, owners, last=last, now=0.0, horizon=-1.0, grain=1.0)
+    epoch: int = db.execute("SELECT epoch FROM counter").fetchone()[0]
+    opened: int = db.execute("SELECT coalesce(max(opened), 0) FROM folders").fetchone()[0]
+    return Batch(db, owners, epoch=epoch, opened=opened, now=0.0, horizon=-1.0, grain=1.0)
 
 
 def _expecting(one: Change, expected: Fence | None) -> Change:
