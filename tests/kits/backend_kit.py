@@ -27,12 +27,14 @@ from typing import ClassVar
 
 import anyio
 import pytest
+from msgspec import structs
 
 from greenroom.actors.errors import SandboxError, SandboxLost
 from greenroom.sandbox.backend import (
     BOX_SECONDS,
     EGRESS_SOCKET,
     TOKEN_FILE,
+    Adopting,
     Backend,
     BoxAddress,
     BoxKind,
@@ -287,6 +289,31 @@ class BackendKit(ABC):
             said = await client.call("run_shell_command", {"command": FETCH}, 30.0)
             assert said.part("stdout").startswith("refused")
 
+    # ---------------------------------------------------------------------------------------------------- going on
+
+    async def test_another_process_goes_on_with_a_box_that_was_let_go(self, folder: Path) -> None:
+        self.needs(answers=True)
+        async with self.started() as second, self.started() as first:
+            spec = self.spec(folder)
+            adopting_part(first)
+            async with ready(await first.create(spec)) as client:
+                await client.write("mine.txt", b"mine")
+            await adopting_part(first).let_go(spec.lease)
+            again = structs.replace(spec, owner=f"{OWNER}, another")
+            async with ready(await adopting_part(second).adopt(again)) as client:
+                assert await client.read("mine.txt") == b"mine"
+                await second.remove(spec.lease)
+
+    async def test_a_box_that_is_gone_cannot_be_gone_on_with(self, folder: Path) -> None:
+        async with self.started() as backend:
+            spec = self.spec(folder)
+            adopting = adopting_part(backend)
+            await backend.create(spec)
+            await adopting.let_go(spec.lease)
+            await backend.remove(spec.lease)
+            with pytest.raises(SandboxLost):
+                await adopting.adopt(spec)
+
     # ----------------------------------------------------------------------------------------------------- pausing
 
     async def test_a_paused_box_answers_when_it_is_resumed(self, folder: Path) -> None:
@@ -326,6 +353,13 @@ def pausing_part(backend: Backend) -> Pausing:
     """The backend as one that pauses; skips the test otherwise."""
     if not isinstance(backend, Pausing):
         pytest.skip("this backend pauses no boxes")
+    return backend
+
+
+def adopting_part(backend: Backend) -> Adopting:
+    """The backend as one whose boxes outlive their process; skips the test otherwise."""
+    if not isinstance(backend, Adopting):
+        pytest.skip("this backend's boxes end with their process")
     return backend
 
 
