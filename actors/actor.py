@@ -201,9 +201,10 @@ class SessionActor:
 
     async def _close(self, run: TurnRun, ending: Terminal) -> None:
         try:
-            await self._keep(run, ending)
+            ending = await self._keep(run, ending)
         except SessionLost as error:
             self.lose(error)
+        if run.over:  # the session was lost meanwhile
             return
         self._end(run, ending)
         self._next()
@@ -213,9 +214,10 @@ class SessionActor:
         run.phase = "committing"
         if self._system.ledger is not None:
             try:
-                await self._system.ledger.end(run, ending, None)
+                ending = await self._system.ledger.end(run, ending, None)
             except SessionLost as error:
                 self.lose(error, run)
+            if run.over:
                 return
         self._end(run, ending)
 
@@ -224,8 +226,7 @@ class SessionActor:
         were taken out of the mailbox already."""
         lost = [run for run in (*self.turns, *others) if not run.over]
         busy = self.busy
-        self._mailbox = ()
-        self._current = None
+        self._mailbox, self._current = (), None
         self.session.turn_id = None
         self.forget_session(None)
         for run in lost:
@@ -250,24 +251,23 @@ class SessionActor:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error(
-                "turn %s: the actor itself failed; this is a defect of Greenroom", run.log.id, exc_info=error
-            )
+            logger.error("turn %s: the actor failed; a defect of Greenroom", run.log.id, exc_info=error)
         if run.over:
             run.release()
-            return
         if run.closer is not None:
             return
-        if self._system.ledger is not None:  # what is written down of them is for others to end
-            self.lose(
-                SessionLost("the server stopped in the middle of the turn; ask for it again in a moment")
-            )
+        durable = self._system.ledger is not None
+        failed = TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how"))
+        if durable and error is None:  # what is written down of them is for others to end
+            self.lose(SessionLost("the server stopped in the middle of the turn; ask again in a moment"))
+            return
+        if durable:  # as long as this process lives, nobody else ends it
+            run.phase = "committing"
+            self._forget_agent()
+            run.closer = self._system.loop.create_task(self._close(run, failed), name=run.name)
             return
         if error is not None:
-            self._end(
-                run,
-                TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how")),
-            )
+            self._end(run, failed)
         else:  # whoever closes the loop has torn it down, and would those that wait
             for lost in (run, *self._mailbox):
                 self._end(lost, TurnCancelled(self._now(), "the server stopped", last_words(lost)))
@@ -361,12 +361,13 @@ class SessionActor:
         else:
             ending = unhappy(run, error, output, system.sources, system.debug)
         error = None
-        await self._keep(run, ending)
-        return ending
+        return await self._keep(run, ending)
 
-    async def _keep(self, run: TurnRun, ending: Terminal) -> None:
-        if await keep_words(run, ending, self.key, self._system):
+    async def _keep(self, run: TurnRun, ending: Terminal) -> Terminal:
+        ending, kept = await keep_words(run, ending, self.key, self._system)
+        if kept:
             self.last_kept = run.log.id
+        return ending
 
     def forget_session(self, last_kept: str | None = "") -> None:
         """What is remembered of the session holds no more: nothing of it is kept, or (none) it is not known what is."""
@@ -377,9 +378,7 @@ class SessionActor:
         """The turns that wait, which are another process's from now on."""
         waiting, self._mailbox = self._mailbox, ()
         for run in waiting:
-            self._let_go(
-                run, SessionLost("this process stops, and another one runs the turn; ask for it there")
-            )
+            self._let_go(run, SessionLost("this process stops, another one runs the turn; ask for it there"))
         return waiting
 
     def _forget_agent(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.messages import Turn
 from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
 
 logger = logging.getLogger("greenroom.actors")
@@ -20,29 +20,23 @@ logger = logging.getLogger("greenroom.actors")
 class Aftermath:
     """Does what is left to do. `responses`: where responses are kept; none: nowhere."""
 
-    __slots__ = ("_at_once", "_continuations", "_responses", "_tasks", "_temporary")
+    __slots__ = ("_at_once", "_continuations", "_responses", "_tasks")
 
     def __init__(self, continuations: Continuations, responses: ResponseStore | None) -> None:
         self._continuations = continuations
         self._responses = responses
         self._at_once = responses is not None and is_at_once(responses)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._temporary: set[SessionKey] = set()
 
     def __repr__(self) -> str:
         return f"<Aftermath: {len(self._tasks)} tasks>"
-
-    def session_is_temporary(self, key: SessionKey) -> None:
-        """The session is there for one turn only."""
-        self._temporary.add(key)
 
     def of(self, log: TurnLog) -> None:
         """The turn has ended. Its events are taken now, as its log may be let go at any time."""
         turn = log.turn
         if turn.stored and self._responses is not None:
             self._keep(turn, log, self._responses)
-        if turn.key in self._temporary:
-            self._temporary.discard(turn.key)
+        if turn.temporary:
             self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
 
     def _keep(self, turn: Turn, log: TurnLog, responses: ResponseStore) -> None:

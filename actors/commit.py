@@ -68,22 +68,25 @@ async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> 
     return ending
 
 
-async def keep_words(run: TurnRun, ending: Terminal, key: SessionKey, keeper: Keeper) -> bool:
-    """Keep what a turn that did not end well had said, marked so; the state stays the last good one. Whether it is
-    kept. Raises `SessionLost`."""
+async def keep_words(
+    run: TurnRun, ending: Terminal, key: SessionKey, keeper: Keeper
+) -> tuple[Terminal, bool]:
+    """Keep what a turn that did not end well had said, marked so; the state stays the last good one.
+
+    Gives the ending that the turn has then, and whether it is kept. Raises `SessionLost`.
+    """
     turn = run.log.turn
     record = record_of(turn, ending) if turn.kept else None
     if keeper.ledger is not None:
-        await keeper.ledger.end(run, ending, record)
-        return record is not None
+        return await keeper.ledger.end(run, ending, record), record is not None
     if record is None:
-        return False
+        return ending, False
     try:
         await keeper.store.commit(key, TurnCommit(record, None))
     except Exception:
         logger.exception("the %s turn %s could not be added to its session's history", record.status, turn.id)
-        return False
-    return True
+        return ending, False
+    return ending, True
 
 
 def last_words(run: TurnRun) -> tuple[Item, ...]:

@@ -89,7 +89,7 @@ class Continuations:
                 await _fork_service(service, source, after, turns, target)
             undo.pop_all()
         request = structs.replace(turn.request, session_id=target.session_id, user_id=target.user_id)
-        return structs.replace(turn, key=target, request=request)
+        return structs.replace(turn, key=target, request=request, temporary=not turn.kept)
 
     async def _undo(self, target: SessionKey) -> None:
         with anyio.CancelScope(shield=True):

@@ -11,6 +11,8 @@ import random
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+import anyio
+
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
@@ -18,20 +20,22 @@ from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
     GreenroomError,
     MailboxFull,
+    NotServing,
     SessionBusy,
     SessionHeld,
     SessionLost,
+    StoreUnavailable,
+    TurnOver,
 )
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import (
     DurableStore,
     Ending,
-    SessionElsewhere,
     SessionTaken,
     TurnAccepted,
     TurnEntry,
@@ -48,6 +52,8 @@ LONGEST_PAUSE: Final = 0.5
 
 class Reception(Protocol):
     """What the system does of taking a turn in."""
+
+    overlap: Overlap
 
     def check_serving(self, turn: Turn) -> None:
         """Raises when no turns are taken now, or none of this session."""
@@ -67,6 +73,7 @@ class Intake:
         "_elsewhere",
         "_limits",
         "_locks",
+        "_placing",
         "_reception",
         "_recovery",
         "_roster",
@@ -94,6 +101,7 @@ class Intake:
         self._elsewhere = elsewhere
         self._limits = limits
         self._locks: KeyedLocks[SessionKey] = KeyedLocks()
+        self._placing: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
     def __repr__(self) -> str:
@@ -120,15 +128,20 @@ class Intake:
 
     async def take_over(self, key: SessionKey) -> None:
         """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
-        async with self._locks.of(key):
-            entries = await self._store.take(key)
-            if entries:
-                await self._recover(key, entries)
+        await asyncio.shield(self._begin(self._take_over(key)))
 
     async def done(self) -> None:
-        """Wait until all that is on its way is in, or refused."""
+        """Wait until all that is on its way is in, or refused, as no turns are taken any more."""
+        for scope in self._placing:
+            scope.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def stop(self) -> None:
+        """Give up what is on its way still: another process finds what is recorded of it."""
+        for task in self._tasks:
+            task.cancel()
+        await self.done()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -136,18 +149,36 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def _take_over(self, key: SessionKey) -> None:
+        async with self._locks.of(key):
+            entries = await self._store.take(key)
+            if entries:
+                await self._recover(key, entries)
+
     async def _take_in(self, turn: Turn, deadline: float) -> TurnLog:
         async with self._locks.of(turn.key):
             known = self._archive.known(turn)
             if known is not None:
                 return known
             while True:
-                placed = turn if turn.after is None else await self._continuations.place(turn)
+                placed = turn if turn.after is None else await self._place(turn)
                 if placed.key != turn.key:
                     return await self._take_in_fork(placed, deadline)
                 log = await self._accept(turn, deadline)
                 if log is not None:
                     return log
+
+    async def _place(self, turn: Turn) -> Turn:
+        """May wait for the turn that this one continues from, which a process that stops does not."""
+        self._reception.check_serving(turn)
+        with anyio.CancelScope() as scope:
+            self._placing.add(scope)
+            try:
+                return await self._continuations.place(turn)
+            finally:
+                self._placing.discard(scope)
+        self._reception.check_serving(turn)
+        raise NotServing("this process stops, and takes no more turns; ask again, for another one to answer")
 
     async def _take_in_fork(self, turn: Turn, deadline: float) -> TurnLog:
         """Take the first turn of a session in that was made for it."""
@@ -164,38 +195,64 @@ class Intake:
     async def _accept(self, turn: Turn, deadline: float) -> TurnLog | None:
         """The turn's log; none: others have followed the turn it continues from, so it has another place."""
         pause = SHORTEST_PAUSE
+        interrupting = (turn.overlap or self._reception.overlap) == "interrupt"
         while True:
             self._reception.check_serving(turn)
             actor = self._roster.get(turn.key)
             actor.check_room(turn)
+            owner = self._store.owner
             answer = await self._store.accept(turn)
             if isinstance(answer, TurnAccepted):
-                return await self._deliver(turn, self._roster.find(turn.key) or actor, answer.fresh)
+                actor = self._roster.find(turn.key) or actor
+                if answer.fresh:
+                    actor.forget_session(None)
+                    if turn.after is not None and not await self._still_follows(turn, owner):
+                        return None
+                return self._deliver(turn, self._roster.find(turn.key) or actor)
             if isinstance(answer, TurnKnown):
                 return self._elsewhere.repeated(turn, answer.entry)
             if isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
             else:
-                pause = await self._wait(turn, answer, pause, deadline)
+                if interrupting:
+                    interrupting = False
+                    why = f"interrupted by turn {turn.id}"
+                    await self._store.ask_to_cancel(answer.turn_id, answer.principal, why)
+                pause = await self._wait(turn, pause, deadline)
 
-    async def _deliver(self, turn: Turn, actor: SessionActor, fresh: bool) -> TurnLog | None:
-        if fresh:
-            actor.forget_session(None)
-            if turn.after is not None and not await self._is_newest(turn):
-                await self._store.finish(
-                    turn.key, Ending(turn_id=turn.id, principal=turn.principal, kept=False)
-                )
-                return None
+    def _deliver(self, turn: Turn, actor: SessionActor) -> TurnLog:
         before = actor.current
         run = actor.receive(turn)
         self._reception.admit(actor, run)
         actor.make_way(before, turn)
         return run.log
 
-    async def _is_newest(self, turn: Turn) -> bool:
-        """Whether nothing has followed the turn that this one continues from."""
-        record = await self._store.load(turn.key)
-        return record is not None and bool(record.turns) and record.turns[-1].turn_id == turn.after
+    async def _still_follows(self, turn: Turn, owner: str) -> bool:
+        """Whether nothing has followed the turn that this one continues from; else, and when that is not to be found
+        out, it is as if it had not been recorded. `owner`: who recorded it. Raises `SessionLost`."""
+        newest = None
+        try:
+            record = await self._store.load(turn.key)
+            newest = record.turns[-1].turn_id if record is not None and record.turns else None
+        finally:
+            if newest != turn.after:
+                await self._take_back(turn)
+        if newest == turn.after and self._store.owner != owner:
+            raise SessionLost(
+                "this process was late to tell others that it lives; ask for the turn in a moment"
+            )
+        return newest == turn.after
+
+    async def _take_back(self, turn: Turn) -> None:
+        ending, pause = Ending(turn_id=turn.id, principal=turn.principal, kept=False), SHORTEST_PAUSE
+        while True:
+            try:
+                await self._store.finish(turn.key, ending)
+                return
+            except TurnOver:
+                return
+            except StoreUnavailable:
+                pause = await _rest(pause)
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
@@ -204,13 +261,24 @@ class Intake:
         except SessionLost:
             raise
         except Exception:
-            await self._store.release(key, None)
+            await self._let_go(key)
             raise
 
-    async def _wait(self, turn: Turn, elsewhere: SessionElsewhere, pause: float, deadline: float) -> float:
+    async def _let_go(self, key: SessionKey) -> None:
+        pause = SHORTEST_PAUSE
+        while True:
+            try:
+                await self._store.release(key, None)
+                return
+            except SessionLost:
+                return
+            except StoreUnavailable:
+                pause = await _rest(pause)
+
+    async def _wait(self, turn: Turn, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
         session = turn.key.session_id
-        if turn.overlap == "reject":
+        if (turn.overlap or self._reception.overlap) == "reject":
             raise SessionBusy(
                 f"session {session!r} is working on a turn, in another process, and this request asked not to wait "
                 '(overlap "reject"); send it again later, or with overlap "queue"'
@@ -220,5 +288,10 @@ class Intake:
                 f"another process works on a turn of session {session!r} and did not end it within "
                 f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
             )
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-        return min(2 * pause, LONGEST_PAUSE)
+        return await _rest(pause)
+
+
+async def _rest(pause: float) -> float:
+    """Wait that long, more or less, and give the next pause."""
+    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+    return min(2 * pause, LONGEST_PAUSE)

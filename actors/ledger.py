@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import structs
 
 from greenroom.actors.endings import record_of
-from greenroom.actors.errors import GreenroomError, HandlerError, SessionLost, StoreUnavailable
+from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailable, TurnOver
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
@@ -161,22 +161,39 @@ class Ledger:
                     raise
                 pause = await _wait(pause)
 
-    async def end(self, run: TurnRun, ending: Terminal, record: TurnRecord | None) -> None:
-        """Write an ending that changes nothing. Waits for a store that cannot be reached. Raises `SessionLost`."""
+    async def end(self, run: TurnRun, ending: Terminal, record: TurnRecord | None) -> Terminal:
+        """Write an ending that changes nothing. Waits for a store that cannot be reached. Raises `SessionLost`.
+
+        Gives the ending that the turn has then: another one, if it turns out that that had been written.
+        """
         pause = FIRST_PAUSE
         bare = False
         while True:
             try:
-                await self._finish(run, ending, record, bare=bare)
-                return
+                return await self._end_once(run, ending, record, bare)
             except StoreUnavailable as error:
                 logger.warning("the ending of turn %s is not written down yet: %s", run.log.id, error)
                 pause = await _wait(pause)
-            except HandlerError:
-                if bare:
-                    raise
-                logger.exception("what turn %s said cannot be kept; its ending is", run.log.id)
-                record, bare = None, True
+            except SessionLost:
+                raise
+            except Exception:
+                if bare:  # while this process lives, nobody else can end it
+                    logger.exception("the ending of turn %s cannot be written; it is tried again", run.log.id)
+                    pause = await _wait(pause)
+                else:
+                    logger.exception("what turn %s said cannot be kept; its ending is", run.log.id)
+                    record, bare = None, True
+
+    async def _end_once(
+        self, run: TurnRun, ending: Terminal, record: TurnRecord | None, bare: bool
+    ) -> Terminal:
+        try:
+            await self._finish(run, ending, record, bare=bare)
+        except TurnOver:
+            entry = await self.store.find(run.log.id, run.log.turn.principal)
+            if entry is not None and isinstance(entry.events[-1], Terminal):
+                return entry.events[-1]
+        return ending
 
     async def end_of_another(self, log: TurnLog, written: int, ending: Terminal) -> None:
         """Write the ending of a turn that another process had begun. `written`: how many of the log's events are.

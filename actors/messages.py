@@ -224,7 +224,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     `background`: nobody waits for it, which the store's record repeats. `echo`: what the protocol that asked repeats in
     its answers, opaque to everybody else; plain data or a struct that `services.turn_codec` was told of. `fingerprint`:
     a hash of the request, where its id or key is the client's choice: a repeat with the same one joins the turn, one
-    with another is refused. `webhook`: a URL that is told of the ending.
+    with another is refused. `webhook`: a URL that is told of the ending. `temporary`: its session is a fork for this
+    turn alone.
     """
 
     id: str
@@ -243,6 +244,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     webhook: str | None = None
+    temporary: bool = False
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from greenroom.actors.actor import SessionActor
+from greenroom.actors.errors import SessionLost
 from greenroom.actors.events import TurnAccepted, TurnFailed
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -57,7 +58,12 @@ class Recovery:
         """End or run the session's open turns, in their order: only the first can have begun. Waits for a store that
         cannot be reached. Raises `SessionLost`."""
         actor.forget_session(None)
+        owner = self._ledger.store.owner
         for entry in entries:
+            if self._ledger.store.owner != owner:
+                raise SessionLost(
+                    "this process was late to tell others that it lives; they have its sessions"
+                )
             if entry.status == "running" and not self._may_run_again(entry):
                 await self._end(entry)
             else:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import anyio
@@ -27,6 +28,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.recovery import INTERRUPTED, Recovery
 from greenroom.actors.roster import Roster
+from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.announcing import Announcer
 from greenroom.services.durable import DurableStore
 
@@ -36,6 +38,8 @@ TAKEN_AT_ONCE: Final = 16
 """Sessions of dead processes that are looked at in one go: the others wait for the next."""
 LONGEST_REST: Final = 300.0
 """For a session whose turns could not be dealt with, seconds; each rest is twice the one before it."""
+INSIST_SECONDS: Final = 1.0
+"""Between two times that a turn's process is asked to cancel it."""
 MOVED: Final = "this process stops, and another one has the session; ask for the turn there"
 
 
@@ -82,6 +86,9 @@ class Sharing:
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
         self._looking: asyncio.Task[None] | None = None
+        self._draining = False
+        self._insisting: dict[TurnKey, asyncio.Task[None]] = {}
+        """Turns elsewhere that are to be cancelled, until they have ended."""
 
     def __repr__(self) -> str:
         return f"<Sharing of {self.store!r}>"
@@ -99,11 +106,14 @@ class Sharing:
             self._looking.cancel()
             await asyncio.wait([self._looking])
             self._looking = None
-        await self.intake.done()
+        await self.intake.stop()
+        for task in self._insisting.values():
+            task.cancel()
         await self.elsewhere.stop()
 
     async def drain(self) -> None:
         """Let others know that this process takes no more sessions."""
+        self._draining = True
         try:
             await self.store.drain()
         except StoreUnavailable as error:
@@ -139,7 +149,7 @@ class Sharing:
         run = actor.current
         again = waiting[0].log.id if waiting else None
         try:
-            if run is not None and run.running and self._system.handler.idempotent:
+            if run is not None and not run.stopping and (run.queued or self._may_begin_again(run)):
                 again = run.log.id
                 task = run.task
                 actor.lose(SessionLost(MOVED))
@@ -158,14 +168,18 @@ class Sharing:
                 "session %r was not handed over; it is found as a dead process's", actor.key.session_id
             )
 
+    def _may_begin_again(self, run: TurnRun) -> bool:
+        return run.running and self._system.handler.idempotent
+
     # -- what dead processes left ----------------------------------------------------------------------------------
 
     async def _look_for_orphans(self) -> None:
         seconds = self._system.limits.recovery_seconds
-        while True:
+        while not self._draining:
             try:
                 for key in await self.store.orphans(TAKEN_AT_ONCE + len(self._rests)):
-                    await self._take_over(key)
+                    if not self._draining:
+                        await self._take_over(key)
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
@@ -195,6 +209,19 @@ class Sharing:
     async def cancel(self, turn_id: str, principal: str | None, reason: str) -> TurnLog:
         """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
         log = await self.elsewhere.log(turn_id, principal)
+        key = principal, turn_id
         if log.terminal is None:
             await self.store.ask_to_cancel(turn_id, principal, reason)
+            if key not in self._insisting:  # its process may be gone, and another one to have it
+                task = asyncio.get_running_loop().create_task(self._insist(log, reason))
+                self._insisting[key] = task
+                task.add_done_callback(lambda _: self._insisting.pop(key))
         return log
+
+    async def _insist(self, log: TurnLog, reason: str) -> None:
+        while True:
+            await asyncio.sleep(INSIST_SECONDS)
+            if log.terminal is not None or log.lost is not None:
+                return
+            with suppress(StoreUnavailable):
+                await self.store.ask_to_cancel(log.id, log.turn.principal, reason)

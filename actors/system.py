@@ -132,7 +132,10 @@ class ActorSystem:
         with anyio.move_on_after(seconds):
             await self._no_turns()
         if self._sharing is not None:
-            await self._sharing.intake.done()
+            with anyio.move_on_after(
+                2 * self.limits.cancel_seconds + 1
+            ):  # a store that is away may hold turns up
+                await self._sharing.intake.done()
             await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
         else:
             for run in self._archive.runs():
@@ -176,12 +179,9 @@ class ActorSystem:
             self.check_open(turn)
             self._placing += 1
             try:
-                log = await self._sharing.intake.submit(turn)
+                return await self._sharing.intake.submit(turn)
             finally:
                 self._placing -= 1
-            if log.turn.key != turn.key and log.turn.id == turn.id and not turn.kept:
-                self._aftermath.session_is_temporary(log.turn.key)
-            return log
         if turn.after is None:
             return self._accept(turn)
         self.check_open(turn)
@@ -196,12 +196,8 @@ class ActorSystem:
             if placed.key != turn.key:
                 await self._continuations.forget(placed.key)
             raise
-        if log.turn is not placed:
-            if placed.key != turn.key:
-                await self._continuations.forget(placed.key)
-            return log
-        if placed.key != turn.key and not turn.kept:
-            self._aftermath.session_is_temporary(placed.key)
+        if log.turn is not placed and placed.key != turn.key:
+            await self._continuations.forget(placed.key)
         return log
 
     def check_open(self, turn: Turn) -> None:
@@ -305,7 +301,9 @@ class ActorSystem:
             timer.cancel()
 
     def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
-        run = self._archive.run((log.turn.principal, log.id))
+        key = (log.turn.principal, log.id)
+        self._end_grace(key)
+        run = self._archive.run(key)
         if run is not None and not log.watched:
             self._actor_of(run).cancel(run, reason)
 

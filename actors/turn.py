@@ -65,6 +65,11 @@ class TurnRun(Struct, eq=False):
         return self.phase == "running"
 
     @property
+    def queued(self) -> bool:
+        """Whether it has not begun."""
+        return self.phase == "queued"
+
+    @property
     def never_ran(self) -> bool:
         """Whether it was cancelled before it began."""
         return self.phase == "queued" and self.reason is not None

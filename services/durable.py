@@ -84,9 +84,12 @@ class SessionTaken(Struct, frozen=True):
 
 
 class SessionElsewhere(Struct, frozen=True):
-    """A living process works on a turn of the session; nothing was recorded. `owner`: its name."""
+    """A living process works on a turn of the session; nothing was recorded. `owner`: its name. `turn_id`, `principal`:
+    the turn's."""
 
     owner: str
+    turn_id: str = ""
+    principal: str | None = None
 
 
 Acceptance: TypeAlias = TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere

@@ -260,7 +260,9 @@ class DurableSessions:
                     self._tried.pop(tried, None)
                     raise
                 except BaseException:
-                    self._tried[tried] = replace(ending, changes=())
+                    self._tried.setdefault(
+                        tried, replace(ending, changes=())
+                    )  # the first may be the one that was
                     raise
                 self._tried.pop(tried, None)
                 self._reached("finish.written")

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from greenroom.actors.errors import NotServing, StoreUnavailable
+from greenroom.actors.errors import NotServing, SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import (
     Acceptance,
@@ -223,6 +223,7 @@ class Acceptor:
         if not mine and head.open:
             raise Blocked(found)
         draft = await draw(hold_of(found.fence, head))
+        self._check_life()
         await self._owned.write(key, draft, owner=None if mine else self._life.name, take=not mine)
         return not mine
 
@@ -239,10 +240,11 @@ class Acceptor:
             raise NotServing(
                 "this process is ending, and takes no more sessions; ask again, for another one to answer"
             )
-        return SessionElsewhere(found.owner)
+        with legible(turn.key):
+            running = decode_head(found.body).open
+        return SessionElsewhere(found.owner, running[0].turn_id, running[0].principal)
 
     async def _take(self, key: SessionKey, found: Head) -> Sequence[TurnEntry]:
-        self._check_life()
         with legible(key):
             numbers = [opened.number for opened in decode_head(found.body).open]
         folder = await self._storage.read(folder_of(key), turn_spans(numbers))
@@ -252,13 +254,20 @@ class Acceptor:
             entries = entries_in(folder, self._life.name)
             draft = Draft(taken_hold(folder))
         draft.take()
+        self._check_life()
+        name = self._life.name  # only now: it may have changed while the turns were read
         try:
-            await self._owned.write(key, draft, owner=self._life.name, take=True)
+            await self._owned.write(key, draft, owner=name, take=True)
         except Conflict:
             raise
         except BaseException:
             self._unsure_of(key).taken = True
             raise
+        if self._life.name != name:
+            raise SessionLost(
+                f"session {key.session_id!r} was taken when this process was late to tell others that it lives; they "
+                "have it now"
+            )
         self._unsure.pop(key, None)
         self._reached("take.written")
         return [replace(entry, here=True, owned=True) for entry in entries]

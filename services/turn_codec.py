@@ -89,6 +89,7 @@ class _Turn(Struct, frozen=True, array_like=True):
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     webhook: str | None = None
+    temporary: bool = False
 
 
 _encoder = msgpack.Encoder(enc_hook=unsubclassed)

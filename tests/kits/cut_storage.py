@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from greenroom.actors.errors import StoreUnavailable
@@ -20,13 +21,16 @@ from greenroom.services.storage import (
 
 class CutStorage:
     """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
-    from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told."""
+    from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told;
+    `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.cut = False
         self.cut_after: int | None = None
         self.lose_answers = 0
+        self.cut_then = False
+        self.gate: asyncio.Event | None = None
         self.writes = 0
 
     def __repr__(self) -> str:
@@ -50,8 +54,11 @@ class CutStorage:
             self.cut_after -= 1
         self.writes += 1
         fences = await self._storage.write(changes)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.lose_answers:
             self.lose_answers -= 1
+            self.cut = self.cut or (self.cut_then and not self.lose_answers)
             raise StoreUnavailable("the connection broke before the answer came")
         return fences
 

@@ -134,7 +134,7 @@ class DurableKit(DurableEndingsKit):
     async def test_a_session_is_fresh_when_it_has_changed_hands(self) -> None:
         async with self.processes() as (one, other):
             await one.accept(turn(1))
-            assert await other.accept(turn(2)) == SessionElsewhere(one.owner)
+            assert await other.accept(turn(2)) == SessionElsewhere(one.owner, turn(1).id, turn(1).principal)
             await one.finish(KEY, ending(1))
             assert await one.accept(turn(2)) == TurnAccepted(2, False)
             await one.finish(KEY, ending(2))
@@ -295,7 +295,9 @@ class DurableKit(DurableEndingsKit):
                 assert await one.take(key) == ()
             assert await one.accept(turn(4)) == TurnAccepted(3, False)
             assert isinstance(await one.accept(turn(2)), TurnKnown)
-            assert await other.accept(turn(5)) == SessionElsewhere(one.owner)
+            refused = await other.accept(turn(5))
+            assert isinstance(refused, SessionElsewhere)
+            assert refused.owner == one.owner
             for number in (3, 4):
                 await one.finish(KEY, ending(number))
             assert await other.accept(turn(5)) == TurnAccepted(4, True)

@@ -12,7 +12,7 @@ from msgspec import structs
 from greenroom.actors.events import TurnCompleted
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.system import ActorSystem
 from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
@@ -70,7 +70,13 @@ class Process:
 
 @asynccontextmanager
 async def processes(
-    count: int = 2, *, function: Any = new_diary, agent: bool = True, idempotent: bool = False
+    count: int = 2,
+    *,
+    function: Any = new_diary,
+    agent: bool = True,
+    idempotent: bool = False,
+    limits: Limits = LIMITS,
+    overlap: Overlap = "queue",
 ) -> AsyncIterator[list[Process]]:
     loop = asyncio.get_running_loop()
     shared = MemoryStorage(monotonic=loop.time)
@@ -85,7 +91,8 @@ async def processes(
                     function,
                     agent=agent,
                     store=store,
-                    limits=LIMITS,
+                    limits=limits,
+                    overlap=overlap,
                     idempotent=idempotent,
                     first_id=1 + 1000 * number,
                 )
