@@ -28,6 +28,7 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.recovery import INTERRUPTED, Recovery
 from greenroom.actors.roster import Roster
+from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.announcing import Announcer
 from greenroom.services.durable import DurableStore
@@ -50,6 +51,7 @@ class System(Reception, Protocol):
     limits: Limits
     sources: Sources
     announcer: Announcer | None
+    sandboxes: Sandboxes | None
 
     def turn_recovered(self, log: TurnLog) -> None:
         """A turn of a process that is gone has been ended."""
@@ -159,6 +161,8 @@ class Sharing:
                 why = structs.replace(INTERRUPTED, message=f"the server is stopping: {INTERRUPTED.message}")
                 actor.interrupt(run, why)
                 await run.log.ended()
+            if self._system.sandboxes is not None:
+                await self._system.sandboxes.hand_over(actor.key)
             if again is not None:
                 await self.store.release(actor.key, again)
         except SessionLost:
