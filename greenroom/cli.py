@@ -91,7 +91,7 @@ def main() -> None:
     "--state",
     metavar="URL",
     help="Where sessions are kept: sqlite:///friday.db, redis://…, postgresql://…, memory. Without it where the "
-    "application says, else where GREENROOM_STATE says, else in a SQLite file with the application's name, in the "
+    "application says, else where GREENROOM_SESSIONS says, else in a SQLite file with the application's name, in the "
     "working folder.",
 )
 @click.option("--debug", is_flag=True, help="Show whole tracebacks, and put exceptions' text on the wire.")
@@ -122,7 +122,7 @@ def serve(
     try:
         application = load_application(app)
         if state is None and not application.keeps_sessions:
-            state = os.environ.get("GREENROOM_STATE") or own_file(application.app_name)
+            state = os.environ.get("GREENROOM_SESSIONS") or own_file(application.app_name)
         application.configure(drain_seconds=drain_seconds, debug=True if debug else None, state=state)
         run_application(application, host, port, stopped=leave_in_time)
     except Exception as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """`$GREENROOM_STATE`, else `greenroom` in the user's state folder."""
     own = environ.get("GREENROOM_STATE")
-    if own and own != "memory" and "://" not in own:  # these say where `greenroom serve` keeps sessions
+    if own:
         return Path(own).expanduser()
     shared = environ.get("XDG_STATE_HOME")
     return (Path(shared) if shared else Path("~/.local/state").expanduser()) / "greenroom"

@@ -58,7 +58,7 @@ def greenroom(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-IN_MEMORY = {**os.environ, "GREENROOM_STATE": "memory"}
+IN_MEMORY = {**os.environ, "GREENROOM_SESSIONS": "memory"}
 """Else applications that say nothing would leave a file in the working folder."""
 
 
@@ -248,7 +248,7 @@ def test_sessions_are_kept_in_a_file_of_the_applications_name_unless_somebody_sa
     folder: Path,
 ) -> None:
     (folder / "app.py").write_text(COUNTING)
-    nothing_said = {name: value for name, value in os.environ.items() if name != "GREENROOM_STATE"}
+    nothing_said = {name: value for name, value in os.environ.items() if name != "GREENROOM_SESSIONS"}
     for turns in (0, 1):
         with served(folder / "app.py", env=nothing_said) as (process, url):
             assert run("chat", url, "--session", "s", "--once", "hi").stdout == f"{turns} turns before\n"

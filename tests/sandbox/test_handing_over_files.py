@@ -10,7 +10,6 @@ from greenroom.actors.errors import SandboxLost
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.box_sockets import FOR_US, listening_socket, remove_socket
 from greenroom.sandbox.owners import Owners
-from greenroom.sandbox.places import state_folder
 from kits.keeping import short_folder
 
 LEASE = "0" * 32
@@ -67,9 +66,3 @@ async def test_company_is_who_lives_and_has_boxes_in_the_same_place(tmp_path: Pa
     await same.leave(all_gone=False)  # what is dead is none
     assert not await ours.company()
     await elsewhere.leave(all_gone=True)
-
-
-@pytest.mark.parametrize("state", ["memory", "sqlite:///friday.db", "redis://localhost"])
-def test_where_a_server_keeps_sessions_is_no_folder_of_sandboxes(state: str) -> None:
-    assert state_folder({"GREENROOM_STATE": state, "XDG_STATE_HOME": "/state"}) == Path("/state/greenroom")
-    assert state_folder({"GREENROOM_STATE": "/mine"}) == Path("/mine")
