@@ -232,6 +232,7 @@ class World:
         self._count = 0
         for process in self.processes:
             process.views.clear()
+            process.store._forget_all()  # or turns that are open for good would have it renew all the time
 
     def new_turn(self, key: SessionKey) -> Turn:
         """A turn that nobody has sent before."""
@@ -320,6 +321,27 @@ async def a_world(storage: Storage) -> AsyncIterator[World]:
     for process in world.processes:
         await process.store.stop()
     await storage.stop()
+
+
+async def run_schedules(storage: Storage, count: int, *, at_once: int, steps: int = 15) -> Counter[str]:
+    """Carry out the schedules of the seeds up to `count`. Gives how many endings were written, and how many refused."""
+    seeds = iter(range(count))
+    endings: Counter[str] = Counter()
+
+    async def work() -> None:
+        async with a_world(storage) as world:
+            for seed in seeds:
+                try:
+                    await world.run(schedule(seed, steps), f"schedule-{seed}", each=False)
+                except Exception as error:
+                    error.add_note(f"the schedule of the seed {seed}")
+                    raise
+        endings.update(world.endings)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return endings
 
 
 async def _carry_out(world: World, step: Step) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +11,10 @@ import pytest
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sqlite_storage import SqliteStorage
 from greenroom.services.storage import Storage
-from kits.durable_machine import a_world, schedule
+from kits.durable_machine import run_schedules
 
 SCHEDULES = 10_000
-STEPS = 15
-AT_ONCE = 100
+AT_ONCE = 200
 """Worlds that share a storage, so that many writes go to the disk together."""
 
 
@@ -35,27 +32,6 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("place", ["memory", "file"])
 async def test_no_stale_write_is_accepted_and_no_turn_lost_or_doubled(place: str, tmp_path: Path) -> None:
     storage: Storage = MemoryStorage() if place == "memory" else SqliteStorage(tmp_path / "friday.db")
-    endings = await run_schedules(storage, SCHEDULES, AT_ONCE)
+    endings = await run_schedules(storage, SCHEDULES, at_once=AT_ONCE)
     assert endings["written"] > SCHEDULES / 10
     assert endings["refused"] > SCHEDULES / 100  # schedules that never try are no proof
-
-
-async def run_schedules(storage: Storage, count: int, at_once: int) -> Counter[str]:
-    """Carry out the schedules of the seeds up to `count`. Gives how many endings were written, and how many refused."""
-    seeds = iter(range(count))
-    endings: Counter[str] = Counter()
-
-    async def work() -> None:
-        async with a_world(storage) as world:
-            for seed in seeds:
-                try:
-                    await world.run(schedule(seed, STEPS), f"schedule-{seed}", each=False)
-                except Exception as error:
-                    error.add_note(f"the schedule of the seed {seed}")
-                    raise
-        endings.update(world.endings)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(work())
-    return endings
