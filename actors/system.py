@@ -132,9 +132,8 @@ class ActorSystem:
         with anyio.move_on_after(seconds):
             await self._no_turns()
         if self._sharing is not None:
-            with anyio.move_on_after(
-                2 * self.limits.cancel_seconds + 1
-            ):  # a store that is away may hold turns up
+            # A store that is away may hold them up.
+            with anyio.move_on_after(2 * self.limits.cancel_seconds + 1):
                 await self._sharing.intake.done()
             await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
         else:

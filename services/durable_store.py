@@ -260,9 +260,8 @@ class DurableSessions:
                     self._tried.pop(tried, None)
                     raise
                 except BaseException:
-                    self._tried.setdefault(
-                        tried, replace(ending, changes=())
-                    )  # the first may be the one that was
+                    # It stays the first one that was tried: that may be the one that was written.
+                    self._tried.setdefault(tried, replace(ending, changes=()))
                     raise
                 self._tried.pop(tried, None)
                 self._reached("finish.written")

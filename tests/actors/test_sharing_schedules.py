@@ -1,0 +1,177 @@
+"""Any schedule of turns, cuts, lost answers, drains and restarts of processes that share a store, in virtual time: when
+all is healed and quiet each acknowledged turn has one ending, everywhere the same, and nothing was begun twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from greenroom.actors.errors import GreenroomError
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.actors.system import ActorSystem
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.memory_storage import MemoryStorage
+from kits.cut_storage import CutStorage
+from kits.sharing import LEASE, LIMITS, Diary, new_diary
+from kits.system import running_system, turn
+from kits.virtual_time import VirtualTimeLoop
+
+PROCESSES = 3
+QUIET = 120.0
+PLACE = st.integers(0, PROCESSES - 1)
+STEP = st.one_of(
+    st.tuples(
+        st.just("submit"), PLACE, st.sampled_from("st"), st.sampled_from(["", " 0.5", " 3"]), st.booleans()
+    ),
+    st.tuples(st.just("cut"), PLACE, st.booleans()),
+    st.tuples(st.just("lose"), PLACE, st.integers(1, 3)),
+    st.tuples(st.just("restart"), PLACE, st.sampled_from([0.0, 2.0])),
+    st.tuples(st.just("cancel"), PLACE, st.integers(0, 20)),
+    st.tuples(st.just("sleep"), st.sampled_from([0.0, 0.1, 1.0, 4.0, LEASE + 1])),
+)
+
+
+class Place:
+    """Where one process is, and after it the next."""
+
+    def __init__(self, shared: MemoryStorage) -> None:
+        self.storage = CutStorage(shared)
+        self.system: ActorSystem
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        store = DurableSessions(self.storage, lease_seconds=LEASE, monotonic=asyncio.get_running_loop().time)
+        self.system = await self._stack.enter_async_context(
+            running_system(new_diary, agent=True, store=store, limits=LIMITS)
+        )
+
+    async def restart(self, seconds: float) -> None:
+        await self.system.drain(seconds)
+        await self._stack.aclose()
+        self.storage.cut, self.storage.lose_answers = False, 0
+        await self.start()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+class Schedule:
+    """What was done, and what came of it."""
+
+    def __init__(self, shared: MemoryStorage) -> None:
+        self.shared = shared
+        self.places = [Place(shared) for _ in range(PROCESSES)]
+        self.acknowledged: list[TurnLog] = []
+        self.busy: dict[int, asyncio.Task[None]] = {}
+        self.asking: set[asyncio.Task[None]] = set()
+        self.count = 0
+
+    async def step(self, what: str, *how: Any) -> None:
+        if what == "sleep":
+            await asyncio.sleep(how[0])
+            return
+        at, place = how[0], self.places[how[0]]
+        if at in self.busy and not self.busy[at].done():
+            return
+        if what == "submit":
+            self.count += 1
+            self._ask(self._submit(place.system, f"{self.count}{how[2]}", how[1], how[3]))
+        elif what == "cancel" and how[1] < len(self.acknowledged):
+            self._ask(self._cancel(place.system, self.acknowledged[how[1]].id))
+        elif what == "cut":
+            place.storage.cut = how[1]
+        elif what == "lose":
+            place.storage.lose_answers = how[1]
+        elif what == "restart":
+            self.busy[at] = asyncio.get_running_loop().create_task(place.restart(how[1]))
+
+    def _ask(self, asking: Any) -> None:
+        self.asking.add(asyncio.get_running_loop().create_task(asking))
+
+    async def _submit(self, system: ActorSystem, text: str, session: str, interrupt: bool) -> None:
+        asked = turn(text, id=text, session=session, overlap="interrupt" if interrupt else None)
+        try:
+            self.acknowledged.append(await system.submit(asked))
+        except GreenroomError:
+            """It was refused."""
+
+    async def _cancel(self, system: ActorSystem, turn_id: str) -> None:
+        try:
+            await system.cancel(turn_id)
+        except GreenroomError:
+            """It is asked for no more."""
+
+    async def settle(self) -> None:
+        for place in self.places:
+            place.storage.cut, place.storage.lose_answers = False, 0
+        async with asyncio.timeout(QUIET):
+            await asyncio.gather(*self.busy.values(), *self.asking)
+        await asyncio.sleep(QUIET)
+
+    async def check(self) -> None:
+        assert max(Counter(Diary.begun).values(), default=0) <= 1, Diary.begun
+        numbers: dict[str, int] = {}
+        for log in self.acknowledged:
+            endings = [(await place.system.locate(log.id)).terminal for place in self.places]
+            assert endings[0] is not None
+            assert endings == endings[:1] * len(endings)
+            if log.lost is None:
+                assert log.terminal == endings[0]
+        store = self.places[0].system.store
+        assert isinstance(store, DurableSessions)
+        for session in "st":
+            record = await store.load(SessionKey("u", session))
+            kept = [one.turn_id for one in record.turns] if record is not None else []
+            for turn_id in kept:
+                found = await store.find(turn_id, None)
+                assert found is not None
+                numbers[turn_id] = found.number
+            assert [numbers[one] for one in kept] == sorted({numbers[one] for one in kept})
+        assert not [folder for folder in self.shared._folders.values() if folder.opened]
+        for place in self.places:
+            statistics = place.system.statistics()
+            assert (statistics.open_turns, statistics.active_sessions - statistics.idle_sessions) == (0, 0)
+            sharing = place.system._sharing
+            assert sharing is not None
+            assert not (sharing.intake.pending)
+            assert not (len(sharing.intake._locks))
+            assert not (sharing._insisting)
+            await asyncio.sleep(30)
+            assert not sharing.elsewhere._following
+
+
+async def carry_out(steps: list[Any]) -> None:
+    Diary.begun.clear()
+    shared = MemoryStorage(monotonic=asyncio.get_running_loop().time)
+    await shared.start()
+    schedule = Schedule(shared)
+    for place in schedule.places:
+        await place.start()
+    for step in steps:
+        await schedule.step(*step)
+        await asyncio.sleep(0)
+    await schedule.settle()
+    await schedule.check()
+    for place in schedule.places:
+        await place.close()
+    await asyncio.sleep(1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(STEP, max_size=25))
+def test_nothing_is_lost_nor_doubled_whatever_happens(steps: list[Any]) -> None:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(carry_out(steps))
