@@ -13,11 +13,12 @@ from statistics import median
 from benchmarks.rows import Row, at_least, at_most, spread
 from benchmarks.servers import ROOT
 from greenroom import AgentApp
-from greenroom.actors.events import Item
-from greenroom.actors.messages import Message, SessionKey, Text
+from greenroom.actors.events import Item, TurnAccepted, TurnCompleted, TurnStarted
+from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
+from greenroom.services.durable import Ending
 from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.sqlite_store import SqliteStore
-from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
+from greenroom.services.store import SessionStore, TurnRecord
 
 SESSIONS = 100
 TEXT = "x" * 500
@@ -82,27 +83,38 @@ async def _serve(store: SessionStore, sessions: int, turns: int) -> tuple[float,
 
 
 async def _store(path: Path) -> list[Row]:
+    """A turn is measured in CPU: how long the disk takes depends on who else uses it."""
     store = SqliteStore(path)
     await store.start()
-    commits = [await _timed(partial(store.commit, KEY, _turn(number))) for number in range(1_020)]
-    loads = [await _timed(partial(store.load, KEY)) for _ in range(20)]
+    turns = [await _timed(partial(_turn, store, number), time.process_time) for number in range(1_020)]
+    loads = [await _timed(partial(store.load, KEY), time.perf_counter) for _ in range(20)]
     await store.stop()
-    early, late = median(commits[1:40]), median(commits[-40:])
+    early, late = median(turns[1:40]), median(turns[-40:])
     return [
         at_most(
-            "a session's 1000th commit, over its 10th", 1.5, late / early, f"{early:.2f} and {late:.2f} ms"
+            "CPU of a session's 1000th turn in the store, over its 10th",
+            1.5,
+            late / early,
+            f"{early:.2f} and {late:.2f} ms",
         ),
         at_most("load of a session with 200 turns", 5, median(loads), spread(loads, " ms"), " ms"),
     ]
 
 
-async def _timed(call: Callable[[], Awaitable[object]]) -> float:
-    start = time.perf_counter()
+async def _timed(call: Callable[[], Awaitable[object]], clock: Callable[[], float]) -> float:
+    start = clock()
     await call()
-    return (time.perf_counter() - start) * 1000
+    return (clock() - start) * 1000
 
 
-def _turn(number: int) -> TurnCommit:
-    said = Item(f"msg_{number}", "message", "assistant", (Text(TEXT),))
-    record = TurnRecord(f"turn-{number}", "completed", float(number), (Message((Text(TEXT),)),), (said,))
-    return TurnCommit(record, b"%d" % number + STATE)
+async def _turn(store: SqliteStore, number: int) -> None:
+    """Its acceptance and its ending."""
+    asked = (Message((Text(TEXT),)),)
+    turn_id = f"turn-{number}"
+    await store.accept(Turn(id=turn_id, key=KEY, request=AgentRequest(input=asked), created_at=float(number)))
+    output = (Item(f"msg_{number}", "message", "assistant", (Text(TEXT),)),)
+    record = TurnRecord(turn_id, "completed", float(number), asked, output)
+    events = [TurnAccepted(turn_id, 0.0), TurnStarted(), TurnCompleted(1.0, output)]
+    await store.finish(
+        KEY, Ending(turn_id=turn_id, record=record, state=b"%d" % number + STATE, events=events)
+    )
