@@ -27,14 +27,18 @@ QUIET = 120.0
 PLACE = st.integers(0, PROCESSES - 1)
 STEP = st.one_of(
     st.tuples(
-        st.just("submit"), PLACE, st.sampled_from("st"), st.sampled_from(["", " 0.5", " 3"]), st.booleans()
+        st.just("submit"),
+        PLACE,
+        st.sampled_from("st"),
+        st.sampled_from(["", " 0.5", " 3", " 20"]),
+        st.booleans(),
     ),
     st.tuples(st.just("cut"), PLACE, st.booleans()),
     st.tuples(st.just("lose"), PLACE, st.integers(1, 3)),
     st.tuples(st.just("restart"), PLACE, st.sampled_from([0.0, 2.0])),
     st.tuples(st.just("cancel"), PLACE, st.integers(0, 20)),
-    st.tuples(st.just("sleep"), st.sampled_from([0.0, 0.1, 1.0, 4.0, LEASE + 1])),
 )
+PAUSE = st.sampled_from([0.0, 0.1, LEASE + 1, 1.0, 4.0])
 
 
 class Place:
@@ -73,9 +77,6 @@ class Schedule:
         self.count = 0
 
     async def step(self, what: str, *how: Any) -> None:
-        if what == "sleep":
-            await asyncio.sleep(how[0])
-            return
         at, place = how[0], self.places[how[0]]
         if at in self.busy and not self.busy[at].done():
             return
@@ -153,9 +154,9 @@ async def carry_out(steps: list[Any]) -> None:
     schedule = Schedule(shared)
     for place in schedule.places:
         await place.start()
-    for step in steps:
+    for step, pause in steps:
         await schedule.step(*step)
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause)
     await schedule.settle()
     await schedule.check()
     for place in schedule.places:
@@ -165,13 +166,13 @@ async def carry_out(steps: list[Any]) -> None:
 
 
 @settings(
-    max_examples=60,
+    max_examples=100,
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.lists(STEP, max_size=25))
+@given(st.lists(st.tuples(STEP, PAUSE), min_size=10, max_size=30))
 def test_nothing_is_lost_nor_doubled_whatever_happens(steps: list[Any]) -> None:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(carry_out(steps))
