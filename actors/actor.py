@@ -318,7 +318,7 @@ class SessionActor:
             run.log.emit(STARTED)
         if system.ledger is not None:
             system.ledger.begun(run)
-        work = Work(run.log.id)
+        work = Work(run.log.turn.id)
         current_work.set(work)
         current_turn.set(run.scope)
         return work
@@ -333,8 +333,9 @@ class SessionActor:
             if error is None and not run.stopping:
                 try:
                     ending = await commit(run, work, self.session, self._system)
-                    if run.log.turn.kept:
-                        self.last_kept = run.log.id
+                    turn = run.log.turn
+                    if turn.kept:
+                        self.last_kept = turn.id
                 except SessionLost:
                     raise
                 except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed

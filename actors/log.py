@@ -11,7 +11,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import MappingProxyType
-from typing import cast
 
 from msgspec import Struct, field
 
@@ -81,7 +80,7 @@ class TurnLog(Struct, eq=False, weakref=True):
         self._events.append(event)
         if type(event) in TERMINAL:  # much quicker than isinstance, which counts for a token
             assert self.terminal is None, f"{self!r} has ended"
-            self.terminal = cast("Terminal", event)
+            self.terminal = event  # type: ignore[assignment]
             self.emit = _over
         if self._watchers and not self._notifying:
             self._notifying = True

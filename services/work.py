@@ -118,6 +118,8 @@ class Work:
 
     async def write_elsewhere(self, storage: Storage | None) -> None:
         """Write what services on other storages have staged, each storage's together. Raises `StoreUnavailable`."""
+        if not self._stagings:
+            return
         areas = [area for area in self._stagings.values() if isinstance(area, DurableStaging)]
         for other in {id(area.storage): area.storage for area in areas}.values():
             if other is not storage:
