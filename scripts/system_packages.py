@@ -21,6 +21,7 @@ NEEDED = (
     ("redis-check-rdb", ("redis-tools",)),  # which is redis-server too, and does not start one
     ("nginx", ("nginx",)),
     ("systemd-analyze", ("systemd",)),
+    ("faketime", ("faketime",)),
 )
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's path
 SERVER_FOLDERS = "/usr/lib/postgresql/*/bin"  # where Debian puts PostgreSQL's, on nobody's path

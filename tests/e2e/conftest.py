@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from kits.durable_servers import Site
 from kits.node_clients import NodeMissing, Scripts
+from kits.postgres_server import PostgresServer
+from kits.preloaded import Preloaded, preloading
+from kits.redis_server import RedisServer
 from kits.sdk_answers import check_wire
 from kits.sdk_clients import Wire, sdk
 from kits.stage import Stage, for_installed_line, stage_of
@@ -67,3 +72,29 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Scripts:
         return Scripts(tmp_path_factory.mktemp("node"))
     except NodeMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """What starts servers without their imports."""
+    with preloading() as preloaded:
+        yield preloaded
+
+
+@pytest_asyncio.fixture
+async def site(request: pytest.FixtureRequest, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
+    """Servers on one store: a SQLite file, or what the test's parameter names."""
+    site = Site(tmp_path, _store_of(request), preloaded)
+    yield site
+    await site.end()
+
+
+def _store_of(request: pytest.FixtureRequest) -> str | None:
+    engine, mine = getattr(request, "param", "sqlite"), f"site_{uuid.uuid4().hex}"
+    if engine == "redis":
+        redis: RedisServer = request.getfixturevalue("redis_server")
+        return redis.url(f"?prefix={mine}")
+    if engine == "postgres":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        return postgres.url(query=f"&schema={mine}")
+    return None

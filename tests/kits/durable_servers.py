@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.store_urls import store_at
+from greenroom.services.durable import DurableStore
+from greenroom.services.durable_state import DurableStateService
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.session_head import decode_head, folder_of
+from greenroom.services.store_urls import storage_at
 from greenroom.transports.json_checks import owner
+from kits.preloaded import Preloaded
 from kits.rejoining import Told
 from kits.server_process import ServerProcess, start
 
 
 class Site:
-    """A folder with a store and a trace, and servers on fixed ports that use them."""
+    """A folder with a store and a trace, and servers on fixed ports that use them.
 
-    def __init__(self, folder: Path, state: str | None = None) -> None:
+    `preloaded`: what starts them, where that can be; servers are started from nothing otherwise.
+    """
+
+    def __init__(self, folder: Path, state: str | None = None, preloaded: Preloaded | None = None) -> None:
+        self.folder = folder
         self.state = state or f"sqlite:///{folder}/sessions.db"
         self.trace = folder / "trace"
         self.trace.touch()
         self.servers: list[ServerProcess] = []
+        self._preloaded = preloaded
 
-    async def server(self, port: int, **environment: str) -> ServerProcess:
-        """One that serves there."""
+    async def server(self, port: int, *, prefix: Sequence[str] = (), **environment: str) -> ServerProcess:
+        """One that serves there. `prefix`: what runs it."""
         env = {"DURABLE_STATE": self.state, "DURABLE_TRACE": str(self.trace), **environment}
-        server = await start("durable.py", "--port", str(port), env=env)
-        await server.ready()
+        options = ("durable.py", "--port", str(port))
+        if self._preloaded is None or prefix or "LD_PRELOAD" in environment:
+            server = await start(*options, env=env, prefix=prefix)
+        else:
+            server = await self._preloaded.start(*options, env=env)
         self.servers.append(server)
+        await server.ready()
         return server
+
+    async def end(self) -> None:
+        """Kill the servers that are left."""
+        for server in self.servers:
+            if server.process.returncode is None:
+                server.process.kill()
+            await server.ended()
 
     def begun(self) -> Counter[str]:
         """How often each turn's handler was begun."""
@@ -51,32 +73,51 @@ class Site:
         return Counter(turn for what, turn, _ in lines if what == word)
 
     async def check(self, turns: Iterable[Told], *, begun_once: bool = True) -> None:
-        """Read the store: every turn that was acknowledged is there, once, as its client was told."""
+        """Read the store: every turn that was acknowledged is there, once, as its client was told; state, history and
+        logs agree; no session has turns open."""
         turns = list(turns)
-        store = store_at(self.state)
+        gc.collect()  # of what tests before had: a place has one storage in a process as long as anybody has it
+        storage = storage_at(self.state)
+        store, states = DurableSessions(storage), DurableStateService(storage)
         await store.start()
+        await states.start()
         try:
+            assert not await store.orphans(100), "sessions are left that nobody has"
             for session in sorted({told.session for told in turns}):
-                record = await store.load(SessionKey(owner(None, None, session), session))
-                kept = record.turns if record is not None else ()
-                ids = [turn.turn_id for turn in kept]
-                assert len(ids) == len(set(ids)), f"a turn is in the history of {session} twice: {ids}"
-                statuses = {turn.turn_id: turn.status for turn in kept}
-                for told in turns:
-                    if told.session == session:
-                        expected = "cancelled" if told.status == "canceled" else told.status
-                        assert statuses.get(told.id) == expected, (
-                            told.id,
-                            statuses.get(told.id),
-                            told.trouble,
-                        )
+                key = SessionKey(owner(None, None, session), session)
+                await _check_session(store, states, key, [told for told in turns if told.session == session])
         finally:
+            await states.stop()
             await store.stop()
         if begun_once:
             twice = {turn: times for turn, times in self.begun().items() if times > 1}
             assert not twice, f"begun more than once: {list(map(self.said_of, twice))}"
         lost = [told.id for told in turns if told.status == "completed" and not self.done()[told.id]]
         assert not lost, f"completed without having come to an end: {lost}"
+
+
+async def _check_session(
+    store: DurableStore, states: DurableStateService, key: SessionKey, turns: Sequence[Told]
+) -> None:
+    folder = await store.storage.read(folder_of(key))
+    assert folder is not None, f"nothing is kept of {key.session_id}"
+    assert not (left := decode_head(folder.head.body).open), f"turns of {key.session_id} are open: {left}"
+    record = await store.load(key)
+    kept = record.turns if record is not None else ()
+    ids = [turn.turn_id for turn in kept]
+    assert len(ids) == len(set(ids)), f"a turn is in the history of {key.session_id} twice: {ids}"
+    statuses = {turn.turn_id: turn.status for turn in kept}
+    for told in turns:
+        expected = "cancelled" if told.status == "canceled" else told.status
+        assert statuses.get(told.id) == expected, (told.id, statuses.get(told.id), told.trouble)
+        entry = await store.find(told.id, None)
+        assert entry is not None, f"the log of {told.id} is not kept"
+        assert entry.status == "ended"
+        assert type(entry.events[-1]).__name__ == f"Turn{expected.title()}", "log and history disagree"
+    completed = [turn for turn, status in statuses.items() if status == "completed"]
+    state = await states.export_state(*key)
+    expected_state = {"turns": len(completed), "last": completed[-1]} if completed else None
+    assert state == expected_state, "state and history disagree"
 
 
 def free_port() -> int:

@@ -32,14 +32,17 @@ def replaced(text: str, was: str, now: str) -> str:
 
 
 @asynccontextmanager
-async def nginx(folder: Path, server_port: int, **changes: str) -> AsyncIterator[str]:
-    """Where it listens. `changes`: directives of the example that have another value here."""
+async def nginx(folder: Path, *server_ports: int, **changes: str) -> AsyncIterator[str]:
+    """Where it listens, in front of servers on these ports. `changes`: directives of the example that have another
+    value here."""
     program = needed_program("nginx", "nginx")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     site = replaced(EXAMPLE.read_text(), "listen 80;", f"listen 127.0.0.1:{port};")
-    site = replaced(site, "server 127.0.0.1:8090;", f"server 127.0.0.1:{server_port};")
+    listed = next(line.strip() for line in site.splitlines() if line.strip().startswith("server 127.0.0.1:"))
+    servers = " ".join(listed.replace(":8090", f":{each}") for each in server_ports)
+    site = replaced(site, listed, servers)
     for name, value in changes.items():
         was = next(line.strip() for line in site.splitlines() if line.strip().startswith(f"{name} "))
         site = replaced(site, was, f"{name} {value};")

@@ -7,18 +7,38 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 START_SECONDS = 60.0
 APPS = Path(__file__).parents[1] / "e2e" / "apps"
 
 
+class Running(Protocol):
+    """A process that was started: `asyncio.subprocess.Process` is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def send_signal(self, signal: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> int: ...
+
+
 class ServerProcess:
     """A server that was started; `url` is where it listens."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Running) -> None:
         self.process = process
         self.url = ""
         self._log: list[str] = []
@@ -65,25 +85,33 @@ class ServerProcess:
             self._log.append(line.decode())
 
 
-async def start(app: str | Path, *options: str, env: Mapping[str, str] | None = None) -> ServerProcess:
-    """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps.
+def serve_arguments(path: Path, *options: str) -> list[str]:
+    """Of `greenroom`, to serve an application on a free port, unless `options` name one."""
+    return ["serve", str(path), "--port", "0", *options]
+
+
+def environment_of(env: Mapping[str, str] | None) -> dict[str, str]:
+    """What a server's environment has besides the test's own."""
+    return {"PYTHONUNBUFFERED": "1", "GREENROOM_SESSIONS": "memory", **(env or {})}
+
+
+async def start(
+    app: str | Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+) -> ServerProcess:
+    """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps. `prefix`: what runs it.
 
     Its sessions are in memory unless `options` (`--state`) or the application say otherwise.
     """
     path = app if isinstance(app, Path) else APPS / app
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "greenroom.cli",
-        "serve",
-        str(path),
-        "--port",
-        "0",
-        *options,
+        *(*prefix, sys.executable, "-m", "greenroom.cli", *serve_arguments(path, *options)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "GREENROOM_STATE": "memory", **(env or {})},
+        env={**os.environ, **environment_of(env)},
         limit=1 << 20,
     )
     return ServerProcess(process)

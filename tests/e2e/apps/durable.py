@@ -4,7 +4,10 @@ Environment: `DURABLE_STATE` (the store's URL), `DURABLE_TRACE` (that file), `DU
 fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so).
 
 A turn's text is what its handler does, word by word: `say:x`, `nap:0.2` (a slow model), `hold` (forever),
-`tool` (a call and its result). It begins with the number of turns its session had before.
+`tool` (a call and its result). It begins with the number of turns its session had before. Its session's state says how
+many turns came to their end, and which was the last.
+
+`GET /tasks` tells how many tasks there are.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from greenroom import AgentApp
 from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, TextDelta
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
+from greenroom.services.durable_state import DurableStateService
 from greenroom.services.durable_store import DurableSessions
 from greenroom.services.store_urls import storage_at
 
@@ -34,10 +38,12 @@ def note(word: str, turn: str) -> None:
     os.close(handle)
 
 
+storage = storage_at(os.environ["DURABLE_STATE"])
+states = DurableStateService(storage, rounds_kept=1, turns_kept=1)
 app = AgentApp(
     "Durable",
     state=DurableSessions(
-        storage_at(os.environ["DURABLE_STATE"]),
+        storage,
         lease_seconds=float(os.environ.get("DURABLE_LEASE", "2")),
         reached=reached,
         turns_kept=100_000,  # the checker looks at all there ever were
@@ -46,6 +52,21 @@ app = AgentApp(
     limits=LIMITS,
     drain_seconds=float(os.environ.get("DURABLE_DRAIN", "10")),
 )
+
+
+@app.init
+async def start(self: AgentApp) -> None:
+    await states.start()
+
+
+@app.shutdown
+async def stop(self: AgentApp) -> None:
+    await states.stop()
+
+
+@app.endpoint("/tasks", methods=["GET"])
+async def tasks() -> dict[str, int]:
+    return {"tasks": len(asyncio.all_tasks())}
 
 
 @app.query("events", idempotent="DURABLE_IDEMPOTENT" in os.environ)
@@ -67,6 +88,13 @@ async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
         else:
             yield TextDelta(f" {argument}", "words")
     yield ItemDone("words")
+    before = await states.export_state(*session.key) or {"turns": 0}
+    await states.save_state(
+        session.user_id,
+        {"turns": before["turns"] + 1, "last": session.turn_id},
+        session.session_id,
+        before["turns"] + 1,
+    )
     note("done", session.turn_id)
 
 
