@@ -28,6 +28,11 @@ def at_most(what: str, goal: float, value: float, details: str = "", unit: str =
     return Row(what, f"≤ {goal:g}{unit}", f"{value:.2f}{unit}", value <= goal, details)
 
 
+def plain(what: str, measured: str, details: str = "") -> Row:
+    """Nothing is asked of it."""
+    return Row(what, "", measured, None, details)
+
+
 def skipped(what: str, goal: str, why: str) -> Row:
     """Could not be measured here."""
     return Row(what, goal, "-", None, why)
