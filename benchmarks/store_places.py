@@ -24,8 +24,8 @@ _numbers = itertools.count(1)
 
 
 class Place(Struct, frozen=True):
-    """`where`: for the table. `goal`: CPU that a turn may cost more than in memory, milliseconds. `speed`: turns a second
-    that there should be. `new`: makes an empty store; none: there is no such place here, for the reason `missing`."""
+    """`where`: for the table. `goal`: CPU that a turn may cost more than in memory, milliseconds. `speed`: turns a
+    second, at least. `new`: makes an empty store; none: there is no such place here, for the reason `missing`."""
 
     where: str
     goal: float
