@@ -15,14 +15,7 @@ from greenroom.actors.answering import answer, end_tasks
 from greenroom.actors.commit import commit, keep_words, last_words
 from greenroom.actors.endings import stopped, unhappy
 from greenroom.actors.errors import MailboxFull, SessionBusy, SessionLost
-from greenroom.actors.events import (
-    Event,
-    Terminal,
-    TurnAccepted,
-    TurnCancelled,
-    TurnFailed,
-    TurnStarted,
-)
+from greenroom.actors.events import Event, Terminal, TurnAccepted, TurnCancelled, TurnFailed, TurnStarted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, SessionKey, Turn
 from greenroom.actors.scope import TurnScope, current_turn
@@ -161,8 +154,8 @@ class SessionActor:
             ending = TurnCancelled(self._now(), reason)
             if self._system.ledger is None:
                 self._end(run, ending)
-            else:
-                run.closer = self._system.loop.create_task(self._end_unheard(run, ending), name=run.name)
+                return
+            run.closer = self._system.loop.create_task(self._end_unheard(run, ending), name=run.name)
 
     def interrupt(self, run: TurnRun, why: ErrorInfo) -> None:
         """Have that turn, if it runs, end as one that failed."""
@@ -171,8 +164,8 @@ class SessionActor:
             self._stop(run)
 
     def _time_out(self, run: TurnRun) -> None:
-        seconds = self._system.limits.turn_seconds
-        self.interrupt(run, ErrorInfo("turn_timeout", f"the turn took longer than a turn may ({seconds} s)"))
+        why = f"the turn took longer than a turn may ({self._system.limits.turn_seconds} s)"
+        self.interrupt(run, ErrorInfo("turn_timeout", why))
 
     def _stop(self, run: TurnRun) -> None:
         assert run.task is not None
