@@ -56,11 +56,11 @@ class _Holding(Generic[K]):
         queue.append(mine)
         try:
             await mine
-        except asyncio.CancelledError:
-            if not mine.cancelled():  # it was handed over just before
-                self._hand_on()
-            elif mine in queue:
+        except BaseException:
+            if mine in queue:
                 queue.remove(mine)
+            elif not mine.cancelled():  # it was handed over just before
+                self._hand_on()
             raise
 
     async def __aexit__(self, *_: object) -> None:

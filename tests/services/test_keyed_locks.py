@@ -76,3 +76,15 @@ async def test_an_error_lets_go() -> None:
         async with locks.of("key"):
             raise ZeroDivisionError
     assert len(locks) == 0
+
+
+async def test_who_is_closed_while_it_waits_is_passed_over() -> None:
+    locks: KeyedLocks[str] = KeyedLocks()
+    said: list[str] = []
+    async with locks.of("key"):
+        closed = hold(locks, "key", "a", said)
+        closed.send(None)
+        closed.close()
+        assert locks.users("key") == 1
+    await hold(locks, "key", "b", said)
+    assert said == turns_of("b")
