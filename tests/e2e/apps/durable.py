@@ -13,10 +13,12 @@ many turns came to their end, and which was the last.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from greenroom import AgentApp
+from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, TextDelta
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
@@ -75,7 +77,7 @@ async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
     part = request.input[0].content[0]
     assert isinstance(part, Text)
     yield ItemStarted("words")
-    yield TextDelta(f"{len(await session.history())}", "words")
+    yield TextDelta(f"{len(await patiently(session.history))}", "words")
     for place, word in enumerate(part.text.split()):
         kind, _, argument = word.partition(":")
         if kind == "nap":
@@ -88,14 +90,26 @@ async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
         else:
             yield TextDelta(f" {argument}", "words")
     yield ItemDone("words")
-    before = await states.export_state(*session.key) or {"turns": 0}
-    await states.save_state(
-        session.user_id,
-        {"turns": before["turns"] + 1, "last": session.turn_id},
-        session.session_id,
-        before["turns"] + 1,
-    )
+    await patiently(partial(count, session))
     note("done", session.turn_id)
+
+
+async def count(session: Any) -> None:
+    """One turn more has come to its end."""
+    before = await states.export_state(*session.key) or {"turns": 0}
+    turns = before["turns"] + 1
+    await states.save_state(
+        session.user_id, {"turns": turns, "last": session.turn_id}, session.session_id, turns
+    )
+
+
+async def patiently(use: Callable[[], Awaitable[Any]]) -> Any:
+    """Use the store as soon as it is there."""
+    while True:
+        try:
+            return await use()
+        except StoreUnavailable:
+            await asyncio.sleep(0.05)
 
 
 def tool(call: str) -> list[Event]:
