@@ -21,7 +21,7 @@ from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailabl
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
-from greenroom.actors.turn import TurnRun
+from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.announcing import Announcer
 from greenroom.services.durable import DurableStore, Ending
 from greenroom.services.storage import Change
@@ -60,8 +60,8 @@ class Ledger:
         """Hears of sessions that are another process's now."""
         self._seconds = journal_seconds
         self._patience = patience
-        self._running: dict[str, TurnRun] = {}
-        self._fresh: set[str] = set()
+        self._running: dict[TurnKey, TurnRun] = {}
+        self._fresh: set[TurnKey] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._away = False
         """Whether the store could not be reached when something was last written to it: said once."""
@@ -73,15 +73,15 @@ class Ledger:
 
     def begun(self, run: TurnRun) -> None:
         """The turn runs from now on."""
-        self._running[run.log.id] = run
-        self._fresh.add(run.log.id)
+        self._running[run.key] = run
+        self._fresh.add(run.key)
         if self._timer is None:
             self._look_later()
 
     def over(self, run: TurnRun) -> None:
         """The turn runs no more."""
-        self._running.pop(run.log.id, None)
-        self._fresh.discard(run.log.id)
+        self._running.pop(run.key, None)
+        self._fresh.discard(run.key)
 
     async def flush(self, run: TurnRun) -> None:
         """Have written what the turn has said until now. Waits for a store that cannot be reached.
@@ -104,8 +104,8 @@ class Ledger:
     def _look(self) -> None:
         """Short turns are over before they are looked at twice, and cost no write but their ending."""
         self._timer = None
-        for turn_id, run in self._running.items():
-            if turn_id not in self._fresh and run.running and len(run.log) > run.journaled:
+        for key, run in self._running.items():
+            if key not in self._fresh and run.running and len(run.log) > run.journaled:
                 _ = self._write(run)
         self._fresh.clear()
         if self._running:

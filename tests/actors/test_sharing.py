@@ -118,6 +118,20 @@ async def test_one_that_waits_is_followed_from_its_acceptance() -> None:
         assert there.events() == log.events()
 
 
+async def test_turns_of_two_callers_may_have_the_same_id() -> None:
+    async with processes() as (first, second):
+        logs = [
+            await first.system.submit(turn("a 1 1", id="t", session=name, principal=name))
+            for name in ("ada", "bob")
+        ]
+        await asyncio.sleep(1.5)
+        for log, name in zip(logs, ("ada", "bob"), strict=True):
+            there = await second.system.locate("t", name)
+            assert len(there.events()) >= 4, "what it says is written down as it runs"
+            await there.ended()
+            assert there.events() == log.events()
+
+
 async def test_others_turns_are_not_found() -> None:
     async with processes() as (first, second):
         await first.tell("a", id="t", principal="ada")
