@@ -186,6 +186,8 @@ class Sharing:
                         await self._take_over(key)
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
+            except Exception:
+                logger.exception("looking for turns of dead processes failed; it is tried again")
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
 
     async def _take_over(self, key: SessionKey) -> None:

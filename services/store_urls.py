@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -38,12 +39,14 @@ _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 class Scheme(Struct, frozen=True):
     """A kind of storage. `options`: of its storages, which have them as arguments. `place`: from a URL without options,
     the place as its storage takes it. `storage`: makes one. `passes`: whether options that are not ours are the
-    library's, and stay in the URL."""
+    library's, and stay in the URL. `parts`: options that say which of several storages in a place is meant, and what
+    they are when nothing is said."""
 
     options: Kinds
     place: Callable[[str], str]
     storage: Callable[..., Storage]
     passes: bool = False
+    parts: Mapping[str, Option] = MappingProxyType({})
 
 
 def storage_at(url: str) -> Storage:
@@ -87,12 +90,13 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
     sessions = {name: options.pop(name) for name in SESSIONS if name in options}
     if others:
         where = f"{where}?{urlencode(others)}"
-    known = _storages.get(where)
+    named = where, *(options.get(part, usual) for part, usual in scheme.parts.items())
+    known = _storages.get(named)
     if known is None:
-        known = _storages[where] = scheme.storage(where, **options)
+        known = _storages[named] = scheme.storage(where, **options)
         _chosen[known] = options
     for name, value in options.items():
-        if _chosen[known].get(name) != value:
+        if name not in scheme.parts and _chosen[known].get(name) != value:
             raise ConfigurationError(
                 f"{_shown(url)!r}: the place was named before, with another {name}; give it the same options wherever "
                 "it is named, or in one place only, and there first"
@@ -100,7 +104,7 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
     return known, sessions
 
 
-_storages: Final[WeakValueDictionary[str, Storage]] = WeakValueDictionary()
+_storages: Final[WeakValueDictionary[tuple[object, ...], Storage]] = WeakValueDictionary()
 _chosen: Final[WeakKeyDictionary[Storage, Mapping[str, Option]]] = WeakKeyDictionary()
 """The options that each was made with."""
 
@@ -184,6 +188,7 @@ _REDIS: Final = Scheme(
     _as_it_is,
     _redis,
     passes=True,
+    parts={"prefix": "greenroom"},
 )
 _POSTGRES: Final = Scheme(
     {
@@ -196,6 +201,7 @@ _POSTGRES: Final = Scheme(
     _as_it_is,
     _postgres,
     passes=True,
+    parts={"schema": "greenroom"},
 )
 _SCHEMES: Final[Mapping[str, Scheme]] = {
     "sqlite": _SQLITE,

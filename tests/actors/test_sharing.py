@@ -230,6 +230,24 @@ async def test_it_is_not_begun_for_ever() -> None:
     assert len(Diary.begun) == 1 + LIMITS.attempts
 
 
+async def test_a_look_for_what_was_left_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with processes() as (first, second):
+        await first.system.submit(turn("a 60"))
+        await first.system.submit(turn("b", id="waiting"))
+        looks = second.system.store.orphans  # type: ignore[attr-defined]
+        failures = iter(range(3))
+
+        async def orphans(limit: int) -> Any:
+            if next(failures, None) is not None:
+                raise ValueError("what the store says makes no sense")
+            return await looks(limit)
+
+        monkeypatch.setattr(second.system.store, "orphans", orphans)
+        first.storage.cut = True
+        await asyncio.sleep(2 * LEASE)
+        assert words(await second.system.locate("waiting")) == "b"
+
+
 async def test_a_store_that_fails_in_the_middle_of_taking_over_leaves_no_turn_behind() -> None:
     async with processes() as (first, second):
         await first.system.submit(turn("a 60", id="running"))

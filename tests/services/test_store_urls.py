@@ -113,3 +113,14 @@ def test_options_are_told_apart_and_passwords_stay_unsaid(scheme: str) -> None:
         store_at(url)
     assert "secret" not in str(refused.value)
     assert "friday:***@localhost" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "part"), [("redis://localhost/0", "prefix"), ("postgresql://localhost/db", "schema")]
+)
+def test_a_server_has_as_many_storages_as_are_named_in_it(place: str, part: str) -> None:
+    one, two = storage_at(f"{place}?{part}=one"), storage_at(f"{place}?{part}=two")
+    assert one is not two
+    assert storage_at(f"{place}?{part}=one") is one
+    usual = storage_at(place)
+    assert storage_at(f"{place}?{part}=greenroom") is usual
