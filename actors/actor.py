@@ -247,7 +247,9 @@ class SessionActor:
             logger.error("turn %s: the actor failed; a defect of Greenroom", run.log.id, exc_info=error)
         if run.over:
             run.release()
-        if run.closer is not None:
+            if error is not None and self._current is run:  # it failed after the ending
+                self._next()
+        if run.over or run.closer is not None:
             return
         durable = self._system.ledger is not None
         failed = TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how"))
