@@ -3,11 +3,12 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import anyio
 import pytest
 
-from greenroom.sandbox.backend import Backend
+from greenroom.sandbox.backend import Adopting, Backend
 from greenroom.sandbox.local import LocalBackend
 from greenroom.sandbox.local_records import Records
 from greenroom.sandbox.settings import SandboxSettings
@@ -26,3 +27,10 @@ class TestLocalBackend(BackendKit):
         assert record is not None
         assert record.first is not None
         os.kill(record.first.pid, signal.SIGKILL)
+
+    async def test_another_process_goes_on_with_a_box_that_was_let_go(self, folder: Path) -> None:
+        async with self.started() as backend:
+            assert not isinstance(backend, Adopting), "boxes end with their process"
+
+    async def test_a_box_that_is_gone_cannot_be_gone_on_with(self, folder: Path) -> None:
+        await self.test_another_process_goes_on_with_a_box_that_was_let_go(folder)

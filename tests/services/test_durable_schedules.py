@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from greenroom.services.memory_storage import MemoryStorage
@@ -14,6 +15,7 @@ from greenroom.services.storage import Storage
 from kits.durable_machine import run_schedules
 
 SCHEDULES = 10_000
+SECONDS = 600
 AT_ONCE = 200
 """Worlds that share a storage, so that many writes go to the disk together."""
 
@@ -32,6 +34,7 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("place", ["memory", "file"])
 async def test_no_stale_write_is_accepted_and_no_turn_lost_or_doubled(place: str, tmp_path: Path) -> None:
     storage: Storage = MemoryStorage() if place == "memory" else SqliteStorage(tmp_path / "friday.db")
-    endings = await run_schedules(storage, SCHEDULES, at_once=AT_ONCE)
+    with anyio.fail_after(SECONDS):  # one that waits for ever is a failure, and not CI's end
+        endings = await run_schedules(storage, SCHEDULES, at_once=AT_ONCE)
     assert endings["written"] > SCHEDULES / 10
     assert endings["refused"] > SCHEDULES / 100  # schedules that never try are no proof
