@@ -50,7 +50,9 @@ class Found:
         numbers = [one.number for one in head.open]
         assert sorted([*numbers, *self.ended]) == list(self.entries)
         assert [one.running for one in head.open][1:] == [False] * (len(numbers) - 1)
-        assert not numbers or head.open[0].running or not self.stands.owner, "the first does not count as begun"
+        assert not numbers or head.open[0].running or not self.stands.owner, (
+            "the first does not count as begun"
+        )
         assert self.stands.open is bool(numbers)
         kept = [*self.records.values(), *self.earlier.values(), *self.states.values()]
         assert head.size == sum(map(len, kept))
