@@ -15,6 +15,12 @@ from greenroom.services.store_urls import storage_at, store_at
 from kits.store_kit import KEY, record
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of this test alone: what another test named lives for as long as its garbage does."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_memory_is_a_store_in_memory() -> None:
     assert isinstance(store_at("memory"), InMemoryStore)
 
