@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from greenroom.actors.errors import KeyReused, TurnExists, TurnNotFound
+from greenroom.actors.errors import TurnNotFound
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.actors.repeats import key_reused, turn_exists
 from greenroom.actors.turn import TurnKey, TurnRun
 
 
@@ -47,20 +48,14 @@ class Archive:
         if name is not None and (key := self._keys.get((principal, name))) is not None:
             log = self.log(key)
             if log.turn.fingerprint != turn.fingerprint:
-                raise KeyReused(
-                    f"the idempotency key {name!r} was sent with another request before, which began turn "
-                    f"{log.id!r}; a repeat has the same body, and a new request a new key"
-                )
+                raise key_reused(turn, log.turn)
             return log
         key = (principal, turn.id)
         if key not in self._runs and key not in self._ended:
             return None
         log = self.log(key)
         if not turn.fingerprint or log.turn.fingerprint != turn.fingerprint:
-            raise TurnExists(
-                f"turn {turn.id!r} exists already and was asked for with another request; leave `id` out to get a new "
-                f"one, or read the turn you have with GET /process/{turn.id}/events"
-            )
+            raise turn_exists(turn)
         return log
 
     def add(self, run: TurnRun) -> None:

@@ -9,10 +9,11 @@ import asyncio
 import logging
 from typing import Final
 
-from greenroom.actors.errors import KeyReused, SessionLost, StoreUnavailable, TurnExists, TurnNotFound
+from greenroom.actors.errors import SessionLost, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.actors.repeats import key_reused, turn_exists
 from greenroom.actors.turn import TurnKey
 from greenroom.services.durable import DurableStore, TurnEntry
 
@@ -56,14 +57,8 @@ class Elsewhere:
         if turn.fingerprint and first.fingerprint == turn.fingerprint:
             return self.log_of(entry)
         if first.id == turn.id:
-            raise TurnExists(
-                f"turn {turn.id!r} exists already and was asked for with another request; leave `id` out to get a new "
-                f"one, or read the turn you have with GET /process/{turn.id}/events"
-            )
-        raise KeyReused(
-            f"the idempotency key {turn.idempotency_key!r} was sent with another request before, which began turn "
-            f"{first.id!r}; a repeat has the same body, and a new request a new key"
-        )
+            raise turn_exists(turn)
+        raise key_reused(turn, first)
 
     def log_of(self, entry: TurnEntry) -> TurnLog:
         """The log as the entry has it, and will have it."""

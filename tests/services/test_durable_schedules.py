@@ -1,4 +1,4 @@
-"""Ten thousand random schedules of processes that share sessions, on each storage that needs no server."""
+"""Random schedules of processes that share sessions: ten thousand in memory, as many in a file as end in seconds."""
 
 from __future__ import annotations
 
