@@ -3,14 +3,15 @@
 `Agent.reply_stream` takes new messages or, when its last reply is parked on a tool call, the event that brings the
 result; nothing else. A turn's input may hold a whole conversation, outputs of tools the client ran, and new messages.
 
-- What can only be past (up to the last such message) goes to the agent's context.
+- What can only be past (up to the last such message) goes to the agent's context, each call with its result right
+  after it: models take it in no other way. One that has none is closed as interrupted.
 - An output of a call that waits resumes its reply. Calls that wait and get none are closed as interrupted.
 - Messages beside outputs, or instead of them, end the parked reply and begin a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentscope.agent import Agent
@@ -40,7 +41,7 @@ def take_in(agent: Agent, inputs: Msg | Sequence[Msg] | None) -> tuple[Any, set[
     if waiting:
         _close(agent, results)
     new = next((number for number in range(len(msgs), 0, -1) if is_history(msgs[number - 1])), 0)
-    agent.state.context.extend(_joined(msgs[:new]))
+    agent.state.context.extend(_paired(_joined(msgs[:new])))
     return msgs[new:], set()
 
 
@@ -94,6 +95,47 @@ def _joined(history: Sequence[Msg]) -> list[Msg]:
         else:
             joined.append(msg)
     return joined
+
+
+def _paired(history: Sequence[Msg]) -> list[Msg]:
+    """The messages with a result for each call, which follows it although other things may have been said before."""
+    answers = _answers(history)
+    paired: list[Msg] = []
+    for msg in history:
+        content = list(_in_order(msg.content, answers))
+        if content or not msg.content:
+            paired.append(msg.model_copy(update={"content": content}))
+    return paired
+
+
+def _answers(history: Sequence[Msg]) -> dict[int, ToolResultBlock]:
+    """The results, by the identity of their calls: some services use a call's id again in a later turn."""
+    waiting: dict[str, ToolCallBlock] = {}
+    answers: dict[int, ToolResultBlock] = {}
+    for msg in history:
+        for block in msg.content:
+            if isinstance(block, ToolCallBlock):
+                waiting[block.id] = block
+            elif isinstance(block, ToolResultBlock) and block.id in waiting:
+                answers[id(waiting.pop(block.id))] = block
+    return answers
+
+
+def _in_order(content: Sequence[Any], answers: Mapping[int, ToolResultBlock]) -> Iterator[Any]:
+    """What a message holds, all calls that were made at once answered where the first of them is."""
+    moved = set(map(id, answers.values()))
+    calls: list[ToolCallBlock] = []
+    for block in content:
+        if not isinstance(block, ToolResultBlock):
+            yield block
+            if isinstance(block, ToolCallBlock):
+                calls.append(block)
+            continue
+        yield from (answers.get(id(call)) or _interrupted(call) for call in calls)
+        calls.clear()
+        if id(block) not in moved:
+            yield block  # its call is in the agent's context
+    yield from (answers.get(id(call)) or _interrupted(call) for call in calls)
 
 
 def _resume(

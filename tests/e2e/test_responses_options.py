@@ -200,6 +200,38 @@ async def test_of_two_calls_one_may_stay_without_output(stage: Stage, client: An
     assert sorted(told.output_text.split(", ")) == ["calendar: Monday", "clock: noon"]
 
 
+async def test_a_dialogue_with_a_call_that_was_never_answered_goes_on(stage: Stage, client: Any) -> None:
+    stage.play(lambda request: CallTool("clock", {"zone": "UTC"}) if last_of(request) == "time?" else "Fine.")
+    options: dict[str, Any] = {"model": "m", "tools": [CLOCK], "store": False}
+    asked = await client.responses.create(input="time?", **options)
+    dialogue = [user("time?"), *asked.output, user("never mind")]
+    told = await client.responses.create(input=dialogue, **options)
+    assert (told.status, told.output_text) == ("completed", "Fine.")
+    told = await client.responses.create(input=dialogue[:2], **options)
+    assert (told.status, told.output_text) == ("completed", "Fine.")
+
+
+async def test_a_call_alone_among_a_conversations_items_spoils_nothing(stage: Stage, client: Any) -> None:
+    lone = {"type": "function_call", "call_id": "call_lone", "name": "clock", "arguments": "{}"}
+    stage.play(["Fine.", "Still fine."])
+    where = {"model": "m", "conversation": (await client.conversations.create(items=[lone])).id}
+    for said in ("Fine.", "Still fine."):
+        told = await client.responses.create(input="never mind", **where)
+        assert (told.status, told.output_text) == ("completed", said)
+    prompt = stage.model.requests[-1]["messages"]
+    assert "interrupted" in next(text_of(message) for message in prompt if message["role"] == "tool")
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def last_of(request: Request) -> str:
+    """What the user said last, where nobody said anything since."""
+    last = request["messages"][-1]
+    return text_of(last) if last["role"] == "user" else ""
+
+
 async def test_the_sdk_parses_the_arguments_of_its_own_models(stage: Stage, client: Any) -> None:
     class Clock(BaseModel):
         zone: str

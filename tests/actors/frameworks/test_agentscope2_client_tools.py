@@ -295,6 +295,49 @@ async def test_calls_made_at_once_stay_so_in_a_conversation_that_is_handed_back(
             assert said(await ask(system, *history)) == "Nobody answers."
 
 
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        ((call("c1", "locate"),), ["c1: lost"]),
+        ((call("c1", "locate"), call("c2", "dial"), output("c2", "busy")), ["c1: lost", "c2: busy"]),
+        ((call("c1", "locate"), user("quick"), output("c1", "Paris")), ["c1: Paris"]),
+        (
+            (call("c1", "locate"), user("quick"), call("c1", "locate"), output("c1", "Paris")),
+            ["c1: lost", "c1: Paris"],
+        ),
+    ],
+    ids=["none", "one of two", "late", "the id again"],
+)
+async def test_a_call_without_its_output_next_to_it_can_be_handed_back(
+    history: tuple[Message, ...], told: list[str]
+) -> None:
+    async with ScriptedModel(["Fine.", "Still here."]) as server:  # it refuses calls without outputs
+
+        def make() -> Agent:
+            return agent(a_model(server.base_url))
+
+        async with serving(make, by_factory=True) as system:
+            assert said(await ask(system, "Call a taxi.", *history, "never mind")) == "Fine."
+            assert said(await ask(system, "hello?")) == "Still here."
+        results = [message for message in server.requests[0]["messages"] if message["role"] == "tool"]
+    outcomes = [
+        "lost" if "interrupted" in str(result["content"]) else result["content"] for result in results
+    ]
+    assert [
+        f"{result['tool_call_id']}: {text}" for result, text in zip(results, outcomes, strict=True)
+    ] == told
+
+
+async def test_a_call_that_ends_what_is_handed_back_is_closed() -> None:
+    async with ScriptedModel(["Fine."]) as server:
+
+        def make() -> Agent:
+            return agent(a_model(server.base_url))
+
+        async with serving(make, by_factory=True) as system:
+            assert said(await ask(system, "Call a taxi.", call("c1", "locate"))) == "Fine."
+
+
 async def test_a_tool_of_the_applications_that_runs_elsewhere_is_answered_too() -> None:
     def pay(amount: int) -> str:
         """Pay."""
