@@ -61,7 +61,8 @@ def build(again: bool) -> None:
 def doctor() -> None:
     """Look whether sandboxes can be made here, and say what to do where not.
 
-    It makes a sandbox of each kind and removes it. Fails when there is none that works.
+    It makes a sandbox of the kind that GREENROOM_SANDBOX names, or of each, and removes it. Fails when an application
+    could not have any.
     """
     if not _run(_examine()):
         sys.exit(1)

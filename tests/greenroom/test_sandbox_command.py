@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from greenroom.cli import main
-from greenroom.sandbox.backend import BoxSpec
+from greenroom.sandbox.backend import BoxLimits, BoxSpec
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.doctor import examine
+from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Lease, LeaseKey
 from greenroom.sandbox.owners import Owners
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
 from kits.engine import OwnEngine
+from kits.until import until_answered
 
 
 def run(*arguments: str) -> Result:
@@ -126,6 +133,27 @@ def test_the_doctor_says_what_to_do_where_nothing_works() -> None:
         assert todo in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("http://127.0.0.1:9", "no  remote: the sandbox at http://127.0.0.1:9/fastapi cannot be used"),
+        ("dokcer", "no  remote: there is no sandbox backend 'dokcer'"),
+        ("local", "no  local: "),
+    ],
+)
+@pytest.mark.usefixtures("nothing_here")
+def test_the_doctor_judges_the_backend_that_is_named(
+    backend: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENROOM_SANDBOX", backend)
+    monkeypatch.setenv("GREENROOM_SANDBOX_TOKEN", "secret")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert said in result.stdout
+    assert "docker:" not in result.stdout  # it is not asked for
+    assert result.stdout.splitlines()[-1].startswith(f"no  chosen: sandboxes are to come from '{backend}'")
+
+
 @pytest.mark.usefixtures("nothing_here")
 def test_building_without_an_engine_says_why() -> None:
     result = run("build")
@@ -153,6 +181,53 @@ def test_the_doctor_makes_a_box_and_its_browser_shows_a_page() -> None:
         "ok  auto: sandboxes come from docker",
     ):
         assert said in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_folders")
+async def test_an_engine_that_is_taken_and_whose_boxes_do_not_work_is_a_failure(
+    settings: SandboxSettings,
+) -> None:
+    tiny = msgspec.structs.replace(settings, limits=BoxLimits(pids=1))  # too few for a box to start
+    findings = [finding async for finding in examine(tiny)]
+    assert not findings[-1].ok
+    assert findings[-1].text.startswith("sandboxes come from docker, as it starts, and its boxes do not work")
+
+
+@pytest.mark.slow
+async def test_what_a_killed_doctor_left_the_next_keeper_removes(settings: SandboxSettings) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("greenroom-doctor-*"))
+    environ = {**os.environ, "GREENROOM_SANDBOX": "docker"}
+    leases, backend = SqliteLeases(), DockerBackend(settings)
+    await backend.start()
+    doctor = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "greenroom.cli", "sandbox", "doctor"), env=environ, stdout=subprocess.DEVNULL
+    )
+    await leases.start()
+    running = set[str]()
+
+    async def has_a_box() -> bool:
+        assert doctor.returncode is None
+        mine = {lease.id for lease in await leases.all()}
+        running.update(box.lease for box in await backend.boxes() if box.running and box.lease in mine)
+        return bool(running)
+
+    try:
+        await until_answered(has_a_box, 60.0)
+    finally:
+        doctor.kill()
+        await doctor.wait()
+    await leases.stop()
+    assert running & {box.lease for box in await backend.boxes()}  # it is there still
+    keeper = Keeper(backend, settings)
+    await keeper.start()
+    assert not running & {box.lease for box in await backend.boxes()}
+    assert await BoxFolders().all() == {}
+    await keeper.stop()
+    await leases.start()
+    assert await leases.all() == []
+    await leases.stop()
+    assert set(Path(tempfile.gettempdir()).glob("greenroom-doctor-*")) <= before
 
 
 @pytest.mark.slow
