@@ -41,4 +41,4 @@ class Limits(Struct, frozen=True, kw_only=True):
     attempts: int = 3
     """How often a turn of an idempotent handler is begun, when processes die over it."""
     worker_threads: int = 64
-    """Threads for synchronous handlers and tools."""
+    """Threads for synchronous handlers and tools; one that a cancelled turn left behind counts until it returns."""
