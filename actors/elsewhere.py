@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Final
 
-from greenroom.actors.errors import SessionLost, StoreUnavailable, TurnNotFound
+from greenroom.actors.errors import SessionDamaged, SessionLost, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
@@ -102,6 +102,8 @@ class Elsewhere:
                 logger.warning("turn %s cannot be followed for now: %s", turn_id, error)
                 pause = LONGEST_PAUSE
                 continue
+            except SessionDamaged:  # that is in the log; whoever asks for the turn again is told
+                return
             if entry is None:
                 return
             for event in entry.events:

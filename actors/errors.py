@@ -172,11 +172,18 @@ class ConfigurationError(GreenroomError):
 
 
 class StoreUnavailable(GreenroomError):
-    """Where sessions are kept cannot be read or written: locked, full, read-only, damaged. Nothing is kept in part."""
+    """Where sessions are kept cannot be read or written: locked, full, read-only, damaged as a whole. Nothing is kept
+    in part."""
 
     code = "store_unavailable"
     status = 503
     retry_after = 5.0
+
+
+class SessionDamaged(GreenroomError):
+    """What is kept of one session cannot be read. Waiting changes nothing, and other sessions are not concerned."""
+
+    code = "session_damaged"
 
 
 class TurnOver(GreenroomError):

@@ -195,13 +195,16 @@ class Ledger:
                 return entry.events[-1]
         return ending
 
-    async def end_of_another(self, log: TurnLog, written: int, ending: Terminal) -> None:
+    async def end_of_another(
+        self, log: TurnLog, written: int, ending: Terminal, *, bare: bool = False
+    ) -> None:
         """Write the ending of a turn that another process had begun. `written`: how many of the log's events are.
+        `bare`: the session's history gets nothing of it.
 
-        Waits for a store that cannot be reached. Raises `SessionLost`.
+        Waits for a store that cannot be reached. Raises `SessionLost`, and what stands in the way for good.
         """
         turn, pause = log.turn, FIRST_PAUSE
-        record = record_of(turn, ending) if turn.kept else None
+        record = record_of(turn, ending) if turn.kept and not bare else None
         whole = self._ending(turn, ending, record, None, written, log.events())
         while True:
             try:

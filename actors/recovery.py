@@ -74,16 +74,40 @@ class Recovery:
         return self._handler.idempotent and entry.attempts <= self._limits.attempts
 
     async def _end(self, entry: TurnEntry) -> None:
-        """End a turn as it stands."""
-        turn, said = entry.turn, entry.events
-        log = TurnLog(turn)
-        for event in said or (TurnAccepted(turn.id, turn.created_at),):
-            log.emit(event)
+        """End a turn as it stands; what stands in the way of that is not in the way of its ending."""
+        try:
+            log = await self._end_whole(entry)
+        except SessionLost:
+            raise
+        except Exception:
+            logger.exception("what turn %s said cannot be kept; its ending is", entry.turn.id)
+            log = await self._end_bare(entry)
+        logger.warning("turn %s had begun in a process that is gone, and has failed", entry.turn.id)
+        self._ended(log)
+
+    async def _end_whole(self, entry: TurnEntry) -> TurnLog:
+        """With what it had said until then."""
+        log = _log(entry)
         composer = retold(log.events()[:], log, self._sources.uuid)
         composer.abandon()
         log.size = composer.spent
         ending = TurnFailed(self._sources.now(), INTERRUPTED, tuple(composer.output), composer.usage)
-        await self._ledger.end_of_another(log, len(said), ending)
+        await self._ledger.end_of_another(log, len(entry.events), ending)
         log.append(ending)
-        logger.warning("turn %s had begun in a process that is gone, and has failed", turn.id)
-        self._ended(log)
+        return log
+
+    async def _end_bare(self, entry: TurnEntry) -> TurnLog:
+        """With nothing but the events that are written already."""
+        log = _log(entry)
+        ending = TurnFailed(self._sources.now(), INTERRUPTED, ())
+        await self._ledger.end_of_another(log, len(entry.events), ending, bare=True)
+        log.append(ending)
+        return log
+
+
+def _log(entry: TurnEntry) -> TurnLog:
+    turn = entry.turn
+    log = TurnLog(turn)
+    for event in entry.events or (TurnAccepted(turn.id, turn.created_at),):
+        log.emit(event)
+    return log

@@ -18,7 +18,7 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.elsewhere import Elsewhere
-from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailable
+from greenroom.actors.errors import GreenroomError, SessionDamaged, SessionLost, StoreUnavailable
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.intake import Intake, Reception
@@ -36,7 +36,8 @@ from greenroom.services.durable import DurableStore
 logger = logging.getLogger("greenroom.actors")
 
 TAKEN_AT_ONCE: Final = 16
-"""Sessions of dead processes that are looked at in one go: the others wait for the next."""
+"""Sessions of dead processes that are looked for in one go."""
+SHORTEST_REST: Final = 1.0
 LONGEST_REST: Final = 300.0
 """For a session whose turns could not be dealt with, seconds; each rest is twice the one before it."""
 INSIST_SECONDS: Final = 1.0
@@ -181,34 +182,56 @@ class Sharing:
         seconds = self._system.limits.recovery_seconds
         while not self._draining:
             try:
-                for key in await self.store.orphans(TAKEN_AT_ONCE + len(self._rests)):
-                    if not self._draining:
-                        await self._take_over(key)
+                await self._take_all_over()
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             except Exception:
                 logger.exception("looking for turns of dead processes failed; it is tried again")
             await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
 
+    async def _take_all_over(self) -> None:
+        """Go on as long as there are others than were looked at just before."""
+        before: set[SessionKey] = set()
+        while not self._draining:
+            limit = TAKEN_AT_ONCE + len(self._rests)
+            found = await self.store.orphans(limit)
+            for key in found:
+                if not self._draining:
+                    await self._take_over(key)
+            if len(found) < limit:
+                self._rests = {key: rest for key, rest in self._rests.items() if key in found}
+                return
+            if before.issuperset(found):
+                return
+            before = set(found)
+
     async def _take_over(self, key: SessionKey) -> None:
-        now = asyncio.get_running_loop().time()
-        until, rest = self._rests.get(key, (0.0, 0.5))
-        if now < until:
+        """What one session has is in the way of no other: where it cannot be dealt with, it is left alone for a while.
+
+        Raises `StoreUnavailable`.
+        """
+        until, _ = self._rests.get(key, (0.0, 0.0))
+        if asyncio.get_running_loop().time() < until:
             return
         try:
             await self.intake.take_over(key)
         except SessionLost:
             logger.debug("another process was quicker to take session %r over", key.session_id)
-        except StoreUnavailable:
+        except StoreUnavailable:  # it may be this session alone that it cannot write
+            self._rest(key)
             raise
         except Exception:
             logger.exception(
                 "the turns that a dead process left in session %r cannot be dealt with", key.session_id
             )
-            rest = min(2 * rest, LONGEST_REST)
-            self._rests[key] = now + rest, rest
+            self._rest(key)
             return
         self._rests.pop(key, None)
+
+    def _rest(self, key: SessionKey) -> None:
+        _, before = self._rests.get(key, (0.0, SHORTEST_REST / 2))
+        rest = min(2 * before, LONGEST_REST)
+        self._rests[key] = asyncio.get_running_loop().time() + rest, rest
 
     # -- turns that run elsewhere ----------------------------------------------------------------------------------
 
@@ -229,5 +252,5 @@ class Sharing:
             await asyncio.sleep(INSIST_SECONDS)
             if log.terminal is not None or log.lost is not None:
                 return
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, SessionDamaged):
                 await self.store.ask_to_cancel(log.id, log.turn.principal, reason)

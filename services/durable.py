@@ -99,7 +99,8 @@ class DurableStore(SessionStore, Protocol):
     """A store of sessions that several processes share. `owner`: this process's name in it, another one each time it
     has to begin anew. `storage`: where services stage what is to be written with a turn's ending.
 
-    All raise `StoreUnavailable`; those of an owner raise `SessionLost` when the session is no longer this process's.
+    All raise `StoreUnavailable`, and `SessionDamaged` for a session that cannot be read; those of an owner raise
+    `SessionLost` when the session is no longer this process's.
     """
 
     storage: Storage

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from msgspec import DecodeError, Struct, msgpack
 
-from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.errors import SessionDamaged
 from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_turn as decode_record
 from greenroom.services.durable import EntryStatus, TurnEntry
@@ -54,12 +54,12 @@ _id_decoder = msgpack.Decoder(_Id)
 
 @contextmanager
 def legible(key: SessionKey) -> Iterator[None]:
-    """What is decoded in the block is of the session `key`. Raises `StoreUnavailable` for what cannot be."""
+    """What is decoded in the block is of the session `key`. Raises `SessionDamaged` for what cannot be."""
     try:
         yield
     except (DecodeError, IndexError, ValueError) as error:
         logger.exception("what is kept of %r is damaged", key)
-        raise StoreUnavailable(
+        raise SessionDamaged(
             "what is kept of the session cannot be read: it is damaged, or was written by a newer version; restore it "
             "from a backup, or forget the session"
         ) from error
@@ -117,7 +117,7 @@ def entry_of(
 
 def taken_hold(folder: Folder) -> Hold:
     """What is known of a session whose open turns were read (of the spans `turn_spans`)."""
-    hold = hold_of(folder.head.fence, decode_head(folder.head.body))
+    hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
     pairs = zip(folder.spans[::2], folder.spans[1::2], strict=True)
     for opened, (entry, chunks) in zip(hold.head.open, pairs, strict=True):
         raw = entry[0][1]

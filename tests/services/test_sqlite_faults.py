@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.errors import SessionDamaged, StoreUnavailable
 from greenroom.actors.messages import SessionKey
 from greenroom.services.sqlite_store import SqliteStore
 from greenroom.services.store import TurnCommit
@@ -82,7 +82,7 @@ async def test_a_turn_that_cannot_be_read_is_said_to_be_damaged(tmp_path: Path) 
     with closing(sqlite3.connect(store.path)) as connection:
         connection.execute("UPDATE cells SET value = x'00' WHERE section = 'turn'")
         connection.commit()
-    with pytest.raises(StoreUnavailable, match="damaged"):
+    with pytest.raises(SessionDamaged, match="damaged"):
         await store.load(KEY)
     await store.stop()
 
