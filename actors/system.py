@@ -135,12 +135,14 @@ class ActorSystem:
             # A store that is away may hold them up.
             with anyio.move_on_after(2 * self.limits.cancel_seconds + 1):
                 await self._sharing.intake.done()
-            await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
-        else:
-            for run in self._archive.runs():
-                self._actor_of(run).cancel(run, "the server is stopping")
         # A cancelled turn ends within its bound, with its handler or without it; only a store that hangs takes longer.
+        # What is left then is found as a dead process's.
         with anyio.move_on_after(2 * self.limits.cancel_seconds + 1) as patience:
+            if self._sharing is not None:
+                await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
+            else:
+                for run in self._archive.runs():
+                    self._actor_of(run).cancel(run, "the server is stopping")
             await self._no_turns()
         if patience.cancelled_caught:
             logger.error("stopping without %s turns that could not be committed", self._archive.open)

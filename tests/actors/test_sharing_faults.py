@@ -266,6 +266,20 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_away() -> None:
             await asking
 
 
+async def test_a_stop_does_not_wait_for_endings_that_cannot_be_written() -> None:
+    """The store is away, and this process has its sessions for a good while still."""
+    limits = structs.replace(LIMITS, cancel_seconds=0.5)
+    async with processes(limits=limits) as (first, second):
+        await first.system.submit(turn("a 600", id="a"))
+        await first.system.submit(turn("b", id="b"))
+        await asyncio.sleep(0.5)
+        first.storage.cut = True
+        await within(2.5, first.system.stop())
+        assert isinstance(await ending(second, "a"), TurnFailed)
+        assert isinstance(await ending(second, "b"), TurnCompleted)
+    assert Diary.begun == ["a 600", "b"]
+
+
 @pytest.mark.parametrize("steps", range(12))
 async def test_a_stop_does_not_wait_for_a_turn_that_begins_just_then(steps: int) -> None:
     async def function(msgs: Any) -> AsyncIterator[str]:
