@@ -257,8 +257,10 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class ErrorInfo(Struct, frozen=True, gc=False):
-    """What of an error goes on the wire: its class as `code`, a sentence, and the id it is logged under."""
+    """What of an error goes on the wire: its class as `code`, a sentence, and the id it is logged under. `field`: what
+    in the turn's request is wrong, like `input[0].content[1]`."""
 
     code: str
     message: str
     id: str | None = None
+    field: str | None = None

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from greenroom.actors.composer import Composer
-from greenroom.actors.errors import GreenroomError
+from greenroom.actors.errors import GreenroomError, InvalidRequest
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, SessionKey
 from greenroom.actors.scope import TurnScope
@@ -107,7 +107,9 @@ def error_info(error: BaseException, error_id: str, debug: bool) -> ErrorInfo:
     Our own errors are written for callers and go out whole. Of others only the class goes out, unless `debug`.
     """
     if isinstance(error, GreenroomError):
-        return ErrorInfo(error.code, error.message, error_id)
+        # Of other errors it is no part of the request.
+        field = error.field if isinstance(error, InvalidRequest) else None
+        return ErrorInfo(error.code, error.message, error_id, field)
     name = type(error).__name__
     if debug:
         return ErrorInfo(name, f"{name}: {error}", error_id)

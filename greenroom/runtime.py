@@ -16,7 +16,7 @@ from greenroom.actors.handler import Handler, takes_self
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Overlap, SessionKey, Turn
+from greenroom.actors.messages import Message, Overlap, SessionKey, Turn
 from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
@@ -98,6 +98,7 @@ class Runtime:
         self.sources = settings.sources
         self.debug = settings.debug
         self.honours = handler.honours
+        self._adapter = handler.adapter
         self.responses = settings.responses
         self.conversations = settings.conversations
         self.looking = _looking(settings)
@@ -215,6 +216,9 @@ class Runtime:
         if turn.webhook is not None:
             self.webhooks.check(turn.webhook)
         return self.system.submit(turn)
+
+    def check_input(self, messages: Sequence[Message]) -> None:
+        self._adapter.messages(messages)
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
         return self.system.find(turn_id, principal)

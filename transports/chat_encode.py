@@ -325,8 +325,16 @@ def error_of(ending: TurnFailed | TurnCancelled) -> wire.WireError:
     """Why a turn did not complete."""
     if isinstance(ending, TurnCancelled):
         return wire.WireError(f"the turn was cancelled: {ending.reason}", SERVER, code="cancelled")
-    kind = INVALID if ending.error.code == InvalidRequest.code else SERVER
-    return wire.WireError(ending.error.message, kind, code=ending.error.code)
+    error = ending.error
+    kind = INVALID if error.code == InvalidRequest.code else SERVER
+    return wire.WireError(error.message, kind, _param(error.field), error.code)
+
+
+def _param(field: str | None) -> str | None:
+    """What is wrong, as this protocol calls it; its messages have other places than those of the turn."""
+    if field is None or not field.startswith("input"):
+        return field and field.replace("].name", "].function.name")
+    return "messages"
 
 
 def shown(part: Part, tools: ToolDisplay = "hidden") -> str:

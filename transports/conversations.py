@@ -20,12 +20,14 @@ from greenroom.transports.item_fates import Fates, left_of
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.responses_errors import ConversationNotFound, ItemNotFound
 from greenroom.transports.responses_items import Context, ReadItems, filled, read_items
+from greenroom.transports.responses_params import named_item
+from greenroom.transports.responses_parts import Listed
 from greenroom.transports.session_items import session_items
 from greenroom.transports.transport import Host
 
 ITEMS_AT_ONCE = 20
-
-_NO_ITEMS = ReadItems((), ())
+CALLS = frozenset({"function_call", "custom_tool_call"})
+OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
 
 class Conversations:
@@ -170,12 +172,12 @@ class Conversations:
             raise InvalidRequest(
                 f"items has {len(items)} items; {ITEMS_AT_ONCE} may be added at once", field="items"
             )
+        if not items:
+            return (), []
         context = Context()
         context.add(there)
-        read = filled(
-            read_items(items, "items", self._host.sources.uuid, self._settings.label) if items else _NO_ITEMS,
-            context,
-        )
+        read = filled(read_items(items, "items", self._host.sources.uuid, self._settings.label), context)
+        self._check(read, there)
         known = {item["id"] for item in there}
         for place, item in enumerate(read.listed):
             if item["id"] in known:
@@ -187,6 +189,33 @@ class Conversations:
             known.add(item["id"])
         listed = list(read.listed)
         return tuple(PendingItem(item["id"], msgspec.json.encode(item)) for item in listed), listed
+
+    def _check(self, read: ReadItems, there: Sequence[Listed]) -> None:
+        """Raises `InvalidRequest` for items that no turn could take to the agent: they would wait for ever, and fail
+        each turn that tries."""
+        check_outputs(there, read.listed)
+        try:
+            self._host.check_input(read.messages)
+        except InvalidRequest as error:
+            ids = [message.id for message in read.messages]
+            raise InvalidRequest(
+                error.message, field=named_item(error.field, ids, read.listed, "items")
+            ) from error
+
+
+def check_outputs(there: Sequence[Listed], added: Sequence[Listed]) -> None:
+    """Raises `InvalidRequest` for an output of a call that has one. `there`: what the conversation has already."""
+    waiting: set[str] = set()
+    for number, item in enumerate((*there, *added), -len(there)):
+        if item["type"] in CALLS:
+            waiting.add(item["call_id"])
+        elif item["type"] in OUTPUTS and item["call_id"] in waiting:
+            waiting.remove(item["call_id"])
+        elif item["type"] in OUTPUTS and number >= 0:
+            raise InvalidRequest(
+                f"items[{number}] answers the call {item['call_id']!r}, which has its output already",
+                field=f"items[{number}].call_id",
+            )
 
 
 def _with_pending(conversation: Conversation, more: tuple[PendingItem, ...]) -> Conversation:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 from msgspec.json import Encoder
-from msgspec.structs import asdict, astuple
+from msgspec.structs import asdict
 
 from greenroom.actors.events import (
     ArgumentsDelta,
@@ -36,7 +36,7 @@ from greenroom.actors.events import (
     TurnFailed,
     TurnStarted,
 )
-from greenroom.actors.messages import Text, ToolCall, ToolOutput, Turn, Usage
+from greenroom.actors.messages import ErrorInfo, Text, ToolCall, ToolOutput, Turn, Usage
 from greenroom.transports import process_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.process_templates import (
@@ -149,7 +149,7 @@ class ProcessEncoder:
         return self._response(
             self.number,
             _STATUSES[type(event)],
-            error=encode(wire.WireError(*astuple(event.error))) if isinstance(event, TurnFailed) else NULL,
+            error=encode(_error(event.error)) if isinstance(event, TurnFailed) else NULL,
             completed_at=b"%d" % event.at,
             output=_list(output),
             usage=_usage(event.usage),
@@ -341,6 +341,10 @@ def _tool_data(part: ToolCall | ToolOutput) -> dict[str, str]:
     else:
         data["output"] = encode(blocks(part.output)).decode()
     return data
+
+
+def _error(error: ErrorInfo) -> wire.WireError:
+    return wire.WireError(error.code, error.message, error.id, UNSET if error.field is None else error.field)
 
 
 def _usage(usage: Usage | None) -> bytes:

@@ -9,17 +9,18 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 Status: TypeAlias = Literal["created", "in_progress", "completed", "failed", "canceled", "incomplete"]
 
 
 class WireError(Struct, frozen=True):
-    """Why a response failed. `id`: what the server's log has it under."""
+    """Why a response failed. `id`: what the server's log has it under; `field`: what in the request is wrong."""
 
     code: str
     message: str
     id: str | None = None
+    field: str | UnsetType = UNSET
 
 
 class InputTokens(Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from greenroom.transports import responses_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.responses_echo import ResponseEcho, echo_of
 from greenroom.transports.responses_open import NULL
+from greenroom.transports.responses_params import param_of
 
 _HOLE = b"\0"  # JSON has no such byte: text has it escaped
 _RAW: Any = Raw(_HOLE)
@@ -32,11 +33,12 @@ _ERROR_CODES = {
 class ResponseShape:
     """A turn's response object, to be filled in."""
 
-    __slots__ = ("_created_at", "_id", "_template", "echo")
+    __slots__ = ("_created_at", "_id", "_template", "_turn", "echo")
 
     def __init__(self, turn: Turn) -> None:
         self.echo = echo_of(turn.echo, turn.request.model or "agent")
         self._template = _template(self.echo)
+        self._turn = turn
         self._id = encode(turn.id)
         self._created_at = b"%d" % turn.created_at
 
@@ -66,7 +68,7 @@ class ResponseShape:
         """The object of a turn that has ended."""
         usage = _NO_USAGE if event.usage is None else encode(_usage(event.usage))
         if isinstance(event, TurnFailed):
-            return self.line(b"failed", output, error=encode(_error(event.error)), usage=usage)
+            return self.line(b"failed", output, error=encode(_error(self._turn, event.error)), usage=usage)
         if not isinstance(event, TurnCompleted):
             return self.line(b"cancelled", output, usage=usage)
         if event.incomplete is not None:
@@ -125,12 +127,12 @@ _AS_THEY_ARE = [
 ]
 
 
-def _error(error: ErrorInfo) -> wire.ResponseError:
+def _error(turn: Turn, error: ErrorInfo) -> wire.ResponseError:
     code = _ERROR_CODES.get(error.code, "server_error")
     message = error.message
     if error.id is not None and error.id not in message:
         message = f"{message} (error {error.id})"
-    return wire.ResponseError(code=code, message=message, type=error.code)
+    return wire.ResponseError(code=code, message=message, type=error.code, param=param_of(turn, error.field))
 
 
 def _usage(usage: Usage) -> wire.Usage:

@@ -17,6 +17,7 @@ from greenroom.transports.responses_decode import Settings, decode_create
 from greenroom.transports.responses_encode import ResponsesEncoder
 from greenroom.transports.responses_listing import input_items
 from greenroom.transports.responses_paging import asked_page, flag, page_of, whole_number
+from greenroom.transports.responses_params import refused
 from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.responses_whole import response_object, with_tutorial_key
 from greenroom.transports.retries import Retries
@@ -81,9 +82,11 @@ class ResponsesRoutes:
             return _json(response_object(log.turn, log.events()))
         with self._retries.answering(request, principal, body, log):
             try:
-                await log.ended()
+                ending = await log.ended()
             finally:
                 self._host.client_left(log)
+        if error := refused(log.turn, ending):
+            raise error
         return _json(self._whole(log.turn, log.events()))
 
     async def show(self, request: web.Request) -> web.StreamResponse:

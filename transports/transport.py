@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.messages import Message, SessionKey, Turn
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord
@@ -74,6 +74,11 @@ class Host(Sessions, Protocol):
 
         Raises a `GreenroomError` that says why not: nothing of it is kept.
         """
+        ...
+
+    def check_input(self, messages: Sequence[Message]) -> None:
+        """Raises `InvalidRequest` for messages that the application's framework has no place for, whatever went before;
+        `field` names the message as `input[number]`."""
         ...
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:

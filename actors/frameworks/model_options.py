@@ -91,7 +91,8 @@ def check_choice(options: TurnOptions, names: Collection[str]) -> None:
     """Raises `InvalidRequest` when a call is asked for that cannot be, the tools being called `names`."""
     if options.forced_tool is not None and options.forced_tool not in names:
         raise InvalidRequest(
-            f"there is no tool {options.forced_tool!r} to be called; there are {sorted(names) or 'none'}",
+            f"there is no tool {options.forced_tool!r} to be called; name one of those that you send in tools, or one "
+            "that the agent has",
             field="tool_choice",
         )
     if options.tool_choice == "required" and not names:

@@ -290,6 +290,68 @@ async def test_tool_choice_names_the_tool_to_call(stage: Stage, client: Any) -> 
     assert response.output[0].name == "clock"
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"tools": [CLOCK, {**CLOCK, "name": "get_weather"}]}, "tools[1].name"),
+        ({"tools": [CLOCK], "tool_choice": {"type": "function", "name": "sundial"}}, "tool_choice"),
+    ],
+)
+async def test_what_the_agent_cannot_do_is_refused_by_name(
+    stage: Stage, client: Any, asked: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(model="m", input="go", **asked)
+    assert caught.value.param == param
+    assert "await_at_door" not in str(caught.value), "the agent's other tools are nobody's business"
+    async with await client.responses.create(model="m", input="go", stream=True, **asked) as stream:
+        *_, last = [event async for event in stream]
+    assert (last.type, last.response.error.param) == ("response.failed", param)
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(model="m", messages=[user("go")], **as_chat(asked))
+    assert caught.value.param == param.replace("].name", "].function.name")
+    assert not stage.model.requests
+
+
+def as_chat(asked: dict[str, Any]) -> dict[str, Any]:
+    """Tools and their choice as Chat Completions has them."""
+
+    def named(tool: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "function", "function": {**tool, "type": None}}
+
+    chat = {**asked, "tools": [named(tool) for tool in asked["tools"]]}
+    if "tool_choice" in asked:
+        chat["tool_choice"] = named(asked["tool_choice"])
+    return chat
+
+
+FILE = {"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}
+PICTURE = {"type": "input_image", "image_url": "data:image/gif;base64,R0lGODlhAQABAAAAACw="}
+
+
+@pytest.mark.agentscope2
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [(FILE, ".content[0].file_id"), ({"role": "system", "content": [PICTURE]}, ".content[0]")],
+    ids=["file_id", "a picture in a system message"],
+)
+async def test_what_the_agent_has_no_place_for_is_refused_before_it_waits_in_a_conversation(
+    stage: Stage, client: Any, item: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.responses.create(model="m", input=[user("read"), item])
+    assert caught.value.param == f"input[1]{param}"
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.conversations.create(items=[item])
+    assert caught.value.param == f"items[0]{param}"
+    where = await client.conversations.create()
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.conversations.items.create(where.id, items=[user("read"), item])
+    assert caught.value.param == f"items[1]{param}"
+    told = await client.responses.create(model="m", input="hello", conversation=where.id)
+    assert told.status == "completed"
+
+
 async def test_parallel_tool_calls_reaches_the_model(stage: Stage, client: Any) -> None:
     response = await client.responses.create(
         model="m", input="hello", tools=[CLOCK], parallel_tool_calls=False

@@ -145,6 +145,8 @@ def test_what_an_older_version_wrote_with_fewer_fields_is_read() -> None:
         fields[2] = request[:fewer]
         assert decode_turn(msgpack.encode(fields)) == turn
     assert decode_events(msgpack.encode([[2, "1"], [3, "a"], [10, 1.0, "why"]]))[0] == ItemStarted("1")
+    failed = msgpack.encode([[9, 1.0, {"code": "a", "message": "b", "id": "c"}]])
+    assert decode_events(failed) == [TurnFailed(1.0, ErrorInfo("a", "b", "c"))]
 
 
 @pytest.mark.parametrize(

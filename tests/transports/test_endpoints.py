@@ -25,7 +25,7 @@ from greenroom.actors.errors import (
 )
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import AgentRequest, SessionKey, Text, Turn
+from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
@@ -89,6 +89,9 @@ class FakeHost:
 
     async def submit(self, turn: Turn) -> TurnLog:
         raise AssertionError("endpoints start no turns")
+
+    def check_input(self, messages: Sequence[Message]) -> None:
+        raise AssertionError("endpoints read no messages")
 
     def find(self, turn_id: str, principal: str | None) -> TurnLog:
         raise TurnNotFound(turn_id)
