@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from anyio import to_thread
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,11 +29,22 @@ from greenroom.sandbox.settings import SandboxSettings
 if TYPE_CHECKING:
     from greenroom.sandbox.image_build import BuildStep, BuiltImage
     from greenroom.sandbox.inventory import Item
+    from greenroom.sandbox.leases import SharedLeases
 
 T = TypeVar("T")
 
 PARTS = {"packages": "fetching Python packages", "base": "getting Debian", "image": "building the image"}
 BAR_WIDTH = 10
+
+
+_state = click.option(
+    "--state",
+    metavar="URL",
+    envvar="GREENROOM_SESSIONS",
+    show_envvar=True,
+    help="Where the sessions of applications are kept, as of `greenroom serve`: processes that share it keep their "
+    "sandboxes' leases there too.",
+)
 
 
 @click.group()
@@ -69,9 +81,10 @@ def doctor() -> None:
 
 
 @sandbox.command()
-def ps() -> None:
+@_state
+def ps(state: str | None) -> None:
     """Show the sandboxes of all processes of this user."""
-    found = _run(_items())
+    found = _run(_items(state))
     if not found:
         click.echo("there are no sandboxes", err=True)
         return
@@ -87,15 +100,17 @@ def ps() -> None:
 @sandbox.command()
 @click.argument("leases", metavar="[LEASE]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Remove all of this user's, those in use too.")
-def stop(leases: tuple[str, ...], everything: bool) -> None:
+@_state
+def stop(leases: tuple[str, ...], everything: bool, state: str | None) -> None:
     """Remove sandboxes: those named by the beginnings of their leases' ids, and, when none is named, those that dead
     processes left.
 
     A process whose sandbox is removed tells its agent that it was lost, and makes another when it is asked to. What an
-    unknown owner has (another user's or machine's, on a shared engine) is removed only by its name.
+    unknown owner has (another user's or machine's, on a shared engine) is removed only by its name. So is, without
+    --all, what a living process may go on with.
     """
-    for item in _run(_stop(leases, everything)):
-        click.echo(f"removed {item.lease[:8]} ({item.backend})")
+    if not _run(_stop(leases, everything, state)):
+        sys.exit(1)
 
 
 # ------------------------------------------------------------------------------------------------------------- the work
@@ -124,28 +139,54 @@ async def _examine() -> bool:
     return ok
 
 
-async def _items() -> Sequence[Item]:
+async def _items(state: str | None) -> Sequence[Item]:
     from greenroom.sandbox.inventory import open_inventory
 
-    async with open_inventory(SandboxSettings.from_environ()) as inventory:
+    async with open_inventory(SandboxSettings.from_environ(), await _shared(state)) as inventory:
         return await inventory.items()
 
 
-async def _stop(leases: Sequence[str], everything: bool) -> Sequence[Item]:
+async def _stop(leases: Sequence[str], everything: bool, state: str | None) -> bool:
+    """Whether all that were chosen are gone; of each it is told as it goes."""
     from greenroom.sandbox.inventory import open_inventory
 
-    async with open_inventory(SandboxSettings.from_environ()) as inventory:
-        chosen = _chosen(await inventory.items(), leases, everything)
-        for item in chosen:
-            await inventory.remove(item)
-    return chosen
+    all_gone = True
+    async with open_inventory(SandboxSettings.from_environ(), await _shared(state)) as inventory:
+        items = await inventory.items()
+        for item in _chosen(items, leases, everything):
+            try:
+                await inventory.remove(item)
+            except (GreenroomError, OSError) as error:
+                all_gone = False
+                why = error.message if isinstance(error, GreenroomError) else str(error)
+                click.echo(f"not removed: {item.lease[:8]} ({item.backend}): {why}", err=True)
+            else:
+                click.echo(f"removed {item.lease[:8]} ({item.backend})")
+        if not leases and not everything:
+            _tell_of_the_rest(items)
+    return all_gone
+
+
+async def _shared(state: str | None) -> SharedLeases | None:
+    """The leases beside the sessions at that URL."""
+    if not state or state == "memory":
+        return None
+    from greenroom.services.durable_leases import DurableLeases
+    from greenroom.services.sqlite_storage import SqliteStorage
+    from greenroom.services.store_urls import storage_at
+
+    storage = await to_thread.run_sync(storage_at, state)
+    if isinstance(storage, SqliteStorage) and not await to_thread.run_sync(storage.path.exists):
+        click.echo(f"there is no file {storage.path}, so no leases are read there", err=True)
+        return None
+    return DurableLeases(storage)
 
 
 def _chosen(items: Sequence[Item], leases: Sequence[str], everything: bool) -> Sequence[Item]:
     if everything:
-        return [item for item in items if item.standing != "unknown"]
+        return [item for item in items if item.hold != "unknown"]
     if not leases:
-        return [item for item in items if item.standing == "dead"]
+        return [item for item in items if item.hold == "dead"]
     chosen = []
     for beginning in leases:
         fitting = [item for item in items if item.lease.startswith(beginning)]
@@ -158,6 +199,18 @@ def _chosen(items: Sequence[Item], leases: Sequence[str], everything: bool) -> S
     return chosen
 
 
+def _tell_of_the_rest(items: Sequence[Item]) -> None:
+    """What dead processes left and is not removed unasked."""
+    for item in items:
+        if item.hold == "waiting":
+            why = "a living process may go on with it, or removes it soon"
+        elif item.hold == "shared":
+            why = "its lease is where processes share them: name that with --state"
+        else:
+            continue
+        click.echo(f"left alone: {item.lease[:8]} ({item.backend}): {why}", err=True)
+
+
 def _row(item: Item, now: float) -> Sequence[str]:
     key = item.key
     box = {None: "none", True: "running", False: "ended"}[item.running]
@@ -168,7 +221,7 @@ def _row(item: Item, now: float) -> Sequence[str]:
         "-" if key is None else key.kind,
         item.backend,
         f"{box}, without a lease" if item.state is None else box,
-        {"alive": "alive", "dead": "dead", "ours": "alive", "unknown": "unknown"}[item.standing],
+        {"waiting": "dead, waits", "shared": "dead, see --state"}.get(item.hold, item.hold),
         "-" if item.created is None else f"{now - item.created:.0f} s",
     )
 

@@ -27,7 +27,7 @@ from greenroom.sandbox.boxes import Boxes, Parts, WayOut
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.egress import EgressFilter
 from greenroom.sandbox.leases import Lease, LeaseKey, Leases
-from greenroom.sandbox.owners import Owners
+from greenroom.sandbox.owners import Owners, sharing
 from greenroom.sandbox.reconcile import Reconciler
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
@@ -119,7 +119,7 @@ class Keeper:
                 where = backend.where if isinstance(backend, Located) else backend.name
                 if parts.shared is not None:
                     parts.shared.when_told(self._tenants.asked, self._tenants.taken)
-                    where = f"{where}, with leases in {parts.shared.place}"  # who has others cannot judge
+                    where = sharing(where, parts.shared.place)
                 await parts.owners.enter(where)
                 await self._reconciler.once()
             except BaseException:

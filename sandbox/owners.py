@@ -29,12 +29,30 @@ _NEW: Final = ".new"
 """Ends the name of a file that is not locked yet. What is left of one is nobody's."""
 
 
+_LEASES_IN: Final = ", with leases in "
+
+
 class OwnerFile(Struct, frozen=True):
-    """What an owner says of itself. `where`: which engine its boxes are in. `pid`: for those who look: only the lock
-    counts."""
+    """What an owner says of itself. `where`: which engine its boxes are in, and which leases it shares. `pid`: for
+    those who look: only the lock counts."""
 
     where: str
     pid: int
+
+    @property
+    def engine(self) -> str:
+        """Which engine its boxes are in."""
+        return self.where.partition(_LEASES_IN)[0]
+
+    @property
+    def place(self) -> str:
+        """Where the leases are that it shares; empty: it shares none."""
+        return self.where.partition(_LEASES_IN)[2]
+
+
+def sharing(where: str, place: str) -> str:
+    """The `where` of one who shares leases: who has others cannot judge what he left."""
+    return where + _LEASES_IN + place
 
 
 class Owners:
@@ -73,6 +91,10 @@ class Owners:
         """How each owner with a file stands. Those that are not in it are unknown. To one who has not entered all dead
         ones are `dead`."""
         return await to_thread.run_sync(self._standing)
+
+    async def files(self) -> Mapping[str, OwnerFile]:
+        """What each owner says of itself, those left out whose file says nothing that can be read."""
+        return await to_thread.run_sync(self._files)
 
     async def company(self) -> bool:
         """Whether another one lives whose boxes are where this one's are, or were until it left."""
@@ -119,15 +141,17 @@ class Owners:
                 found[path.name] = self._of(path)
         return found
 
+    def _files(self) -> Mapping[str, OwnerFile]:
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        said = {path.name: _said(path) for path in paths if not path.name.endswith(_NEW)}
+        return {owner: file for owner, file in said.items() if file is not None}
+
     def _company(self) -> bool:
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name == self.id or path.name.endswith(_NEW) or _unlocked(path):
                 continue
-            try:
-                said = msgspec.json.decode(path.read_bytes(), type=OwnerFile)
-            except (FileNotFoundError, msgspec.DecodeError):
-                continue  # it left just now
-            if said.where == self._where:
+            said = _said(path)
+            if said is not None and said.where == self._where:
                 return True
         return False
 
@@ -151,6 +175,14 @@ class Owners:
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+
+def _said(path: Path) -> OwnerFile | None:
+    """What is in the file; none: it left just now, or nothing that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=OwnerFile)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def _unlocked(path: Path) -> bool:

@@ -22,10 +22,12 @@ from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.docker import DockerBackend
 from greenroom.sandbox.doctor import examine
 from greenroom.sandbox.keeper import Keeper
-from greenroom.sandbox.leases import Lease, LeaseKey
-from greenroom.sandbox.owners import Owners
+from greenroom.sandbox.leases import Lease, LeaseKey, Leases, SharedLeases
+from greenroom.sandbox.owners import Owners, sharing
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
+from greenroom.services.durable_leases import DurableLeases
+from greenroom.services.sqlite_storage import SqliteStorage
 from kits.engine import OwnEngine
 from kits.until import until_answered
 
@@ -41,7 +43,7 @@ def own_folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.chmod(0o711)
     monkeypatch.setenv("GREENROOM_STATE", str(folder / "state"))
     monkeypatch.setenv("GREENROOM_RUN", str(folder / "run"))
-    for name in ("GREENROOM_SANDBOX", "GREENROOM_SANDBOX_BROWSER"):
+    for name in ("GREENROOM_SANDBOX", "GREENROOM_SANDBOX_BROWSER", "GREENROOM_SESSIONS"):
         monkeypatch.delenv(name, raising=False)
     yield folder
     shutil.rmtree(folder)
@@ -66,16 +68,17 @@ def settings(docker_engine: OwnEngine, own_folders: Path, monkeypatch: pytest.Mo
 class Leftover:
     """A box with its lease and directory, whose owner is what `enter` makes it."""
 
-    def __init__(self, settings: SandboxSettings) -> None:
+    def __init__(self, settings: SandboxSettings, leases: Leases | None = None) -> None:
         self.backend = DockerBackend(settings)
-        self.leases = SqliteLeases()
+        self.leases = leases or SqliteLeases()
         self.owners = Owners()
         self.folders = BoxFolders()
         self.lease = secrets.token_hex(16)
 
     async def make(self) -> None:
-        await self.owners.enter("docker")
         await self.leases.start()
+        place = self.leases.place if isinstance(self.leases, SharedLeases) else ""
+        await self.owners.enter(sharing("docker", place) if place else "docker")
         key = LeaseKey("ada", "tuesday", "base")
         await self.leases.add(
             Lease(id=self.lease, key=key, owner=self.owners.id, backend="docker", state="ready", created=0.0)
@@ -114,6 +117,29 @@ def leftover(settings: SandboxSettings) -> Iterator[Leftover]:
     asyncio.run(found.make())
     yield found
     asyncio.run(found.clear())
+
+
+@pytest.fixture
+def shared_leftover(settings: SandboxSettings, own_folders: Path) -> Iterator[Leftover]:
+    """One whose lease is beside the sessions of its application, in `sessions.db`."""
+    found = Leftover(settings, DurableLeases(SqliteStorage(own_folders / "sessions.db")))
+    asyncio.run(found.make())
+    yield found
+    asyncio.run(found.clear())
+
+
+async def remote_lease(where: str, created: float = 0.0) -> str:
+    """A dead process had the box at a URL; its lease."""
+    owners, leases, lease = Owners(), SqliteLeases(), secrets.token_hex(16)
+    await owners.enter(where)
+    await leases.start()
+    key = LeaseKey("ada", "monday", "browser")
+    await leases.add(
+        Lease(id=lease, key=key, owner=owners.id, backend="remote", state="ready", created=created)
+    )
+    await leases.stop()
+    await owners.leave(all_gone=False)
+    return lease
 
 
 @pytest.mark.usefixtures("nothing_here")
@@ -268,3 +294,73 @@ def test_a_lease_that_is_not_there_cannot_be_stopped() -> None:
     result = run("stop", "feedbeef")
     assert result.exit_code == 1
     assert "greenroom sandbox ps" in result.stderr
+
+
+@pytest.mark.slow
+def test_what_cannot_be_removed_does_not_keep_the_others(leftover: Leftover) -> None:
+    remote = asyncio.run(remote_lease("remote http://127.0.0.1:9/fastapi", created=-1.0))
+    asyncio.run(leftover.owners.leave(all_gone=False))
+    result = run("stop")
+    assert result.exit_code == 1
+    assert f"removed {leftover.lease[:8]} (docker)" in result.stdout
+    assert f"not removed: {remote[:8]} (remote): " in result.stderr
+    assert "set GREENROOM_SANDBOX to its URL" in result.stderr
+    assert asyncio.run(leftover.left()) == (False, False, False)
+    assert remote[:8] in run("ps").stdout
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_what_a_dead_process_had_at_a_url_is_removed_where_the_settings_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = asyncio.run(remote_lease("remote http://127.0.0.1:9/fastapi"))
+    monkeypatch.setenv("GREENROOM_SANDBOX_TOKEN", "secret")
+    monkeypatch.setenv("GREENROOM_SANDBOX", "http://127.0.0.1:8")  # another one
+    result = run("stop")
+    assert result.exit_code == 1
+    assert "'remote' (remote http://127.0.0.1:9/fastapi)" in result.stderr
+    monkeypatch.setenv("GREENROOM_SANDBOX", "http://127.0.0.1:9")
+    result = run("stop")
+    assert (result.exit_code, result.stdout) == (0, f"removed {remote[:8]} (remote)\n")
+    assert "no sandboxes" in run("ps").stderr
+
+
+@pytest.mark.slow
+def test_shared_leases_are_read_where_the_sessions_are(
+    shared_leftover: Leftover, own_folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{own_folders}/sessions.db"
+    lease = shared_leftover.lease
+
+    def row(*arguments: str) -> list[str]:
+        lines = run("ps", *arguments).stdout.splitlines()
+        return next(line.split() for line in lines if line.startswith(lease[:8]))
+
+    assert row()[1:9] == ["-", "-", "-", "docker", "running,", "without", "a", "lease"]
+    assert row("--state", url)[1:7] == ["tuesday", "ada", "base", "docker", "running", "alive"]
+    monkeypatch.setenv("GREENROOM_SESSIONS", url)
+    assert row()[1:7] == ["tuesday", "ada", "base", "docker", "running", "alive"]
+    assert "there is no file" in run("ps", "--state", f"{url}.not").stderr
+
+
+@pytest.mark.slow
+def test_a_box_that_may_go_to_another_process_is_not_stopped_unasked(
+    shared_leftover: Leftover, own_folders: Path
+) -> None:
+    url = f"sqlite:///{own_folders}/sessions.db"
+    assert isinstance(shared_leftover.leases, DurableLeases)
+    another = Owners()  # it lives, and shares the leases
+    asyncio.run(another.enter(sharing("docker", shared_leftover.leases.place)))
+    asyncio.run(shared_leftover.owners.leave(all_gone=False))
+
+    for arguments, why in [((), "name that with --state"), (("--state", url), "a living process")]:
+        result = run("stop", *arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert f"left alone: {shared_leftover.lease[:8]} (docker): " in result.stderr
+        assert why in result.stderr
+    assert asyncio.run(shared_leftover.left()) == (True, True, True)
+
+    asyncio.run(another.leave(all_gone=True))
+    result = run("stop", "--state", url)
+    assert (result.exit_code, result.stdout) == (0, f"removed {shared_leftover.lease[:8]} (docker)\n")
+    assert asyncio.run(shared_leftover.left()) == (False, False, False)

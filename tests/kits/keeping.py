@@ -17,7 +17,7 @@ from greenroom.sandbox.backend import BoxSpec
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Lease, LeaseKey
-from greenroom.sandbox.owners import Owners, Standing
+from greenroom.sandbox.owners import OwnerFile, Owners, Standing
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from kits.fake_backend import FakeBackend, FakeBox, FakeEngine, MortalBackend
@@ -37,6 +37,9 @@ class MemoryOwners(Owners):
     async def enter(self, where: str) -> None:
         self.where = where
         self.table[self.id] = "alive"
+
+    async def files(self) -> Mapping[str, OwnerFile]:
+        return {}  # nobody is asked which engine he uses
 
     async def leave(self, *, all_gone: bool) -> None:
         if all_gone:

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from greenroom.actors.errors import LeaseHeld, SandboxLost
+from greenroom.actors.errors import LeaseHeld, SandboxLost, SandboxUnavailable
 from greenroom.sandbox.inventory import Inventory
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import LeaseChange, LeaseState
 from kits.fake_backend import FakeBackend
-from kits.keeping import KEY, OTHER, Gate, World, ask, raised
+from kits.keeping import KEY, OTHER, Gate, MemoryOwners, World, ask, raised
 from kits.memory_leases import MemoryLeases
 from kits.virtual_time import virtual_time
 
@@ -335,4 +335,23 @@ async def test_who_lists_boxes_without_their_leases_sees_whose_each_is_now() -> 
             {"fake": FakeBackend(world.engine)}, MemoryLeases(), second._parts.owners, world.folders
         )
         [item] = await looking.items()
-        assert (item.lease, item.owner, item.standing) == (box, "owner-1", "ours")
+        assert (item.lease, item.owner, item.hold) == (box, "owner-1", "alive")
+
+
+async def test_who_would_stop_a_box_that_another_process_went_on_with_meanwhile_is_refused() -> None:
+    world = World()
+    async with two(world) as (first, second):
+        box = await ask(first)
+        world.die(first)
+        looking = Inventory(
+            {"fake": FakeBackend(world.engine)},
+            MemoryLeases(),
+            MemoryOwners(world.owners, "looking"),
+            world.folders,
+            second._parts.shared,
+        )
+        [item] = await looking.items()
+        assert item.hold == "dead"
+        assert await ask(second) == box
+        await raised(looking.remove(item), SandboxUnavailable)
+        assert await ask(second) == box
