@@ -10,6 +10,8 @@ What becomes what:
 - A call that waits for the user's confirmation is told as a message that says so, with the call in its metadata under
   `awaiting_confirmation`.
 - The final `Msg` of a reply says only what its events have not said.
+- An agent that is cancelled swallows it and closes what was open. That is not heard: what its turn was stopped in the
+  middle of stays unfinished, and its last words are not said.
 - Hints (what AgentScope tells the model: the time, the end of a background task) are no part of the answer.
 
 An answer that must have a form is one message: see `held_message`.
@@ -55,6 +57,7 @@ from greenroom.actors.frameworks.agentscope2_output import ToolItems
 from greenroom.actors.frameworks.agentscope2_speech import Speech
 from greenroom.actors.frameworks.model_options import is_spent
 from greenroom.actors.messages import Data, Text, Usage
+from greenroom.actors.scope import current_turn
 
 
 class AgentFailed(GreenroomError):
@@ -70,17 +73,24 @@ class AgentFailed(GreenroomError):
 class AgentScope2Translator(Speech):
     """Hears one turn."""
 
-    __slots__ = ("_models", "_parked", "_replies", "_tools")
+    __slots__ = ("_models", "_parked", "_replies", "_scope", "_tools")
 
     def __init__(self, composer: Composer, models: TurnModels | None = None) -> None:
         super().__init__(composer, formed=models is not None and models.options.answer is not None)
         self._models = models
+        self._scope = current_turn.get()
         self._tools = ToolItems(
             composer, self._go_on, elsewhere=models.client_tools if models is not None else ()
         )
         self._replies: set[str] = set()
         self._parked: set[str] = set()
         """Replies that wait for a confirmation or an execution elsewhere."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the turn is being cancelled, or was."""
+        own = self._scope.own if self._scope is not None else None
+        return own is not None and own.cancelling() > 0
 
     def feed(self, item: object) -> None:
         """One event, `Msg` or text. Raises `HandlerError` for anything else, `AgentFailed` when the agent did."""
@@ -239,29 +249,40 @@ class AgentScope2Translator(Speech):
 
 Hear: TypeAlias = Callable[[AgentScope2Translator, Any], None]
 
+
+def _unless_stopped(hear: Hear) -> Hear:
+    """`hear` that hears nothing in a turn that is being cancelled."""
+
+    def hear_or_not(translator: AgentScope2Translator, event: Any) -> None:
+        if not translator.stopped:
+            hear(translator, event)
+
+    return hear_or_not
+
+
 _HEAR: dict[type, Hear] = {
     str: AgentScope2Translator._plain_text,
     TextBlockDeltaEvent: AgentScope2Translator._text_delta,
     TextBlockEndEvent: AgentScope2Translator._text_end,
     ThinkingBlockDeltaEvent: AgentScope2Translator._thinking_delta,
-    ThinkingBlockEndEvent: AgentScope2Translator._thinking_end,
+    ThinkingBlockEndEvent: _unless_stopped(AgentScope2Translator._thinking_end),
     DataBlockStartEvent: AgentScope2Translator._data_start,
     DataBlockDeltaEvent: AgentScope2Translator._data_delta,
-    DataBlockEndEvent: AgentScope2Translator._data_end,
+    DataBlockEndEvent: _unless_stopped(AgentScope2Translator._data_end),
     ToolCallStartEvent: AgentScope2Translator._call_start,
     ToolCallDeltaEvent: AgentScope2Translator._call_delta,
-    ToolCallEndEvent: AgentScope2Translator._call_end,
-    ToolResultStartEvent: AgentScope2Translator._result_start,
-    ToolResultTextDeltaEvent: AgentScope2Translator._result_text,
-    ToolResultDataDeltaEvent: AgentScope2Translator._result_data,
-    ToolResultEndEvent: AgentScope2Translator._result_end,
+    ToolCallEndEvent: _unless_stopped(AgentScope2Translator._call_end),
+    ToolResultStartEvent: _unless_stopped(AgentScope2Translator._result_start),
+    ToolResultTextDeltaEvent: _unless_stopped(AgentScope2Translator._result_text),
+    ToolResultDataDeltaEvent: _unless_stopped(AgentScope2Translator._result_data),
+    ToolResultEndEvent: _unless_stopped(AgentScope2Translator._result_end),
     RequireUserConfirmEvent: AgentScope2Translator._awaits_confirmation,
     RequireExternalExecutionEvent: AgentScope2Translator._awaits_execution,
     ReplyStartEvent: AgentScope2Translator._reply_start,
-    ReplyEndEvent: AgentScope2Translator._reply_end,
+    ReplyEndEvent: _unless_stopped(AgentScope2Translator._reply_end),
     ModelCallStartEvent: AgentScope2Translator._model_start,
     ModelCallEndEvent: AgentScope2Translator._used,
-    Msg: AgentScope2Translator._msg,
+    Msg: _unless_stopped(AgentScope2Translator._msg),
     # Block starts, hints, custom events, what was fed in to resume a reply, and what later versions of 2.x add.
     EventBase: AgentScope2Translator._ignore,
 }

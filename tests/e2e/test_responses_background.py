@@ -96,6 +96,7 @@ async def test_a_background_response_is_cancelled(stage: Stage, client: Any) -> 
     await stage.model.wait_aborted()
     found = await client.responses.retrieve(identity)
     assert (found.status, found.output_text) == ("cancelled", "half ")
+    assert [item.status for item in found.output] == ["incomplete"], "what it had said is kept and marked"
     again = await client.responses.cancel(identity)
     assert again.status == "cancelled"
 

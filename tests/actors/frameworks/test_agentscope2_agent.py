@@ -225,8 +225,32 @@ async def test_a_cancelled_turn_is_cancelled_though_agentscope_swallows_it() -> 
         ending: Any = events[-1]
         assert isinstance(ending, TurnCancelled)
         assert said(ending) == "So f"
+        assert [item.complete for item in ending.output] == [False]
         assert said(await ending_of(system, "two")) == "again"
     assert texts_asked(model) == ["You are Friday.", "two"], "the cancelled turn left no trace in the state"
+
+
+async def test_what_a_turn_is_cancelled_in_the_middle_of_is_not_complete() -> None:
+    model = Said([*say("Let me look."), *use(("c", "look", '{"whe')), HANG])
+    async with serving(lambda: agent(model), by_factory=True) as system:
+        log = await system.submit(turn("one"))
+        await model.hanging.wait()
+        await system.cancel(log.id)
+        ending = await log.ended()
+    check_events(log.events())
+    told = [(item.kind, item.complete) for item in ending.output]
+    assert told == [("message", True), ("tool_output", True), ("tool_call", False)]
+
+
+async def test_thoughts_a_turn_is_cancelled_in_are_not_complete() -> None:
+    model = Said([*think("Hm, "), HANG])
+    async with serving(lambda: agent(model), by_factory=True) as system:
+        log = await system.submit(turn("one"))
+        await model.hanging.wait()
+        await system.cancel(log.id)
+        ending = await log.ended()
+    check_events(log.events())
+    assert [(item.kind, item.complete) for item in ending.output] == [("reasoning", False)]
 
 
 # -- with AgentScope's own model client --------------------------------------------------------------------------------
