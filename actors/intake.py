@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -36,6 +36,7 @@ from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import (
     DurableStore,
     Ending,
+    SessionElsewhere,
     SessionTaken,
     TurnAccepted,
     TurnEntry,
@@ -44,10 +45,13 @@ from greenroom.services.durable import (
 from greenroom.services.keyed_locks import KeyedLocks
 
 T = TypeVar("T")
+Verdict: TypeAlias = "asyncio.Future[TurnLog | GreenroomError]"
 
 SHORTEST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
 """Between two looks at a session that another process is at work on, seconds."""
+PATIENCE: Final = 0.05
+"""Before it is looked whether what a turn waits behind is held up, seconds: mostly it is not."""
 
 
 class Reception(Protocol):
@@ -71,6 +75,7 @@ class Intake:
         "_archive",
         "_continuations",
         "_elsewhere",
+        "_held_up",
         "_limits",
         "_locks",
         "_placing",
@@ -101,6 +106,8 @@ class Intake:
         self._elsewhere = elsewhere
         self._limits = limits
         self._locks: KeyedLocks[SessionKey] = KeyedLocks()
+        self._held_up: dict[SessionKey, SessionElsewhere | None] = {}
+        """Sessions the next turn of which waits for one that runs: in another process, or (none) here."""
         self._placing: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -156,26 +163,93 @@ class Intake:
                 await self._recover(key, entries)
 
     async def _take_in(self, turn: Turn, deadline: float) -> TurnLog:
-        async with self._locks.of(turn.key):
-            known = self._archive.known(turn)
-            if known is not None:
-                return known
-            while True:
-                placed = turn if turn.after is None else await self._place(turn)
-                if placed.key != turn.key:
-                    return await self._take_in_fork(placed, deadline)
-                log = await self._accept(turn, deadline)
-                if log is not None:
-                    return log
+        verdict = self._judging(turn) if self._locks.users(turn.key) else None
+        try:
+            async with self._locks.of(turn.key, unless=verdict) as held:
+                if held:
+                    if verdict is not None:
+                        verdict.cancel()
+                    return await self._take_in_next(turn, deadline)
+        finally:
+            if verdict is not None:
+                verdict.cancel()
+        assert verdict is not None
+        answer = verdict.result()
+        if isinstance(answer, GreenroomError):
+            raise answer
+        return answer
+
+    async def _take_in_next(self, turn: Turn, deadline: float) -> TurnLog:
+        known = self._archive.known(turn)
+        if known is not None:
+            return known
+        while True:
+            placed = turn if turn.after is None else await self._place(turn)
+            if placed.key != turn.key:
+                return await self._take_in_fork(placed, deadline)
+            log = await self._accept(turn, deadline)
+            if log is not None:
+                return log
+
+    # -- turns behind one that is held up --------------------------------------------------------------------------
+
+    def _judging(self, turn: Turn) -> Verdict:
+        verdict: Verdict = asyncio.get_running_loop().create_future()
+        _ = self._begin(self._judge(turn, verdict))
+        return verdict
+
+    async def _judge(self, turn: Turn, verdict: Verdict) -> None:
+        """Find out what does not depend on when the turns before this one are in."""
+        while turn.key not in self._held_up:
+            await asyncio.sleep(PATIENCE)
+            if verdict.done():
+                return
+        answer: TurnLog | GreenroomError | None
+        try:
+            answer = await self._hurried(turn, self._held_up[turn.key])
+        except StoreUnavailable:  # whether it is away is found out when the turn's time comes
+            return
+        except GreenroomError as error:
+            answer = error
+        if answer is not None and not verdict.done():
+            verdict.set_result(answer)
+
+    async def _hurried(self, turn: Turn, running: SessionElsewhere | None) -> TurnLog | None:
+        """A repeat's log; none: the turn is to wait. Raises `SessionBusy` for one that does not."""
+        entry = await self._store.known(turn)
+        if entry is not None:
+            return self._archive.known(turn) or self._elsewhere.repeated(turn, entry)
+        if running is not None:
+            await self._give_way(turn, running)
+        elif (actor := self._roster.find(turn.key)) is not None and actor.current is not None:
+            actor.check_room(turn)
+            actor.make_way(actor.current, turn)
+        return None
+
+    async def _give_way(self, turn: Turn, running: SessionElsewhere) -> None:
+        """The turn may want one that runs elsewhere to stop, or not want to wait for it."""
+        overlap = turn.overlap or self._reception.overlap
+        if overlap == "interrupt":
+            why = f"interrupted by turn {turn.id}"
+            await self._store.ask_to_cancel(running.turn_id, running.principal, why)
+        elif overlap == "reject":
+            raise SessionBusy(
+                f"session {turn.key.session_id!r} is working on a turn, in another process, and this request asked not "
+                'to wait (overlap "reject"); send it again later, or with overlap "queue"'
+            )
+
+    # -- the turn whose time it is ---------------------------------------------------------------------------------
 
     async def _place(self, turn: Turn) -> Turn:
         """May wait for the turn that this one continues from, which a process that stops does not."""
         self._reception.check_serving(turn)
         with anyio.CancelScope() as scope:
             self._placing.add(scope)
+            self._held_up[turn.key] = None
             try:
                 return await self._continuations.place(turn)
             finally:
+                self._held_up.pop(turn.key)
                 self._placing.discard(scope)
         self._reception.check_serving(turn)
         raise NotServing("this process stops, and takes no more turns; ask again, for another one to answer")
@@ -194,8 +268,14 @@ class Intake:
 
     async def _accept(self, turn: Turn, deadline: float) -> TurnLog | None:
         """The turn's log; none: others have followed the turn it continues from, so it has another place."""
+        try:
+            return await self._accept_in_time(turn, deadline)
+        finally:
+            self._held_up.pop(turn.key, None)
+
+    async def _accept_in_time(self, turn: Turn, deadline: float) -> TurnLog | None:
         pause = SHORTEST_PAUSE
-        interrupting = (turn.overlap or self._reception.overlap) == "interrupt"
+        given_way = False
         while True:
             self._reception.check_serving(turn)
             actor = self._roster.get(turn.key)
@@ -214,11 +294,10 @@ class Intake:
             if isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
             else:
-                if interrupting:
-                    interrupting = False
-                    why = f"interrupted by turn {turn.id}"
-                    await self._store.ask_to_cancel(answer.turn_id, answer.principal, why)
-                pause = await self._wait(turn, pause, deadline)
+                if not given_way:
+                    given_way = True
+                    await self._give_way(turn, answer)
+                pause = await self._wait(turn, answer, pause, deadline)
 
     def _deliver(self, turn: Turn, actor: SessionActor) -> TurnLog:
         before = actor.current
@@ -275,19 +354,14 @@ class Intake:
             except StoreUnavailable:
                 pause = await _rest(pause)
 
-    async def _wait(self, turn: Turn, pause: float, deadline: float) -> float:
+    async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
-        session = turn.key.session_id
-        if (turn.overlap or self._reception.overlap) == "reject":
-            raise SessionBusy(
-                f"session {session!r} is working on a turn, in another process, and this request asked not to wait "
-                '(overlap "reject"); send it again later, or with overlap "queue"'
-            )
         if asyncio.get_running_loop().time() >= deadline:
             raise SessionHeld(
-                f"another process works on a turn of session {session!r} and did not end it within "
+                f"another process works on a turn of session {turn.key.session_id!r} and did not end it within "
                 f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
             )
+        self._held_up[turn.key] = running
         return await _rest(pause)
 
 

@@ -142,6 +142,10 @@ class DurableStore(SessionStore, Protocol):
         """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
         ...
 
+    async def known(self, turn: Turn) -> TurnEntry | None:
+        """The turn, wherever it is, that has the id or the idempotency key of this one; none: there is none."""
+        ...
+
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
         ...

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from greenroom.actors.errors import (
     ConfigurationError,
     HandlerError,
-    InvalidRequest,
     SessionHeld,
     SessionLost,
     TurnOver,
@@ -36,6 +35,7 @@ from greenroom.services.session_reading import HISTORY, WHOLE, fork_of, legible,
 from greenroom.services.storage import Change, Conflict, Storage
 from greenroom.services.store import SessionRecord, TurnCommit
 from greenroom.services.turn_codec import encode_turn
+from greenroom.services.turn_names import check_names
 from greenroom.services.turns_anywhere import TurnsAnywhere
 
 DEFAULT = Retention()
@@ -194,11 +194,7 @@ class DurableSessions:
         sessions, and `StoreUnavailable`: then nothing of the turn is kept.
         """
         raw = encode_turn(turn)
-        for field, text in (("id", turn.id), ("principal", turn.principal)):
-            if text is not None and not _is_text(text):
-                raise InvalidRequest(
-                    f"{field} has half a surrogate pair in it, which is no text", field=field
-                )
+        check_names(turn)
         with self._calls:
             async with self._owned.locks.of(turn.key):
                 return await self._owned.until_written(turn.key, lambda: self._acceptor.accept(turn, raw))
@@ -293,6 +289,11 @@ class DurableSessions:
         """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
         with self._calls:
             return await self._anywhere.find(turn_id, principal, first)
+
+    async def known(self, turn: Turn) -> TurnEntry | None:
+        """The turn, wherever it is, that has the id or the idempotency key of this one; none: there is none."""
+        with self._calls:
+            return await self._anywhere.known(turn)
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
@@ -389,11 +390,3 @@ def _held(key: SessionKey) -> SessionHeld:
         f"session {key.session_id!r} has turns that another process works on, or that are to be taken from one that is "
         "gone, or this process is ending; try again when they have ended"
     )
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_Queue: TypeAlias = "deque[asyncio.Future[None]]"
+_Queue: TypeAlias = "deque[asyncio.Future[bool]]"
 """Those who wait for the one who holds the lock."""
 
 
@@ -33,44 +33,56 @@ class KeyedLocks(Generic[K]):
         queue = self._locks.get(key)
         return 0 if queue is None else 1 + len(queue)
 
-    def of(self, key: K) -> AbstractAsyncContextManager[None]:
-        """Hold the key's lock."""
-        return _Holding(self._locks, key)
+    def of(self, key: K, unless: asyncio.Future[Any] | None = None) -> AbstractAsyncContextManager[bool]:
+        """Hold the key's lock. Who waits for it when `unless` is done waits no more; gives whether it is held."""
+        return _Holding(self._locks, key, unless)
 
 
 class _Holding(Generic[K]):
     """One use of a lock. A turn has several: a generator around an `asyncio.Lock` would take three times as long."""
 
-    __slots__ = ("_key", "_locks")
+    __slots__ = ("_held", "_key", "_locks", "_unless")
 
-    def __init__(self, locks: dict[K, _Queue], key: K) -> None:
+    def __init__(self, locks: dict[K, _Queue], key: K, unless: asyncio.Future[Any] | None) -> None:
         self._locks = locks
         self._key = key
+        self._unless = unless
+        self._held = True
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> bool:
         queue = self._locks.get(self._key)
         if queue is None:
             self._locks[self._key] = deque()
-            return
-        mine = asyncio.get_running_loop().create_future()
+            return True
+        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         queue.append(mine)
+        if self._unless is not None:
+            self._unless.add_done_callback(lambda _: _leave(queue, mine))
         try:
-            await mine
+            self._held = await mine
+            return self._held
         except BaseException:
             if mine in queue:
                 queue.remove(mine)
-            elif not mine.cancelled():  # it was handed over just before
+            elif not mine.cancelled() and mine.result():  # it was handed over just before
                 self._hand_on()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._hand_on()
+        if self._held:
+            self._hand_on()
 
     def _hand_on(self) -> None:
         queue = self._locks[self._key]
         while queue:
             following = queue.popleft()
             if not following.cancelled():
-                following.set_result(None)
+                following.set_result(True)
                 return
         del self._locks[self._key]
+
+
+def _leave(queue: _Queue, mine: asyncio.Future[bool]) -> None:
+    if mine in queue and not mine.cancelled():
+        queue.remove(mine)
+        mine.set_result(False)

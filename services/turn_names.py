@@ -9,6 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import Turn
 
 _BYTES: Final = 20
@@ -21,6 +22,17 @@ def names_of(turn: Turn) -> tuple[bytes, ...]:
     if turn.idempotency_key is None:
         return (name,)
     return (name, _digest(b"key", turn.principal, turn.idempotency_key))
+
+
+def check_names(turn: Turn) -> None:
+    """Raises `InvalidRequest` for a name that cannot be kept."""
+    for field, text in (("id", turn.id), ("principal", turn.principal)):
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"{field} has half a surrogate pair in it, which is no text", field=field
+            ) from error
 
 
 def id_name(turn_id: str, principal: str | None) -> bytes:

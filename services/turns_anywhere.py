@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import DecodeError, msgpack
 
-from greenroom.actors.messages import SessionKey
+from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import TurnEntry
 from greenroom.services.owned_sessions import OwnedSessions
 from greenroom.services.session_acceptance import Acceptor
@@ -19,7 +19,7 @@ from greenroom.services.session_hold import hold_of
 from greenroom.services.session_log import first_of
 from greenroom.services.session_reading import legible
 from greenroom.services.storage import Named, Span
-from greenroom.services.turn_names import id_name, number_in
+from greenroom.services.turn_names import id_name, names_of, number_in
 
 logger = logging.getLogger("greenroom.services")
 
@@ -58,6 +58,15 @@ class TurnsAnywhere:
         self._remember(name, folder.spans[1])
         with legible(SessionKey(*named.key[1:])):
             return self._acceptor.entry_in(folder, named, first)
+
+    async def known(self, turn: Turn) -> TurnEntry | None:
+        """The turn that has the id or the idempotency key of this one; none: there is none."""
+        for name in names_of(turn):
+            named = await self._storage.lookup(name)
+            entry = None if named is None else await self._acceptor.entry(named)
+            if entry is not None:
+                return entry
+        return None
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""

@@ -267,7 +267,6 @@ async def test_a_stop_does_not_wait_for_a_store_that_is_away() -> None:
 
 
 async def test_a_stop_does_not_wait_for_endings_that_cannot_be_written() -> None:
-    """The store is away, and this process has its sessions for a good while still."""
     limits = structs.replace(LIMITS, cancel_seconds=0.5)
     async with processes(limits=limits) as (first, second):
         await first.system.submit(turn("a 600", id="a"))

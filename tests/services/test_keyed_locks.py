@@ -88,3 +88,43 @@ async def test_who_is_closed_while_it_waits_is_passed_over() -> None:
         assert locks.users("key") == 1
     await hold(locks, "key", "b", said)
     assert said == turns_of("b")
+
+
+async def test_who_need_not_wait_any_more_leaves_its_place() -> None:
+    locks: KeyedLocks[str] = KeyedLocks()
+    said: list[str] = []
+    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def impatient() -> bool:
+        async with locks.of("key", unless=told) as held:
+            return held
+
+    async with locks.of("key"):
+        first, behind = asyncio.create_task(impatient()), asyncio.create_task(hold(locks, "key", "b", said))
+        await asyncio.sleep(0)
+        told.set_result(None)
+        assert await first is False
+        assert locks.users("key") == 2
+    await behind
+    assert said == turns_of("b")
+    assert len(locks) == 0
+
+
+async def test_who_has_the_lock_keeps_it() -> None:
+    locks: KeyedLocks[str] = KeyedLocks()
+    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    holding = locks.of("key")
+    await holding.__aenter__()
+
+    async def impatient() -> bool:
+        async with locks.of("key", unless=told) as held:
+            told.set_result(None)
+            await asyncio.sleep(0)
+            assert locks.users("key") == 1
+            return held
+
+    task = asyncio.create_task(impatient())
+    await asyncio.sleep(0)
+    await holding.__aexit__(None, None, None)
+    assert await task is True
+    assert len(locks) == 0
