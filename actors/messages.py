@@ -213,6 +213,11 @@ class TurnOptions(Struct, frozen=True, kw_only=True):
     top_p: float | None = None
     reasoning_effort: str | None = None
     answer: AnswerFormat | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    max_tool_calls: int | None = None
+    """Of the agent's own tools, of all its model calls together; what is called beyond it is not run."""
 
 
 class Turn(Struct, frozen=True, kw_only=True):

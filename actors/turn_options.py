@@ -19,6 +19,7 @@ _SAME_NAME = (
     "forced_tool",
     "parallel_tool_calls",
     "max_output_tokens",
+    "max_tool_calls",
     "reasoning_effort",
 )
 

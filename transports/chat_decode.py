@@ -176,6 +176,9 @@ def _options(given: dict[str, Any], instructions: str | None) -> TurnOptions:
         top_p=given.get("top_p"),
         reasoning_effort=given.get("reasoning_effort"),
         answer=given.get("response_format"),
+        presence_penalty=given.get("presence_penalty"),
+        frequency_penalty=given.get("frequency_penalty"),
+        seed=given.get("seed"),
     )
 
 

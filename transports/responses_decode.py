@@ -47,6 +47,7 @@ _ASKED_AS = {
     "forced_tool": "tool_choice",
     "parallel_tool_calls": "parallel_tool_calls",
     "max_output_tokens": "max_output_tokens",
+    "max_tool_calls": "max_tool_calls",
 }
 """The options that not every application honours. Instructions and the form of the answer all do."""
 _HANDED_ON = ("model", "temperature", "top_p", "frequency_penalty", "presence_penalty", "stream")
@@ -276,6 +277,9 @@ def _options(given: dict[str, Any]) -> TurnOptions:
         top_p=given.get("top_p"),
         reasoning_effort=given.get("reasoning", {}).get("effort"),
         answer=text.answer if text is not None else None,
+        presence_penalty=given.get("presence_penalty"),
+        frequency_penalty=given.get("frequency_penalty"),
+        max_tool_calls=given.get("max_tool_calls"),
     )
 
 

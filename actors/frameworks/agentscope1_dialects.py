@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from greenroom.actors.frameworks.model_options import response_format, text_format
+from greenroom.actors.frameworks.model_options import response_format, tastes, text_format
 from greenroom.actors.messages import TurnOptions
 
 Settings: TypeAlias = dict[str, Any]
@@ -59,7 +59,8 @@ def _bounded(model: Any, wish: Wish, name: str) -> Settings:
 
 def _chat_completions(model: Any, wish: Wish) -> Settings:
     options = wish.options
-    settings = {**_sampling(options), **_bounded(model, wish, _bound_of_chat_completions(model))}
+    bound = _bounded(model, wish, _bound_of_chat_completions(model))
+    settings = {**_sampling(options), **tastes(options), **bound}
     if options.reasoning_effort is not None:
         settings["reasoning_effort"] = options.reasoning_effort
     if wish.has_tools and options.parallel_tool_calls is not None:

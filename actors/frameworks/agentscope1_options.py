@@ -25,6 +25,7 @@ from greenroom.actors.frameworks.model_options import (
     tool_schema,
     words_of,
 )
+from greenroom.actors.frameworks.tool_budget import ToolBudget
 from greenroom.actors.frameworks.tool_demand import ToolDemand
 from greenroom.actors.messages import TurnOptions
 from greenroom.actors.scope import TurnScope, current_turn
@@ -36,13 +37,16 @@ HONOURED = frozenset(TurnOptions.__struct_fields__)
 class TurnModels:
     """The model calls of one turn: what its options make of them, and what came of them so far."""
 
-    __slots__ = ("client_tools", "demand", "options", "scope")
+    __slots__ = ("_calling", "budget", "client_tools", "demand", "options", "scope")
 
     def __init__(self, scope: TurnScope, options: TurnOptions) -> None:
         self.scope = scope
         self.options = options
         self.client_tools = frozenset(tool.name for tool in options.tools)
         self.demand = ToolDemand(scope, options)
+        self.budget = ToolBudget(options)
+        self._calling = 0
+        """Of the budget, the calls in the response that is being heard."""
 
     def __repr__(self) -> str:
         return f"<TurnModels of {self.scope.turn_id}: {self.scope.output_tokens} tokens>"
@@ -99,6 +103,9 @@ class TurnModels:
                 choice = "none"
         elif self.demand.open is not None:
             choice = self.demand.open
+        elif self.budget.spent:
+            left = [*_finish_of(own), *tools[len(own) :]]
+            tools, choice = (left, choice) if left else (tools, "none")
         if choice == "none" and "none" not in dialect.choices:
             tools = []
         elif choice is not None and not _knows(dialect, choice):
@@ -117,21 +124,36 @@ class TurnModels:
         if not is_reasoning(model):
             return
         none = self.options.tool_choice == "none"
-        if not none and self.options.parallel_tool_calls is not False:
+        single = self.options.parallel_tool_calls is False
+        if not none and not single and self.budget.most is None:
             return
-        finish = reasoning_agent().finish_function_name if none else None
+        finish = reasoning_agent().finish_function_name
         kept: list[Block] = []
         called = False
+        self._calling = 0
         for block in response.content:
             if block.get("type") == "tool_use":
-                if (none and block.get("name") != finish) or called:
+                name = block.get("name")
+                if (single and called) or (name != finish and not self._may_call(name)):
                     continue
                 called = True
             kept.append(block)
         response.content = kept
 
+    def _may_call(self, name: Any) -> bool:
+        """Whether a tool may be called, which then counts."""
+        if self.options.tool_choice == "none":
+            return False
+        if not self.budget.counts(name):
+            return True
+        allowed = self.budget.allows(self._calling)
+        self._calling += allowed
+        return allowed
+
     def spend(self, response: Any) -> None:
         """Count what a call's last response says, or else an estimate."""
+        self.budget.made += self._calling
+        self._calling = 0
         usage = getattr(response, "usage", None)
         reported = getattr(usage, "output_tokens", None) or 0
         spend(self.scope, reported, 0 if reported else _length(getattr(response, "content", ())))

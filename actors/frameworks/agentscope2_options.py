@@ -33,9 +33,11 @@ from greenroom.actors.frameworks.model_options import (
     is_spent,
     response_format,
     spend,
+    tastes,
     text_format,
     tokens_left,
 )
+from greenroom.actors.frameworks.tool_budget import ToolBudget
 from greenroom.actors.frameworks.tool_demand import ToolDemand
 from greenroom.actors.messages import TurnOptions
 from greenroom.actors.scope import TurnScope, current_turn
@@ -53,13 +55,14 @@ def install() -> None:
 class TurnModels:
     """The model calls of one turn: what its options ask of them, and what came of that so far."""
 
-    __slots__ = ("client_tools", "demand", "options", "scope")
+    __slots__ = ("budget", "client_tools", "demand", "options", "scope")
 
     def __init__(self, scope: TurnScope, options: TurnOptions) -> None:
         self.scope = scope
         self.options = options
         self.client_tools = frozenset(tool.name for tool in options.tools)
         self.demand = ToolDemand(scope, options)
+        self.budget = ToolBudget(options)
 
     def __repr__(self) -> str:
         return f"<TurnModels of {self.scope.turn_id}: {self.scope.output_tokens} tokens>"
@@ -72,6 +75,7 @@ class TurnModels:
             self.demand.open is not None
             or options.tool_choice == "none"
             or options.parallel_tool_calls is False
+            or options.max_tool_calls is not None
         )
 
     def choice(self, names: Collection[str]) -> ToolChoice | None:
@@ -82,7 +86,12 @@ class TurnModels:
         if self.options.tool_choice == "none":
             # An agent that cannot give its structured output would try for ever.
             return ToolChoice(mode="auto", tools=[FINISH]) if FINISH in names else ToolChoice(mode="none")
-        return ToolChoice(mode=self.demand.open) if self.demand.open is not None else None
+        if self.demand.open is not None:
+            return ToolChoice(mode=self.demand.open)
+        if self.budget.spent:
+            left = [name for name in names if name == FINISH or not self.budget.counts(name)]
+            return ToolChoice(mode="auto", tools=left) if left else ToolChoice(mode="none")
+        return None
 
 
 _models: ContextVar[TurnModels | None] = ContextVar("greenroom_turn_models", default=None)
@@ -164,6 +173,10 @@ class _Calls:
             return False
         if options.parallel_tool_calls is False and self._called:
             return False
+        if block.name != FINISH and self._models.budget.counts(block.name):
+            if self._models.budget.spent:
+                return False
+            self._models.budget.made += 1
         self._called[block.id] = block.name
         return True
 
@@ -186,6 +199,8 @@ def _call(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[An
         if options.answer is not None and messages and messages[0].id == _own_call.get():
             words.append(answer_words(options.answer))
             kwargs |= _form(self, options)
+        if isinstance(self, OpenAIChatModel):
+            kwargs |= tastes(options)
         response = await original(_with(self, wishes), _instructed(messages, words), *args, **kwargs)
         if left is None:
             return response

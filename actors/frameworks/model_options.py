@@ -56,6 +56,16 @@ def text_format(answer: AnswerFormat) -> dict[str, Any]:
     return {"type": form["type"], **form.get("json_schema", {})}
 
 
+def tastes(options: TurnOptions) -> dict[str, Any]:
+    """What else a request asks of how the model speaks, as the Chat Completions API has it; few other APIs do."""
+    found = {
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
+        "seed": options.seed,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 # -- tools -------------------------------------------------------------------------------------------------------------
 
 

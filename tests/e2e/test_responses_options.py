@@ -419,10 +419,31 @@ async def test_the_bound_counts_all_model_calls(stage: Stage, client: Any) -> No
 
 
 async def test_sampling_settings_reach_the_model_and_are_told(stage: Stage, client: Any) -> None:
-    response = await client.responses.create(model="m", input="hello", temperature=0.25, top_p=0.5)
-    assert (response.temperature, response.top_p) == (0.25, 0.5)
+    settings = {"temperature": 0.25, "top_p": 0.5}
+    penalties = {"presence_penalty": 1.5, "frequency_penalty": -1.5}
+    response = await client.responses.create(model="m", input="hello", extra_body=penalties, **settings)
+    told, request = response.to_dict(), stage.model.requests[-1]
+    for name, value in {**settings, **penalties}.items():
+        assert (told[name], request[name]) == (value, value)
+    await client.chat.completions.create(model="m", messages=[user("hello")], seed=7, **penalties)
     request = stage.model.requests[-1]
-    assert (request["temperature"], request["top_p"]) == (0.25, 0.5)
+    assert {name: request[name] for name in penalties} == penalties
+    assert request["seed"] == 7
+
+
+async def test_the_agent_calls_its_tools_no_more_often_than_it_may(stage: Stage, client: Any) -> None:
+    stage.play(
+        lambda request: (
+            CallTool("get_weather", {"city": "Rome"}) if allowed(request) else Say("Sunny, I think.")
+        )
+    )
+    response = await client.responses.create(model="m", input="weather", max_tool_calls=2)
+    assert [item.type for item in response.output] == ["mcp_call", "mcp_call", "message"]
+    assert (response.status, response.output_text, response.max_tool_calls) == (
+        "completed",
+        "Sunny, I think.",
+        2,
+    )
 
 
 async def test_what_is_only_noted_is_told_back(stage: Stage, client: Any) -> None:

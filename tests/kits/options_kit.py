@@ -170,11 +170,18 @@ class OptionsKit(ABC):
             assert not unwanted & {name for name, value in prompt.items() if value is not None}
 
     async def test_settings_reach_the_model(self, level: Level) -> None:
-        options = TurnOptions(temperature=0.25, top_p=0.5, reasoning_effort="low")
+        settings: dict[str, Any] = {
+            "temperature": 0.25,
+            "top_p": 0.5,
+            "reasoning_effort": "low",
+            "presence_penalty": -1.0,
+            "frequency_penalty": 0.5,
+            "seed": 7,
+        }
         async with self.playing(level, "Hi.") as play:
-            await play.ask("hello", options=options)
+            await play.ask("hello", options=TurnOptions(**settings))
             (prompt,) = play.prompts
-            assert (prompt["temperature"], prompt["top_p"], prompt["reasoning_effort"]) == (0.25, 0.5, "low")
+            assert {name: prompt.get(name) for name in settings} == settings
 
     # -- the client's tools ----------------------------------------------------------------------------------------
 
@@ -307,6 +314,31 @@ class OptionsKit(ABC):
             assert isinstance(ending, TurnFailed)
             assert ending.error.code == "invalid_request"
             assert "dial" in ending.error.message
+
+    @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+    async def test_the_agents_own_tools_are_called_no_more_often_than_it_may(
+        self, level: Level, at_once: bool
+    ) -> None:
+        wishes = [CallTool("weather", {"city": city}) for city in ("Paris", "Rome", "Oslo")]
+        script: list[Reply] = [wishes, "Enough."] if at_once else [*wishes]
+        async with self.playing(level, *script, wishes[0], "Sunny.") as play:
+            ending = await play.ask("weather?", options=TurnOptions(max_tool_calls=2))
+            assert isinstance(ending, TurnCompleted)
+            assert [name for _, name in calls(ending)] == ["weather", "weather"]
+            assert outputs(ending) == ["weather", "weather"]
+            assert "none" in [prompt.get("tool_choice") for prompt in play.prompts]
+            again = await play.ask("weather?", options=TurnOptions(max_tool_calls=1))
+            assert outputs(again) == ["weather"], "each turn has its own"
+
+    async def test_the_clients_tools_are_its_own_to_count(self, level: Level) -> None:
+        script = (CallTool("weather", {"city": "Paris"}), CallTool("locate", {}, id="c1"), "Here.")
+        options = TurnOptions(tools=(LOCATE,), max_tool_calls=1)
+        async with self.playing(level, *script) as play:
+            ending = await play.ask("where?", options=options)
+            assert [name for _, name in calls(ending)] == ["weather", "locate"]
+            assert tool_names(play.prompts[1]) == ["locate"] or play.prompts[1].get("tool_choice") != "none"
+            ending = await play.ask(output("c1", "Paris"), options=options)
+            assert texts(ending.output) == ["Here."]
 
     async def test_one_call_at_a_time(self, level: Level) -> None:
         options = TurnOptions(parallel_tool_calls=False)

@@ -121,7 +121,14 @@ def test_hints_are_handed_on_to_any_handler() -> None:
     assert (request.temperature, request.top_p, request.seed) == (0.5, 1, 7)
     assert (request.frequency_penalty, request.presence_penalty, request.n) == (-2, 2, 1)
     assert (request.user, request.my_field) == ("ann", 1)
-    assert asked.options == TurnOptions(temperature=0.5, top_p=1, reasoning_effort="low")
+    assert asked.options == TurnOptions(
+        temperature=0.5,
+        top_p=1,
+        reasoning_effort="low",
+        seed=7,
+        frequency_penalty=-2,
+        presence_penalty=2,
+    )
 
 
 def test_policies_are_those_of_process() -> None:

@@ -325,6 +325,7 @@ def test_a_schema_that_is_none_is_refused() -> None:
         ({"tool_choice": {"type": "function", "name": "add"}}, "tool_choice"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"max_output_tokens": 100}, "max_output_tokens"),
+        ({"max_tool_calls": 3}, "max_tool_calls"),
     ],
 )
 def test_what_an_application_does_not_do_is_refused(asked_for: dict[str, Any], field: str) -> None:
@@ -337,7 +338,7 @@ def test_what_an_application_does_not_do_is_refused(asked_for: dict[str, Any], f
     [
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
         {"instructions": "Be brief.", "text": {"format": {"type": "json_object"}}},
-        {"temperature": 0.5, "top_p": 0.5, "reasoning": {"effort": "low"}, "max_tool_calls": 3},
+        {"temperature": 0.5, "top_p": 0.5, "reasoning": {"effort": "low"}, "presence_penalty": 1},
         {"include": ["reasoning.encrypted_content"], "truncation": "auto", "top_logprobs": 1},
     ],
 )
