@@ -10,8 +10,10 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from greenroom.actors.errors import ConfigurationError
@@ -43,6 +45,8 @@ that begin at once are a hundred thousand objects, hardly any of them in cycles;
 takes a fifth of the server's time, and doubles what the last of them waits for its first byte."""
 LEAVE_SECONDS: Final = 2.0
 """How long a process that has stopped may take to leave."""
+WORKERS: Final = "AnyIO worker thread"
+"""What threads that synchronous handlers and tools run in are called."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -56,7 +60,8 @@ def run_application(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`.
 
-    `stopped` is called when everything has been stopped; the return may come later, as it waits for worker threads.
+    `stopped` is called when everything has been stopped, and answers for the process to end then. Without it what the
+    program does after the return is waited for, and threads of its own, but not threads that handlers or tools block.
     Logs are set up if nobody has. A second signal kills the process.
     Raises what `AgentApp.start` raises.
     """
@@ -69,7 +74,12 @@ def run_application(
         configure_logging()
     raise_open_files()
     settle()  # most of it now, while there is no loop to be kept waiting
-    asyncio.run(serve(app, host, port, stopped=stopped, owns_process=True, **server))
+    returned = threading.Event()
+    stopped = stopped or partial(leave_with_program, returned)
+    try:
+        asyncio.run(serve(app, host, port, stopped=stopped, owns_process=True, **server))
+    finally:
+        returned.set()
 
 
 async def serve(
@@ -109,15 +119,42 @@ async def serve(
 
 def leave_in_time() -> None:
     """See that the process ends, although Python waits for every thread: one that a tool blocks has no end."""
-
-    def leave() -> None:
-        logger.warning("leaving without the threads that synchronous handlers or tools still block")
-        logging.shutdown()
-        os._exit(0)
-
-    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer = threading.Timer(LEAVE_SECONDS, _leave)
     timer.daemon = True
     timer.start()
+
+
+def leave_with_program(returned: threading.Event) -> None:
+    """The same in somebody's program, which may go on when its application has stopped: the process ends after the
+    main thread, and the others that are not ours. `returned`: the event loop is gone; it waits for threads as well.
+    """
+
+    def watch() -> None:
+        if returned.wait(LEAVE_SECONDS):
+            threading.main_thread().join()
+            for thread in _lasting_threads():
+                if thread.name != WORKERS:
+                    thread.join()
+            deadline = time.monotonic() + LEAVE_SECONDS
+            for thread in _lasting_threads():
+                thread.join(max(0.0, deadline - time.monotonic()))
+            if not _lasting_threads():
+                return
+        _leave()
+
+    threading.Thread(target=watch, name="greenroom leaving", daemon=True).start()
+
+
+def _lasting_threads() -> list[threading.Thread]:
+    """The threads that Python waits for before it ends, besides the main one."""
+    main = threading.main_thread()
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread is not main]
+
+
+def _leave() -> None:
+    logger.warning("leaving without the threads that synchronous handlers or tools still block")
+    logging.shutdown()
+    os._exit(0)
 
 
 def settle() -> None:

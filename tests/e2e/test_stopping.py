@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kits.scripted_model_script import CallTool, Gate, Hang, Say, rules
-from kits.stage import Stage, a_door, for_installed_line, stage_of
+from kits.stage import Stage, a_door, for_installed_line, stage_of, stage_of_program
 from kits.wire_grammar import check_stream, texts
 
 pytestmark = pytest.mark.slow
@@ -62,16 +62,21 @@ async def test_a_turn_that_ends_in_time_is_completed(tmp_path: Path) -> None:
     assert notes.read_text().split() == ["init", "shutdown"]
 
 
-async def test_a_tool_that_blocks_its_thread_does_not_keep_the_server_from_stopping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_itself", [False, True], ids=["greenroom serve", "app.run"])
+async def test_a_tool_that_blocks_its_thread_does_not_keep_the_server_from_stopping(
+    by_itself: bool, tmp_path: Path
+) -> None:
+    """What `python app.py` does after `app.run` it does all the same."""
     notes = tmp_path / "notes"
-    async with (
-        a_door() as door,
-        stage_of(workshop("tutorial"), "--drain-seconds", "0.3", NOTES=str(notes)) as stage,
-    ):
+    if by_itself:
+        staged = stage_of_program(for_installed_line("workshop_for_{}.py"), NOTES=str(notes))
+    else:
+        staged = stage_of(workshop("tutorial"), "--drain-seconds", "0.3", NOTES=str(notes))
+    async with a_door() as door, staged as stage:
         stage.play(rules({"knock": CallTool("wait_at_door", {"door": door.address})}))
         exchange = await stage.client.ask("knock", "s")
         await door.knocked()
         stage.process.process.send_signal(signal.SIGTERM)
         assert (await exchange.ending())[0] == "cancelled"
         await assert_stops(stage)
-    assert notes.read_text().split() == ["init", "shutdown"]
+    assert notes.read_text().split() == ["init", "shutdown", *(["returned"] if by_itself else [])]

@@ -100,14 +100,19 @@ async def start(
     *options: str,
     env: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    by_itself: bool = False,
 ) -> ServerProcess:
     """Start it on a free port. `app`: a path, or the name of a file in tests/e2e/apps. `prefix`: what runs it.
+    `by_itself`: as `python app.py`, which is to call `app.run`.
 
     Its sessions are in memory unless `options` (`--state`) or the application say otherwise.
     """
     path = app if isinstance(app, Path) else APPS / app
+    arguments = (
+        [str(path), *options] if by_itself else ["-m", "greenroom.cli", *serve_arguments(path, *options)]
+    )
     process = await asyncio.create_subprocess_exec(
-        *(*prefix, sys.executable, "-m", "greenroom.cli", *serve_arguments(path, *options)),
+        *(*prefix, sys.executable, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -119,10 +124,10 @@ async def start(
 
 @asynccontextmanager
 async def server(
-    app: str | Path, *options: str, env: Mapping[str, str] | None = None
+    app: str | Path, *options: str, env: Mapping[str, str] | None = None, by_itself: bool = False
 ) -> AsyncIterator[ServerProcess]:
     """A server that serves, stopped at the end however the test goes."""
-    running = await start(app, *options, env=env)
+    running = await start(app, *options, env=env, by_itself=by_itself)
     try:
         await running.ready()
         yield running

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -115,13 +115,25 @@ def check_log(log: str) -> None:
         assert fault not in log, log
 
 
-@asynccontextmanager
-async def stage_of(app: str, *options: str, **env: str) -> AsyncIterator[Stage]:
+def stage_of(app: str, *options: str, **env: str) -> AbstractAsyncContextManager[Stage]:
     """Serve an application of tests/e2e/apps (or a path) in a process of its own. It must stop well at the end."""
+    return _stage(app, options, env, by_itself=False)
+
+
+def stage_of_program(app: str, **env: str) -> AbstractAsyncContextManager[Stage]:
+    """The same with `python app.py`, which is to call `app.run`."""
+    return _stage(app, (), env, by_itself=True)
+
+
+@asynccontextmanager
+async def _stage(
+    app: str, options: Sequence[str], env: Mapping[str, str], *, by_itself: bool
+) -> AsyncIterator[Stage]:
     stages: list[Stage] = []
     async with ScriptedModel(lambda request: stages[0].reply(request)) as model:  # noqa: PLW0108 - it is not there yet
         model_env = {"OPENAI_API_KEY": "any", "OPENAI_BASE_URL": model.base_url, **env}
-        async with server(app, *options, env=model_env) as process, http_client(process.url) as client:
+        serving = server(app, *options, env=model_env, by_itself=by_itself)
+        async with serving as process, http_client(process.url) as client:
             stages.append(Stage(process, model, client))
             yield stages[0]
             async with asyncio.timeout(STOP_SECONDS):

@@ -222,3 +222,9 @@ async def speak(self, msgs):
     agent.set_console_output_enabled(False)
     async for msg, last in stream_printing_messages(agents=[agent], coroutine_task=agent(msgs)):
         yield msg, last
+
+
+if __name__ == "__main__":
+    tutorial.configure(drain_seconds=0.3)
+    tutorial.run(port=0)
+    note("returned")

@@ -199,3 +199,9 @@ async def speak(self, msgs):
         yield TextBlockEndEvent(**ids, text=whole)
     else:
         yield Msg(name="Speaker", role="assistant", content=msgs[-1].content)
+
+
+if __name__ == "__main__":
+    tutorial.configure(drain_seconds=0.3)
+    tutorial.run(port=0)
+    note("returned")
