@@ -40,8 +40,9 @@ from redis.exceptions import ConnectionError as LinkBroken
 from redis.exceptions import TimeoutError as LinkSlow
 
 from greenroom.actors.errors import ConfigurationError, StoreUnavailable
-from greenroom.services.redis_scripts import TRY, Script
-from greenroom.services.redis_wire import LATE, Answer, Call
+from greenroom.services.redis_schema import VERSION, newer
+from greenroom.services.redis_scripts import START, TRY, Script
+from greenroom.services.redis_wire import LATE, NEWER, Answer, Call
 from greenroom.services.redis_words import (
     REFUSED,
     SOON_SECONDS,
@@ -161,6 +162,9 @@ class RedisLink:
                     raise StoreUnavailable(f"the Redis server cannot be used: {flaw}")
                 seconds, us = await self._client.time()
                 await self._evaluate(TRY, Call((), [self._name.encode()]).arguments())
+                version = (await self._evaluate(START, Call((), ()).arguments())).skip(2).number()
+                if version > VERSION:
+                    raise newer(version)
                 config = await self._settings()
         except (RedisError, OSError) as error:
             what, retry_after = self._meaning(error)
@@ -229,6 +233,8 @@ class RedisLink:
                 raise unavailable("calls reach it too late", SOON_SECONDS, unknown=False)
         if sent == 1:  # else, or when it has failed, it may be under way still, and the slot is its memory
             self._slots.append(slot)
+        if answer.outcome == NEWER:
+            raise newer(answer.skip(2).number())
         return answer
 
     async def _persist(self, send: Callable[[], Awaitable[T]], end: int) -> T:

@@ -19,6 +19,7 @@ in front, so that no two folders have one):
     b:<owner>  notes left for it
     r:<slot>   the last call that was carried out there, and its answer (see WRITING)
     epoch      the last epoch or place that was given
+    version    of all this (see `redis_schema`)
 
 A folder that is not open has a time to live, which each write renews; so the server forgets it by itself, in time,
 whether any process of ours runs or not. What leads to it stays a little longer: whoever follows it looks whether the
@@ -35,6 +36,8 @@ import hashlib
 from typing import Final
 
 from msgspec import Struct
+
+from greenroom.services.redis_schema import CHECK, VERSION, start_body
 
 _COMMON: Final = """
 local PREFIX = ARGV[1] .. ':'
@@ -105,6 +108,7 @@ local latest = given[1]
 local kept = redis.call('GET', slot)
 if kept and string.sub(kept, 1, #call) == call then return string.sub(kept, #call + 1) end
 if now > latest then return answer({-1, now}) end
+CHECK
 
 local function done(numbers, strings)
   local answered = answer(numbers, strings)
@@ -259,7 +263,7 @@ class Script(Struct, frozen=True):
 
 def script(body: str, *, writes: bool = False) -> Script:
     """A script that does what all do, and the body."""
-    text = _COMMON + _WRITING * writes + body
+    text = _COMMON + _WRITING.replace("CHECK", CHECK.replace("VERSION", str(VERSION))) * writes + body
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), writes)
 
 
@@ -269,3 +273,4 @@ ORPHANS: Final = script(_ORPHANS)
 RENEW: Final = script(_RENEW, writes=True)
 NOTE: Final = script(_NOTE, writes=True)
 TRY: Final = script(_TRY)
+START: Final = script(start_body())

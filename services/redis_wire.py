@@ -29,6 +29,8 @@ STATES: Final[tuple[OwnerState, ...]] = ("serving", "draining", "gone")
 
 LATE: Final = -1
 """The first number of a call's answer that came too late to be carried out."""
+NEWER: Final = -2
+"""The first number of a call's answer that was not carried out, as a newer version has written there."""
 
 _HEADERS: Final = {0xD9: 2, 0xDA: 3, 0xDB: 5, 0xDC: 3, 0xDD: 5}
 """The lengths of what goes before a string or a list, by its first byte; 1 where they are short."""
