@@ -16,33 +16,66 @@ from kits.system import running_system, turn
 pytestmark = pytest.mark.blocks_loop
 
 
-async def test_it_names_the_turn_the_session_and_the_line_that_block() -> None:
-    seen: list[LoopLag] = []
-    reported = threading.Event()
+class Reports:
+    """What a watchdog reported, and a clock that stands still until a test moves it."""
 
-    def report(lag: LoopLag) -> None:
-        seen.append(lag)
-        reported.set()
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.seen: list[LoopLag] = []
+        self.noticed, self.over = threading.Event(), threading.Event()
+        self.watchdog = Watchdog(0.02, self, clock=lambda: self.now)
+
+    def __call__(self, lag: LoopLag) -> None:
+        self.seen.append(lag)
+        (self.over if lag.over else self.noticed).set()
+
+    async def whole(self) -> None:
+        """Wait until it has said how long it was, without blocking the loop once more."""
+        assert await asyncio.to_thread(self.over.wait, 10), "the watchdog did not say how long it was"
+
+
+async def test_it_names_the_turn_the_session_and_the_line_that_block_and_for_how_long() -> None:
+    reports = Reports()
 
     async def rude(msgs: Any) -> AsyncIterator[str]:
         yield "before"
         hold_the_loop()
+        await reports.whole()
         yield "after"
 
     def hold_the_loop() -> None:
-        assert reported.wait(10), "the watchdog did not bark"
+        assert reports.noticed.wait(10), "the watchdog did not bark"
+        reports.now += 7.5
 
-    watchdog = Watchdog(0.02, report)
-    watchdog.start()
-    try:
-        async with running_system(rude) as system:
-            await (await system.submit(turn(session="the-session", id="the-turn"))).ended()
-    finally:
-        watchdog.stop()
-    assert "the-turn" in seen[0].task
-    assert "the-session" in seen[0].task
-    assert "hold_the_loop" in seen[0].stack
-    assert len(seen) == 1
+    async with running_system(rude) as system:
+        log = await system.submit(turn(session="the-session", id="the-turn"))
+        reports.watchdog.start()
+        try:
+            await log.ended()
+        finally:
+            reports.watchdog.stop()
+    at_once, whole = reports.seen
+    for lag in (at_once, whole):
+        assert "the-turn" in lag.task
+        assert "the-session" in lag.task
+        assert "hold_the_loop" in lag.stack
+    assert (at_once.seconds, at_once.over, whole.seconds, whole.over) == (0.0, False, 7.5, True)
+    assert reports.watchdog.worst == 7.5
+
+
+async def test_worst_is_the_longest() -> None:
+    reports = Reports()
+    reports.watchdog.start()
+    for seconds in (2.0, 3.0, 1.0):
+        reports.noticed.clear()
+        reports.over.clear()
+        await asyncio.sleep(0)
+        assert reports.noticed.wait(10)
+        reports.now += seconds
+        await reports.whole()
+    reports.watchdog.stop()
+    assert [lag.seconds for lag in reports.seen if lag.over] == [2.0, 3.0, 1.0]
+    assert reports.watchdog.worst == 3.0
 
 
 class Heard(logging.Handler):
@@ -51,11 +84,11 @@ class Heard(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
-        self.once = threading.Event()
+        self.once, self.twice = threading.Event(), threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
-        self.once.set()
+        (self.twice if self.once.is_set() else self.once).set()
 
 
 async def test_it_logs_by_itself() -> None:
@@ -67,10 +100,12 @@ async def test_it_logs_by_itself() -> None:
     await asyncio.sleep(0)
     try:
         assert heard.once.wait(10)
+        assert await asyncio.to_thread(heard.twice.wait, 10)
     finally:
         watchdog.stop()
         log.removeHandler(heard)
-    assert "the event loop has been blocked" in heard.messages[0]
+    assert "the event loop has been blocked for " in heard.messages[0]
+    assert "the event loop was blocked for at least " in heard.messages[1]
 
 
 async def test_it_is_silent_while_the_loop_answers() -> None:
