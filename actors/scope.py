@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from anyio import CapacityLimiter
 from msgspec import Struct, field
 
+from greenroom.actors.events import Incompleteness
 from greenroom.actors.messages import SessionKey, TurnOptions, Usage
 
 NO_TASKS: AbstractSet[asyncio.Task[object]] = frozenset()
@@ -24,7 +25,8 @@ class TurnScope(Struct, eq=False):
     `options`: what the request asks of this turn's models and agents. `worker_threads`: those of its application; none:
     anyio's own. `own`: the task that runs the handler, which needs no adopting. `closed`: the handler is done, nothing
     may start. `usage`: what model calls reported, each with its response's id, until the turn's translator takes it.
-    `output_tokens`: what they made, counted where a bound was asked for (`model_options`).
+    `output_tokens`: what they made, counted where a bound was asked for (`model_options`). `cut`: what cut the last of
+    them short, where that is heard (`model_endings`).
     """
 
     key: SessionKey
@@ -36,6 +38,7 @@ class TurnScope(Struct, eq=False):
     closed: bool = False
     usage: list[tuple[str, Usage]] = field(default_factory=list)
     output_tokens: int = 0
+    cut: Incompleteness | None = None
 
     def __repr__(self) -> str:
         return f"<TurnScope {self.turn_id} of session {self.key.session_id!r}>"

@@ -326,6 +326,9 @@ class AgentScope1Translator:
             self._models.demand.check_offered("ReActAgent")
             if self._models.spent:
                 self._composer.cut_short("max_output_tokens")
+        scope = current_turn.get()
+        if scope is not None and scope.cut is not None:
+            self._composer.cut_short(scope.cut)
         self._composer.close()
 
     def _feed_single(self, msg: Msg) -> None:

@@ -105,6 +105,8 @@ class AgentScope2Translator(Speech):
             if is_spent(self._models.scope):
                 self._tools.give_up()  # what the models called last is not run
                 self._composer.cut_short("max_output_tokens")
+        if self._scope is not None and self._scope.cut is not None:
+            self._composer.cut_short(self._scope.cut)
         if self._held_message is not None:
             self._held_message.release()
         self._composer.close()

@@ -5,9 +5,9 @@
   than all the rest of the request, the more so the longer the conversation is.
 - Each client has a worker thread tell it what operating system it runs on.
 
-Inside of turns both are left out; elsewhere all is as ever. Private names: `async_maybe_transform` in the module of
-`AsyncCompletions`, `openai._base_client.get_platform` and a client's `_platform`. A version without them does what it
-always did.
+Inside of turns both are left out, and answers are listened to (`model_endings`); elsewhere all is as ever. Private
+names: `async_maybe_transform` in the module of `AsyncCompletions`, `openai._base_client.get_platform` and a client's
+`_platform`. A version without them does what it always did.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from openai import NotGiven, Omit
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types.chat.completion_create_params import CompletionCreateParams
 
+from greenroom.actors.frameworks.model_endings import with_ending
 from greenroom.actors.scope import current_turn
 
 _PREPARED = "_greenroom_prepared"
@@ -29,14 +30,17 @@ _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def prepare() -> None:
-    """Wrap the two. Doing it twice is fine."""
+    """Wrap them. Doing it twice is fine."""
     chats: Any = sys.modules[AsyncCompletions.__module__]
     transform = getattr(chats, "async_maybe_transform", None)
     if transform is not None and not hasattr(transform, _PREPARED):
         chats.async_maybe_transform = plain_as_it_is(transform)
     client: Any = openai.AsyncOpenAI
-    if _PLATFORM is not None and not hasattr(client.request, _PREPARED):
-        client.request = on_known_platform(client.request, _PLATFORM)
+    if not hasattr(client.request, _PREPARED):
+        if _PLATFORM is not None:
+            client.request = on_known_platform(client.request, _PLATFORM)
+        client.request = with_ending(client.request)
+        setattr(client.request, _PREPARED, True)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------

@@ -418,6 +418,35 @@ async def test_the_bound_counts_all_model_calls(stage: Stage, client: Any) -> No
     assert bounds == [16, 6]
 
 
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
+)
+async def test_an_answer_that_its_model_broke_off_is_incomplete(
+    stage: Stage, client: Any, finish: Any, reason: str
+) -> None:
+    stage.play(lambda request: [Say("Once upon"), Finish(finish)])
+    response = await client.responses.create(model="m", input="a story")
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", reason)
+    assert response.output_text == "Once upon"
+    async with await client.responses.create(model="m", input="a story", stream=True) as stream:
+        *_, last = [event async for event in stream]
+    assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", reason)
+    chat = await client.chat.completions.create(model="m", messages=[user("a story")])
+    assert chat.choices[0].finish_reason == finish
+
+
+async def test_what_was_broken_off_before_the_answer_does_not_count(stage: Stage, client: Any) -> None:
+    stage.play(
+        lambda request: (
+            Say("Sunny.")
+            if tool_results(request)
+            else [CallTool("get_weather", {"city": "Rome"}), Finish("length")]
+        )
+    )
+    response = await client.responses.create(model="m", input="weather")
+    assert (response.status, response.output_text) == ("completed", "Sunny.")
+
+
 async def test_sampling_settings_reach_the_model_and_are_told(stage: Stage, client: Any) -> None:
     settings = {"temperature": 0.25, "top_p": 0.5}
     penalties = {"presence_penalty": 1.5, "frequency_penalty": -1.5}
