@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -21,9 +21,9 @@ _OUTPUTS = frozenset(
 
 def input_items(turn: Turn) -> list[Listed]:
     """A turn's input as items, oldest first: what its request sent, or, if it came by another protocol, would have sent
-    here. An item has the same id whenever it is looked at."""
+    here. An item has the same id whenever it is looked at, and no other of them has it."""
     if isinstance(turn.echo, ResponseEcho) and turn.echo.items:
-        return list(turn.echo.items)
+        return told_apart(turn.echo.items, turn.id, set())
     listed: list[Listed] = []
     for place, message in enumerate(turn.request.input):
         fields = _fields(message)
@@ -31,10 +31,23 @@ def input_items(turn: Turn) -> list[Listed]:
             continue
         item_id = message.id or _own_id(fields["type"], turn.id, place)
         listed.append({"id": item_id, "type": fields.pop("type"), "status": "completed", **fields})
-    return listed
+    return told_apart(listed, turn.id, set())
 
 
-def _own_id(kind: str, turn_id: str, place: int) -> str:
+def told_apart(items: Iterable[Listed], turn_id: str, known: set[str]) -> list[Listed]:
+    """The items, of which one that says an earlier one's id once more has an id of its own: lists are read on from an
+    id, and with a second one of it they had no end. `known`: the ids there are, to which theirs are added."""
+    apart: list[Listed] = []
+    for place, item in enumerate(items):
+        own = (
+            {**item, "id": _own_id(item["type"], turn_id, f"again {place}")} if item["id"] in known else item
+        )
+        known.add(own["id"])
+        apart.append(own)
+    return apart
+
+
+def _own_id(kind: str, turn_id: str, place: int | str) -> str:
     digest = hashlib.blake2b(f"{turn_id}:{place}".encode(), digest_size=16)
     return f"{PREFIXES[kind]}_{digest.hexdigest()}"
 

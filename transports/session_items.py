@@ -32,16 +32,20 @@ from greenroom.actors.messages import (
 from greenroom.services.store import TurnRecord
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.responses_echo import ResponseEcho
-from greenroom.transports.responses_listing import input_items
+from greenroom.transports.responses_listing import input_items, told_apart
 from greenroom.transports.responses_whole import output_items
 
 
 def session_items(records: Iterable[TurnRecord], settings: Settings) -> list[dict[str, Any]]:
-    """The items of these turns, oldest first. Only of those that went well: of the others the agent knows nothing."""
+    """The items of these turns, oldest first. Only of those that went well: of the others the agent knows nothing.
+
+    What a turn was asked may repeat what an earlier one said, ids and all. It was said twice, so it is listed twice.
+    """
     items: list[dict[str, Any]] = []
+    known: set[str] = set()
     for record in records:
         if record.status == "completed":
-            items += turn_items(record, settings)
+            items += told_apart(turn_items(record, settings), record.turn_id, known)
     return items
 
 

@@ -126,6 +126,18 @@ async def test_without_the_tutorials_key(wire: Wire) -> None:
         assert not hasattr(response, "response")
 
 
+async def test_what_was_said_twice_is_listed_to_the_end(wire: Wire) -> None:
+    user = {"role": "user", "content": QUESTION}
+    async with asking(thinker(), wire) as client:
+        first = await client.responses.create(model="m", input=QUESTION, conversation="c")
+        handed = [user, *first.output, user]
+        second = await client.responses.create(model="m", input=[*handed, *handed], conversation="c")
+        asked = [item.id async for item in client.responses.input_items.list(second.id, limit=1)]
+        listed = [item.id async for item in client.conversations.items.list("c", limit=1)]
+    assert len(set(asked)) == len(asked) == 2 * len(handed)
+    assert len(set(listed)) == len(listed) == 1 + len(first.output) + len(asked) + len(second.output)
+
+
 # -- what a handler cannot be asked for --------------------------------------------------------------------------------
 
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object", "properties": {}}}
