@@ -13,7 +13,7 @@ from functools import partial
 
 from greenroom.actors.answering import answer, end_tasks
 from greenroom.actors.commit import commit, keep_words, last_words
-from greenroom.actors.endings import stopped, unhappy
+from greenroom.actors.endings import stopped, timed_out, unhappy
 from greenroom.actors.errors import MailboxFull, SessionBusy, SessionLost
 from greenroom.actors.events import Event, Terminal, TurnAccepted, TurnCancelled, TurnFailed, TurnStarted
 from greenroom.actors.log import TurnLog
@@ -164,8 +164,9 @@ class SessionActor:
             self._stop(run)
 
     def _time_out(self, run: TurnRun) -> None:
-        why = f"the turn took longer than a turn may ({self._system.limits.turn_seconds} s)"
-        self.interrupt(run, ErrorInfo("turn_timeout", why))
+        seconds = self._system.limits.turn_seconds
+        if seconds is not None and run.running and not run.stopping:
+            self.interrupt(run, timed_out(run, seconds, self._system.sources))
 
     def _stop(self, run: TurnRun) -> None:
         assert run.task is not None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import astuple
 
-from greenroom.actors.errors import HandlerError
+from greenroom.actors.errors import HandlerError, TurnTooLarge
 from greenroom.actors.events import (
     ArgumentsDelta,
     Event,
@@ -45,7 +45,7 @@ class Pen(Protocol):
         ...
 
     def spend(self, size: int) -> None:
-        """Count text against the turn's bound. Raises `HandlerError` when it is overrun."""
+        """Count text against the turn's bound. Raises `TurnTooLarge` when it is overrun."""
         ...
 
     def finished(self, draft: Draft, item: Item) -> None:
@@ -64,9 +64,9 @@ def unheard() -> HandlerError:
     return HandlerError("the turn has ended; what its handler says now is not heard")
 
 
-def too_large() -> HandlerError:
+def too_large() -> TurnTooLarge:
     """What a handler gets that says more than a turn may."""
-    return HandlerError(
+    return TurnTooLarge(
         "the turn said more than one turn may (Limits.turn_bytes); raise the limit or have the agent say less"
     )
 

@@ -36,6 +36,23 @@ def unhappy(
     return TurnFailed(sources.now(), _report(run, error, sources, debug), output, usage)
 
 
+def timed_out(run: TurnRun, seconds: float, sources: Sources) -> ErrorInfo:
+    """What is said of a turn that runs too long, and logged under an id of its own."""
+    error_id = f"err_{sources.uuid()}"
+    logger.error(
+        "turn %s of session %r failed [%s]: it ran longer than the %s s of Limits.turn_seconds",
+        run.log.id,
+        run.log.turn.key.session_id,
+        error_id,
+        seconds,
+    )
+    why = (
+        f"the turn took longer than the {seconds} s a turn may take; ask for less at a time, or raise the server's "
+        "limit (Limits.turn_seconds)"
+    )
+    return ErrorInfo("turn_timeout", why, error_id)
+
+
 def record_of(turn: Turn, ending: Terminal) -> TurnRecord:
     """What the session's history has of a turn that did not end well."""
     status: TurnStatus = "failed" if isinstance(ending, TurnFailed) else "cancelled"

@@ -152,6 +152,12 @@ class HandlerError(GreenroomError):
     code = "handler_error"
 
 
+class TurnTooLarge(HandlerError):
+    """The turn said more than a turn may (`Limits.turn_bytes`)."""
+
+    code = "turn_too_large"
+
+
 class AnswerMismatch(GreenroomError):
     """The answer is not of the form that the request asked for; `field` is the path in it to what is wrong."""
 

@@ -308,11 +308,15 @@ async def test_a_handler_that_finishes_in_spite_of_its_cancellation_is_cancelled
         assert isinstance(await log.ended(), TurnCancelled)
 
 
-async def test_a_turn_that_takes_too_long_fails() -> None:
+async def test_a_turn_that_takes_too_long_fails(caplog: pytest.LogCaptureFixture) -> None:
     async with running_system(new_counter, agent=True, limits=Limits(turn_seconds=5)) as system:
         ending = await (await system.submit(turn("wait"))).ended()
         assert isinstance(ending, TurnFailed)
         assert ending.error.code == "turn_timeout"
+        assert "Limits.turn_seconds" in ending.error.message
+        assert ending.error.id is not None
+        (line,) = [line for line in caplog.messages if ending.error.id in line]
+        assert "session 's'" in line
         assert said(ending) == "partial"
         assert asyncio.get_running_loop().time() == 5.0
         assert said(await (await system.submit(turn("q"))).ended()) == "1"
@@ -326,7 +330,7 @@ async def test_a_turn_that_says_too_much_fails() -> None:
     async with running_system(endless, limits=Limits(turn_bytes=10_000)) as system:
         ending = await (await system.submit(turn())).ended()
     assert isinstance(ending, TurnFailed)
-    assert ending.error.code == "handler_error"
+    assert ending.error.code == "turn_too_large"
     assert "turn_bytes" in ending.error.message
     assert len(said(ending)) == 10_000
 
@@ -476,6 +480,7 @@ async def test_every_kind_of_output_counts_against_the_turns_bound(kind: str) ->
     async with running_system(endless, limits=Limits(turn_bytes=10_000)) as system:
         ending = await (await system.submit(turn())).ended()
     assert isinstance(ending, TurnFailed)
+    assert ending.error.code == "turn_too_large"
     assert "turn_bytes" in ending.error.message
 
 
