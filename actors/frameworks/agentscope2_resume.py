@@ -16,7 +16,7 @@ from typing import Any
 
 from agentscope.agent import Agent
 from agentscope.event import ExternalExecutionResultEvent
-from agentscope.message import Msg, ToolCallBlock, ToolCallState, ToolResultBlock, ToolResultState
+from agentscope.message import Msg, TextBlock, ToolCallBlock, ToolCallState, ToolResultBlock, ToolResultState
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.frameworks.agentscope2_input import is_history
@@ -28,12 +28,12 @@ INTERRUPTED = "<system-reminder>The tool call has been interrupted by the user.<
 def take_in(agent: Agent, inputs: Msg | Sequence[Msg] | None) -> tuple[Any, set[str]]:
     """What to give the agent for this input, and the ids of the calls whose results that brings.
 
-    Raises `InvalidRequest` for a tool's output that nobody waits for, before anything is changed.
+    Raises `InvalidRequest` for a tool's output that nobody waits for, if it comes last, before anything is changed.
     """
     msgs = [inputs] if isinstance(inputs, Msg) else list(inputs or ())
     waiting = {call.id: call for call in agent.state.get_awaiting_tool_calls(agent.name)}
     msgs, results = _sort_out(msgs, waiting)
-    _check_pairs(agent, msgs)
+    msgs = _checked(agent, msgs)
     if not waiting and inputs is None:
         return None, set()
     if results and not msgs:
@@ -65,24 +65,48 @@ def _sort_out(
     return rest, results
 
 
-def _check_pairs(agent: Agent, msgs: Sequence[Msg]) -> None:
-    """Models take an output only after its call, and only one."""
+def _checked(agent: Agent, msgs: Sequence[Msg]) -> list[Msg]:
+    """The messages, in which each output belongs to a call: models take it only after its call, and only one.
+
+    One that came too late for its call is told in words, if something new is said after it. Raises `InvalidRequest` if
+    nothing is: it would be all there is to answer.
+    """
     answered = {block.id for block in _blocks(agent.state.context, ToolResultBlock)}
     calls = {block.id: block for block in _blocks(agent.state.context, ToolCallBlock)}
     calls = {call_id: call for call_id, call in calls.items() if call_id not in answered}
+    checked: list[Msg] = []
     for msg in msgs:
+        late: list[ToolResultBlock] = []
         for block in msg.content:
             if isinstance(block, ToolCallBlock):
                 calls[block.id] = block
             elif isinstance(block, ToolResultBlock):
                 call = calls.pop(block.id, None)
                 if call is None:
-                    raise InvalidRequest(
-                        f"no tool call {block.id!r} waits for an output: the agent did not make it, or it has its "
-                        "output, or it was given up when the conversation went on without one",
-                        field="input",
-                    )
-                block.name = block.name or call.name
+                    late.append(block)
+                else:
+                    block.name = block.name or call.name
+        if late and is_history(msgs[-1]):
+            raise _nobody_waits(late[0])
+        rest = [block for block in msg.content if not any(block is other for other in late)]
+        if rest or not late:
+            checked.append(msg.model_copy(update={"content": rest}) if late else msg)
+        checked += map(_in_words, late)
+    return checked
+
+
+def _nobody_waits(output: ToolResultBlock) -> InvalidRequest:
+    return InvalidRequest(
+        f"no tool call {output.id!r} waits for an output: the agent did not make it, or it has its output, or it was "
+        "given up when the conversation went on without one",
+        field="input",
+    )
+
+
+def _in_words(output: ToolResultBlock) -> Msg:
+    said = [TextBlock(text=output.output)] if isinstance(output.output, str) else output.output
+    about = TextBlock(text=f"Output of an earlier call of {output.name or 'a tool'} ({output.id}):")
+    return Msg(name="user", role="user", content=[about, *said])
 
 
 def _joined(history: Sequence[Msg]) -> list[Msg]:

@@ -201,9 +201,10 @@ async def test_of_two_calls_one_may_stay_without_output(stage: Stage, client: An
 
 
 async def test_a_dialogue_with_a_call_that_was_never_answered_goes_on(stage: Stage, client: Any) -> None:
-    stage.play(lambda request: CallTool("clock", {"zone": "UTC"}) if last_of(request) == "time?" else "Fine.")
+    stage.play(calls_once)
     options: dict[str, Any] = {"model": "m", "tools": [CLOCK], "store": False}
     asked = await client.responses.create(input="time?", **options)
+    assert [item.type for item in asked.output] == ["function_call"]
     dialogue = [user("time?"), *asked.output, user("never mind")]
     told = await client.responses.create(input=dialogue, **options)
     assert (told.status, told.output_text) == ("completed", "Fine.")
@@ -222,14 +223,26 @@ async def test_a_call_alone_among_a_conversations_items_spoils_nothing(stage: St
     assert "interrupted" in next(text_of(message) for message in prompt if message["role"] == "tool")
 
 
+async def test_an_output_that_comes_too_late_spoils_no_conversation(stage: Stage, client: Any) -> None:
+    stage.play(calls_once)
+    where = {"model": "m", "conversation": (await client.conversations.create()).id}
+    asked = await client.responses.create(input="time?", tools=[CLOCK], **where)
+    await client.responses.create(input="never mind", **where)
+    await client.conversations.items.create(where["conversation"], items=[output_of(asked.output[0], "noon")])
+    for _ in range(2):
+        told = await client.responses.create(input="so?", **where)
+        assert (told.status, told.output_text) == ("completed", "Fine.")
+    assert "noon" in json.dumps(stage.model.requests[-1]["messages"])
+
+
 def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def last_of(request: Request) -> str:
-    """What the user said last, where nobody said anything since."""
-    last = request["messages"][-1]
-    return text_of(last) if last["role"] == "user" else ""
+def calls_once(request: Request) -> Reply:
+    """Calls the client's clock, unless it was called before."""
+    called = any(message["role"] == "tool" for message in request["messages"])
+    return Say("Fine.") if called else CallTool("clock", {"zone": "UTC"})
 
 
 async def test_the_sdk_parses_the_arguments_of_its_own_models(stage: Stage, client: Any) -> None:

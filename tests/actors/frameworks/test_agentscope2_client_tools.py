@@ -260,6 +260,20 @@ async def test_an_output_that_nobody_waits_for_fails_the_turn(late: bool) -> Non
         assert said(await ask(system, "hello?")) == "Still here."
 
 
+async def test_an_output_that_comes_too_late_is_told_in_words_beside_what_is_new() -> None:
+    """Else one that was put into a conversation would fail all its turns."""
+    model = Said(use(WHERE), say("Fine."), say("Paris, then."))
+    async with serving(lambda: agent(model), by_factory=True) as system:
+        await ask(system, "where?")
+        await ask(system, "never mind")
+        assert said(await ask(system, output("c1", "Paris"), "so where?")) == "Paris, then."
+    assert [text for _, _, text in results_asked(model)] == [
+        "<system-reminder>The tool call has been interrupted by the user.</system-reminder>"
+    ]
+    words = [block.text for msg in model.asked[-1][-2:] for block in msg.get_content_blocks("text")]
+    assert words == ["Output of an earlier call of a tool (c1):", "Paris", "so where?"]
+
+
 @pytest.mark.parametrize("text", ["[]", "", '{"a": 1}'])
 async def test_what_an_output_says_is_kept_as_it_is(text: str) -> None:
     model = Said(use(WHERE), say("Paris."))
