@@ -273,17 +273,17 @@ class AgentApp:
 
     def process(
         self,
-        request: str | AgentRequest,
+        request: str | AgentRequest | dict[str, Any],
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         overlap: Overlap | None = None,
-        disconnect: Disconnect | None = None,
+        disconnect: Disconnect | str | None = None,
     ) -> TurnStream:
         """Send a turn from within the process: `async for event in app.process("Hello", session_id="s1"): ...`.
 
-        `request` is the user's text or a whole `AgentRequest`. The events are those of `greenroom.actors.events`;
-        `await app.process(...).result()` gives the ending alone.
+        `request` is the user's text, an `AgentRequest`, or a dictionary as `/process` takes. Its events are those of
+        `greenroom.actors.events`; `result()` gives the ending alone. Raises `InvalidRequest`, which names the argument.
         """
         return self._in_process.process(
             request, session_id=session_id, user_id=user_id, overlap=overlap, disconnect=disconnect

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, get_args
 
 import msgspec
 
 from greenroom.actors.errors import InvalidRequest, NotServing
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import AgentRequest, Disconnect, Message, Overlap, SessionKey, Text, Turn
+from greenroom.actors.messages import (
+    AgentRequest,
+    Content,
+    Disconnect,
+    Message,
+    Overlap,
+    SessionKey,
+    Text,
+    Turn,
+)
+from greenroom.transports.json_checks import identifier, wrong
+from greenroom.transports.process_decode import read_request
 from greenroom.transports.transport import Host
+from greenroom.transports.turn_policies import asked_disconnect, asked_overlap, asked_webhook
+
+_PARTS = frozenset(get_args(Content))
 
 
 class TurnStream:
@@ -100,23 +115,38 @@ class InProcess:
 
     def process(
         self,
-        request: str | AgentRequest,
+        request: str | AgentRequest | dict[str, Any],
         *,
         session_id: str | None = None,
         user_id: str | None = None,
         overlap: Overlap | None = None,
-        disconnect: Disconnect | None = None,
+        disconnect: Disconnect | str | None = None,
     ) -> TurnStream:
-        """A turn for a session. `request` may be just the user's text.
+        """A turn for a session. `request` may be just the user's text, or a dictionary as `/process` takes it;
+        `disconnect` may be in that protocol's words.
 
-        Raises `NotServing` when the application is not running and `InvalidRequest` for a request without input.
+        Raises `NotServing` when the application is not running and `InvalidRequest`, which names the argument, for what
+        cannot be a turn.
         """
         host = self.host
-        if isinstance(request, str):
+        asked: dict[str, Any] = {}
+        if isinstance(request, dict):
+            request = read_request(dict(request))
+            asked = request.extra
+        elif isinstance(request, str):
             request = AgentRequest(input=(Message((Text(request),)),))
-        if not request.input:
-            raise InvalidRequest("the request has no input; give it at least one message", field="input")
-        return TurnStream(host, self._turn(host, request, session_id, user_id, overlap, disconnect))
+        else:
+            _check_request(request)
+        turn = self._turn(
+            host,
+            request,
+            _id(session_id, "session_id"),
+            _id(user_id, "user_id"),
+            asked_overlap(overlap if overlap is not None else asked.get("overlap")),
+            _policy(disconnect if disconnect is not None else asked.get("disconnect")),
+        )
+        webhook = asked_webhook(asked.get("webhook"))
+        return TurnStream(host, turn if webhook is None else msgspec.structs.replace(turn, webhook=webhook))
 
     def _turn(
         self,
@@ -142,3 +172,28 @@ class InProcess:
             disconnect=disconnect or Disconnect(),
             created_at=host.sources.now(),
         )
+
+
+def _id(value: Any, name: str) -> str | None:
+    return None if value is None else identifier(value, name)
+
+
+def _policy(value: Any) -> Disconnect | None:
+    return value if isinstance(value, Disconnect) else asked_disconnect(value)
+
+
+def _check_request(request: Any) -> None:
+    """Structs are checked by nobody when they are made."""
+    if not isinstance(request, AgentRequest):
+        wrong("request", "the user's text, an AgentRequest or a dictionary", request)
+    for name in ("session_id", "user_id", "id"):
+        _id(getattr(request, name), name)
+    if not request.input:
+        raise InvalidRequest("the request has no input; give it at least one message", field="input")
+    if not isinstance(request.input, tuple | list):
+        wrong("input", "a sequence of Message", request.input)
+    for i, message in enumerate(request.input):
+        if not isinstance(message, Message):
+            wrong(f"input[{i}]", "a Message", message)
+        if not isinstance(message.content, tuple | list) or not _PARTS.issuperset(map(type, message.content)):
+            wrong(f"input[{i}].content", "a tuple of parts, such as (Text(...),)", message.content)

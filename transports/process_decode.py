@@ -165,7 +165,11 @@ def _are_usual(*names: str | None) -> bool:
 
 
 def _request(body: bytes) -> AgentRequest:
-    fields = json_object(body, "input")
+    return read_request(json_object(body, "input"))
+
+
+def read_request(fields: dict[str, Any]) -> AgentRequest:
+    """The request that a JSON object is; its fields are taken out. Raises `InvalidRequest`."""
     messages = _messages(fields.pop("input", None))
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}

@@ -133,3 +133,65 @@ async def test_an_application_may_live_again() -> None:
     for _ in range(2):
         async with script.app as app:
             assert said(await app.process("again").result()) == "again"
+
+
+def request_of(*content: Any, **fields: Any) -> AgentRequest:
+    return AgentRequest(input=(Message(*content),), **fields)
+
+
+@pytest.mark.parametrize(
+    ("request_", "arguments", "field"),
+    [
+        ("x", {"overlap": "replace"}, "overlap"),
+        ("x", {"disconnect": "go"}, "disconnect"),
+        ("x", {"disconnect": 5}, "disconnect"),
+        ("x", {"session_id": 5}, "session_id"),
+        ("x", {"session_id": "a\0"}, "session_id"),
+        ("x", {"user_id": 5}, "user_id"),
+        (5, {}, "request"),
+        (None, {}, "request"),
+        ({}, {}, "input"),
+        ({"input": []}, {}, "input"),
+        ({"input": [{"content": 5}]}, {}, "input[0].content"),
+        ({"input": [{"content": "x"}], "overlap": "replace"}, {}, "overlap"),
+        (AgentRequest(input=()), {}, "input"),
+        (AgentRequest(input="x"), {}, "input"),  # type: ignore[arg-type]
+        (AgentRequest(input=("x",)), {}, "input[0]"),  # type: ignore[arg-type]
+        (request_of("x"), {}, "input[0].content"),
+        (request_of(("x",)), {}, "input[0].content"),
+        (request_of((Text("x"),), id=5), {}, "id"),
+    ],
+)
+async def test_what_cannot_be_a_turn_is_refused_at_once_and_named(
+    request_: Any, arguments: Any, field: str
+) -> None:
+    async with Script().app as app:
+        with pytest.raises(InvalidRequest) as caught:
+            app.process(request_, **arguments)
+        assert caught.value.field == field
+        assert app.statistics().accepted_turns == 0
+
+
+async def test_a_dictionary_is_read_as_process_reads_it() -> None:
+    asked = {
+        "input": [{"content": "hello"}],
+        "session_id": "s",
+        "overlap": "reject",
+        "disconnect": "grace=5s",
+        "mine": 1,
+    }
+    async with Script().app as app:
+        stream = app.process(asked)
+        turn = (await stream.submit()).turn
+        assert said(await stream.result()) == "hello"
+        assert (turn.key.session_id, turn.overlap, turn.disconnect) == (
+            "s",
+            "reject",
+            Disconnect("grace", 5.0),
+        )
+        assert turn.request.extra["mine"] == 1
+        other = app.process(asked, session_id="t", overlap="queue", disconnect="cancel")
+        turn = (await other.submit()).turn
+        assert (turn.key.session_id, turn.overlap, turn.disconnect) == ("t", "queue", Disconnect("cancel"))
+        await other.result()
+    assert "session_id" in asked
