@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
+from greenroom import services
 from kits import recovery_kit as kit
+from kits.commit_points import SCENARIOS
 from kits.durable_servers import Site, free_port
 from kits.recovery_kit import completed, load, url_of
 from kits.rejoining import Told, turn
@@ -16,18 +20,16 @@ from kits.server_process import ServerProcess
 
 pytestmark = pytest.mark.slow
 
-POINTS = [
-    "accept.before",
-    "accept.written",
-    "append.written",
-    "finish.before",
-    "finish.written",
-]
 
-
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", SCENARIOS)
 async def test_a_server_that_dies_at_a_commit_point_loses_and_doubles_nothing(point: str, site: Site) -> None:
-    await kit.dies_at(site, point)
+    await SCENARIOS[point](site)
+
+
+def test_these_are_all_there_are() -> None:
+    folder = Path(services.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    assert set(re.findall(r'_reached\("([a-z.]+)"\)', text)) == set(SCENARIOS)
 
 
 async def test_an_idempotent_handler_is_begun_once_more(site: Site) -> None:

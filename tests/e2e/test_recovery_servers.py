@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from kits import recovery_kit as kit
+from kits.commit_points import SCENARIOS
 from kits.durable_servers import Site, free_port
 from kits.http_client import body
 from kits.nginx import nginx
@@ -31,9 +32,9 @@ ALL = pytest.mark.parametrize("site", ["sqlite", "redis", "postgres"], indirect=
 
 
 @SERVERS
-@pytest.mark.parametrize("point", ["accept.written", "append.written", "finish.before"])
+@pytest.mark.parametrize("point", SCENARIOS)
 async def test_a_server_that_dies_at_a_commit_point_loses_and_doubles_nothing(point: str, site: Site) -> None:
-    await kit.dies_at(site, point)
+    await SCENARIOS[point](site)
 
 
 @SERVERS

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.durable import DurableStore
+from greenroom.services.durable import DurableStore, TurnEntry
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.durable_store import DurableSessions
 from greenroom.services.session_head import decode_head, folder_of
@@ -72,23 +73,41 @@ class Site:
         lines = (line.split() for line in self.trace.read_text().splitlines())
         return Counter(turn for what, turn, _ in lines if what == word)
 
-    async def check(self, turns: Iterable[Told], *, begun_once: bool = True) -> None:
-        """Read the store: every turn that was acknowledged is there, once, as its client was told; state, history and
-        logs agree; no session has turns open."""
-        turns = list(turns)
+    async def entry(self, turn_id: str) -> TurnEntry:
+        """What the store has of a turn."""
+        async with self._opened() as (store, _):
+            found = await store.find(turn_id, None)
+        assert found is not None, f"the log of {turn_id} is not kept"
+        return found
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[DurableSessions, DurableStateService]]:
         gc.collect()  # of what tests before had: a place has one storage in a process as long as anybody has it
         storage = storage_at(self.state)
         store, states = DurableSessions(storage), DurableStateService(storage)
         await store.start()
         await states.start()
         try:
-            assert not await store.orphans(100), "sessions are left that nobody has"
-            for session in sorted({told.session for told in turns}):
-                key = SessionKey(owner(None, None, session), session)
-                await _check_session(store, states, key, [told for told in turns if told.session == session])
+            yield store, states
         finally:
             await states.stop()
             await store.stop()
+
+    async def check(
+        self,
+        turns: Iterable[Told],
+        *,
+        begun_once: bool = True,
+        keys: Mapping[str, SessionKey] | None = None,
+    ) -> None:
+        """Read the store: every turn that was acknowledged is there, once, as its client was told; state, history and
+        logs agree; no session has turns open. `keys`: of sessions that have more than their id."""
+        turns = list(turns)
+        async with self._opened() as (store, states):
+            assert not await store.orphans(100), "sessions are left that nobody has"
+            for session in sorted({told.session for told in turns}):
+                key = (keys or {}).get(session) or SessionKey(owner(None, None, session), session)
+                await _check_session(store, states, key, [told for told in turns if told.session == session])
         if begun_once:
             twice = {turn: times for turn, times in self.begun().items() if times > 1}
             assert not twice, f"begun more than once: {list(map(self.said_of, twice))}"

@@ -1,7 +1,8 @@
 """An application whose turns leave traces outside of it: what is begun and done is written to a file at once.
 
 Environment: `DURABLE_STATE` (the store's URL), `DURABLE_TRACE` (that file), `DURABLE_LEASE` (seconds), `DURABLE_AT` (a
-fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so).
+fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so),
+`DURABLE_TURNS_KEPT` (for so many of a session's turns it is known what its state was).
 
 A turn's text is what its handler does, word by word: `say:x`, `nap:0.2` (a slow model), `hold` (forever),
 `tool` (a call and its result). It begins with the number of turns its session had before. Its session's state says how
@@ -41,7 +42,9 @@ def note(word: str, turn: str) -> None:
 
 
 storage = storage_at(os.environ["DURABLE_STATE"])
-states = DurableStateService(storage, rounds_kept=1, turns_kept=1)
+states = DurableStateService(
+    storage, rounds_kept=1, turns_kept=int(os.environ.get("DURABLE_TURNS_KEPT", "1"))
+)
 app = AgentApp(
     "Durable",
     state=DurableSessions(
