@@ -2,15 +2,16 @@
 
 Our image's boxes have no network at all: their tool server listens at a socket in the box's directory, and the egress
 filter at another. Where an engine cannot share sockets (Docker Desktop), a published port takes the place of the first
-one (`link="port"`); such boxes have the engine's network, and the filter does not stand before it.
+one, if the settings say so (`link`); such boxes have the engine's network, and the filter does not stand before it.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -32,14 +33,13 @@ from greenroom.sandbox.docker_config import (
 )
 from greenroom.sandbox.docker_engine import Engine, EngineError, engine_url
 from greenroom.sandbox.docker_folder import close_folder, has_token, is_listening, open_folder
+from greenroom.sandbox.docker_link import advice, shared_folder
 from greenroom.sandbox.docker_official import wait_for_application
 from greenroom.sandbox.image_build import image_digest
 from greenroom.sandbox.image_context import image_folder, inputs_digest, tail
 from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings
 
 logger = logging.getLogger(__name__)
-
-Link = Literal["socket", "port"]
 
 POLL_SECONDS: Final = 0.01
 LOOKS: Final = 50
@@ -52,15 +52,12 @@ GONE: Final = frozenset({"die", "died", "destroy", "remove"})
 
 
 class DockerBackend:
-    """Boxes that are containers. `link`: how they are reached. `network`: the engine's, for `link="port"`."""
+    """Boxes that are containers. `network`: the engine's, for those that are reached at a port."""
 
     name = "docker"
 
-    def __init__(
-        self, settings: SandboxSettings, *, link: Link | None = None, network: str = "bridge"
-    ) -> None:
+    def __init__(self, settings: SandboxSettings, *, network: str = "bridge") -> None:
         self._settings = settings
-        self._link = link
         self._network = network
         self._engine: Engine | None = None
         self._plan: ContainerPlan | None = None
@@ -123,7 +120,7 @@ class DockerBackend:
             raise SandboxUnavailable("the docker backend is not started; call start() first")
         try:
             if not plan.official:
-                await to_thread.run_sync(open_folder, spec.directory, spec.token)
+                await to_thread.run_sync(_open, spec, plan)
             # Not to be cancelled half way: the engine would go on making what nobody waits for.
             with anyio.CancelScope(shield=True):
                 params = {"name": container_name(spec.lease)}
@@ -137,7 +134,7 @@ class DockerBackend:
             if isinstance(error, EngineError):
                 raise SandboxUnavailable(
                     f"the engine at {engine.url} started no sandbox: {error}; "
-                    "`greenroom sandbox doctor` looks at what boxes need"
+                    f"`greenroom sandbox doctor` looks at what boxes need{await self._advice(engine)}"
                 ) from error
             raise
 
@@ -241,7 +238,7 @@ class DockerBackend:
             image=name,
             seccomp=await to_thread.run_sync(lambda: seccomp_option(profile, podman=podman)),
             official=not digest,
-            port=(self._link or ("socket" if digest else "port")) == "port",
+            port=self._settings.link == "port" or not digest,
             network=self._network,
             trust=await self._trust(),
             processes=most_processes() if podman else None,
@@ -278,7 +275,7 @@ class DockerBackend:
             await wait_for_application(engine, container_name(spec.lease))
         else:
             await self._up(engine, plan, spec)
-            await to_thread.run_sync(close_folder, spec.directory)
+            await to_thread.run_sync(close_folder, shared_folder(spec.directory, port=plan.port))
         if not plan.port:
             return BoxAddress(token=spec.token, socket=spec.directory / API_SOCKET)
         shown = await engine.json("GET", f"containers/{container_name(spec.lease)}/json")
@@ -295,16 +292,18 @@ class DockerBackend:
     async def _up(self, engine: Engine, plan: ContainerPlan, spec: BoxSpec) -> None:
         """Wait until the tool server has done with the directory: a file's change there can only be looked for."""
         is_up = has_token if plan.port else is_listening
+        folder = shared_folder(spec.directory, port=plan.port)
         path = f"containers/{container_name(spec.lease)}/json"
         with anyio.move_on_after(BOX_SECONDS):
             for look in itertools.count(1):
-                if await to_thread.run_sync(is_up, spec.directory):
+                if await to_thread.run_sync(is_up, folder):
                     return
                 if look % LOOKS == 0 and not (shown := await engine.json("GET", path))["State"]["Running"]:
                     raise await self._ended(engine, spec.lease, shown)
                 await anyio.sleep(POLL_SECONDS)
         raise SandboxUnavailable(
             f"a sandbox's tool server did not start within {BOX_SECONDS:g} s; is the host overloaded?"
+            f"{await self._advice(engine)}"
         )
 
     async def _ended(self, engine: Engine, lease: str, shown: Mapping[str, Any]) -> SandboxUnavailable:
@@ -313,7 +312,14 @@ class DockerBackend:
         )
         state = shown["State"]
         why = "it ran out of memory" if state.get("OOMKilled") else f"exit code {state.get('ExitCode')}"
-        return SandboxUnavailable(f"a sandbox ended while it started ({why}). Its last words:\n{tail(said)}")
+        return SandboxUnavailable(
+            f"a sandbox ended while it started ({why}){await self._advice(engine)}. Its last words:\n{tail(said)}"
+        )
+
+    async def _advice(self, engine: Engine) -> str:
+        facts = await engine.open()
+        port = self._plan is not None and self._plan.port
+        return advice(facts.kernel, os.uname().release, port=port)
 
     async def _change(self, lease: str, action: str) -> None:
         engine = self._attached()
@@ -325,6 +331,12 @@ class DockerBackend:
             raise SandboxUnavailable(
                 f"the engine at {engine.url} refuses to {action} a sandbox: {error}"
             ) from error
+
+
+def _open(spec: BoxSpec, plan: ContainerPlan) -> None:
+    folder = shared_folder(spec.directory, port=plan.port)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    open_folder(folder, spec.token)
 
 
 def _refuse_what_cannot_be(engine: Engine) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from greenroom.sandbox.backend import MIB, BoxSpec
+from greenroom.sandbox.docker_link import shared_folder
 
 LEASE_LABEL: Final = "greenroom.lease"
 OWNER_LABEL: Final = "greenroom.owner"
@@ -101,7 +102,7 @@ def host_config(spec: BoxSpec, plan: ContainerPlan) -> dict[str, Any]:
     return {
         **_limits(spec, plan),
         **_network(plan),
-        "Binds": [f"{spec.directory}:{BOX_FOLDER}:rw"],
+        "Binds": [f"{shared_folder(spec.directory, port=plan.port)}:{BOX_FOLDER}:rw"],
         "ReadonlyRootfs": True,
         "Tmpfs": {
             # The mode, because a mounted folder is root's whatever was in the image.

@@ -47,13 +47,14 @@ class EngineError(Exception):
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
-    """What an engine says of itself. `machine`: as wheels call it."""
+    """What an engine says of itself. `machine`: as wheels call it. `kernel`: of its machine."""
 
     name: str
     version: str
     machine: str
     podman: bool
     rootless: bool
+    kernel: str
 
 
 class Engine:
@@ -245,6 +246,7 @@ def _facts(version: Mapping[str, Any], info: Mapping[str, Any]) -> EngineFacts:
         machine=machines.get(arch, arch),
         podman=podman,
         rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
+        kernel=str(info.get("KernelVersion") or ""),
     )
 
 

@@ -42,6 +42,12 @@ def _hosts(value: str) -> dict[str, str]:
     return {name: address for name, _, address in pairs}
 
 
+def _link(value: str) -> str:
+    if value not in {"socket", "port"}:
+        raise ValueError("it is socket or port")
+    return value
+
+
 def _count(value: str) -> int:
     if not value.isdecimal():
         raise ValueError("it is a count, like 10")
@@ -58,6 +64,7 @@ _SETTINGS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "": ("backend", str),
     "_TOKEN": ("token", str),
     "_IMAGE": ("image", str),
+    "_LINK": ("link", _link),
     "_BROWSER": ("browser", str),
     "_UNSAFE": ("unsafe_local_browser", _switch),
     "_TRUST": ("trusted_certificates", Path),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -41,6 +41,9 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
     docker_host: str | None = None
     """The engine's socket, `unix:///…`; none: `DOCKER_HOST`, then the usual places of Docker's and Podman's."""
     image: str = OUR_IMAGE
+    link: Literal["socket", "port"] = "socket"
+    """How a container of our image is reached. `port`: at a port of 127.0.0.1 with its token, for engines that cannot
+    share sockets, as in virtual machines. Such boxes have the engine's network: `egress` does not hold for them."""
     browser: str | None = None
     """The browser of the local backend; none: it is looked for."""
     unsafe_local_browser: bool = False
@@ -68,8 +71,8 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> SandboxSettings:
         """The settings that the environment gives: `GREENROOM_SANDBOX` (backend), `GREENROOM_SANDBOX_TOKEN`,
-        `…_IMAGE`, `…_BROWSER`, `…_UNSAFE` (`1`), `…_TRUST` (`trusted_certificates`), `…_ALLOW`, `…_DENY`, `…_PRIVATE`
-        (lists, separated by commas), `…_HOSTS` (`name=address,…`), `…_BOXES`, `…_WARM`.
+        `…_IMAGE`, `…_LINK`, `…_BROWSER`, `…_UNSAFE` (`1`), `…_TRUST` (`trusted_certificates`), `…_ALLOW`, `…_DENY`,
+        `…_PRIVATE` (lists, separated by commas), `…_HOSTS` (`name=address,…`), `…_BOXES`, `…_WARM`.
 
         Raises `ConfigurationError` for what cannot be understood.
         """

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
+from aiohttp import web
 
 from greenroom.actors.errors import ConfigurationError, SandboxUnavailable
-from greenroom.sandbox.backend import BOX_SECONDS, MIB, BoxLimits, BoxSpec
+from greenroom.sandbox.backend import BOX_SECONDS, EGRESS_SOCKET, MIB, BoxLimits, BoxSpec
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.docker import DockerBackend
 from greenroom.sandbox.docker_config import ContainerPlan, container_config, published_port
 from greenroom.sandbox.docker_engine import Engine, engine_url, usual_sockets
+from greenroom.sandbox.docker_link import advice
 from greenroom.sandbox.settings import OFFICIAL_IMAGE, OUR_IMAGE, SandboxSettings
 from greenroom.sandbox.trust import spki_hashes
 from kits.engine import OwnEngine
@@ -153,17 +156,22 @@ async def test_a_box_can_be_reached_at_a_port_of_this_host_only(
     docker_engine: OwnEngine, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(docker_engine) as engine, network(engine) as name:
-        settings = SandboxSettings(docker_host=docker_engine.url, image=docker_engine.image)
-        backend = DockerBackend(settings, link="port", network=name)
+        settings = SandboxSettings(docker_host=docker_engine.url, image=docker_engine.image, link="port")
+        backend = DockerBackend(settings, network=name)
         await backend.start()
         assert "the egress rules do not hold for them" in caplog.text
         box = spec(folder)
+        (
+            box.directory / EGRESS_SOCKET
+        ).touch()  # the keeper's filter, which such a box must not take for its way out
         try:
             address = await backend.create(box)
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/fastapi", address.url)
             client = BoxClient(address)
             await client.ready(BOX_SECONDS)
-            said = await client.call("run_shell_command", {"command": "id -u; ls /box; echo > /box/x"}, 20.0)
+            said = await client.call(
+                "run_shell_command", {"command": "id -u; ls /box; env | grep -i proxy; echo > /box/x"}, 20.0
+            )
             assert said.part("stdout").split() == ["10001"]
             assert said.is_error
             seen = await client.call(
@@ -177,6 +185,55 @@ async def test_a_box_can_be_reached_at_a_port_of_this_host_only(
         finally:
             await backend.remove(box.lease)
             await backend.stop()
+
+
+async def test_an_engine_in_a_virtual_machine_is_known_and_the_way_to_use_it_is_named(folder: Path) -> None:
+    async with engine_in_a_vm(folder / "engine.sock") as url:
+        for link, named in [("socket", "GREENROOM_SANDBOX_LINK=port"), ("port", "GREENROOM_RUN")]:
+            settings = msgspec.convert({"docker_host": url, "image": "ours", "link": link}, SandboxSettings)
+            backend = DockerBackend(settings)
+            await backend.start()
+            with pytest.raises(
+                SandboxUnavailable, match=rf"its kernel is 6\.6\.6-linuxkit.*{named}"
+            ) as raised:
+                await backend.create(spec(folder))
+            assert ("without the egress filter" in str(raised.value)) == (link == "socket")
+            await backend.stop()
+
+
+@asynccontextmanager
+async def engine_in_a_vm(path: Path) -> AsyncIterator[str]:
+    """What an engine with another kernel says whose boxes end at once, as they find nothing of what is shared."""
+    answers: dict[str, Any] = {
+        "version": {"ApiVersion": "1.41", "Version": "27.0", "Arch": "amd64"},
+        "info": {"KernelVersion": "6.6.6-linuxkit"},
+        "images/ours/json": {"Config": {"Labels": {"greenroom.inputs": "something"}}},
+        "containers/json": [],
+    }
+    state = {"State": {"Running": False, "ExitCode": 1}, "NetworkSettings": {}}
+
+    async def answer(request: web.Request) -> web.Response:
+        asked = re.sub(r"^/(v[0-9.]+/)?", "", request.path)
+        if request.method == "DELETE":
+            return web.json_response({"message": "it is gone"}, status=404)
+        if asked.endswith("/logs"):
+            return web.Response(text="there is no token")
+        return web.json_response(answers.get(asked, state))
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    try:
+        yield f"unix://{path}"
+    finally:
+        await runner.cleanup()
+
+
+def test_what_a_port_lacks_is_asked_for_only_where_it_helps() -> None:
+    assert advice("6.1.0", "6.1.0", port=False) == ""
+    assert advice("", "6.1.0", port=False) == ""
 
 
 def test_the_official_image_gets_what_it_needs_and_no_more(folder: Path) -> None:

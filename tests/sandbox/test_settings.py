@@ -16,6 +16,7 @@ def test_each_variable_is_read() -> None:
     environ = {
         "GREENROOM_SANDBOX": "local",
         "GREENROOM_SANDBOX_TOKEN": "secret",
+        "GREENROOM_SANDBOX_LINK": "port",
         "GREENROOM_SANDBOX_UNSAFE": "1",
         "GREENROOM_SANDBOX_TRUST": "/etc/our-ca.pem",
         "GREENROOM_SANDBOX_WARM": "2",
@@ -25,6 +26,7 @@ def test_each_variable_is_read() -> None:
     assert SandboxSettings.from_environ(environ) == SandboxSettings(
         backend="local",
         token="secret",
+        link="port",
         unsafe_local_browser=True,
         trusted_certificates=Path("/etc/our-ca.pem"),
         warm=2,
@@ -36,7 +38,9 @@ def test_each_variable_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("BOXES", "many"), ("UNSAFE", "yes"), ("HOSTS", "a.test")], ids=lambda text: text
+    ("name", "value"),
+    [("BOXES", "many"), ("LINK", "tcp"), ("UNSAFE", "yes"), ("HOSTS", "a.test")],
+    ids=lambda text: text,
 )
 def test_what_cannot_be_understood_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"GREENROOM_SANDBOX_{name}='{value}': it is"):
