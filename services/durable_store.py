@@ -367,8 +367,9 @@ class DurableSessions:
 
     async def _settle(self) -> None:
         for key in self._acceptor.unsure:
-            if key not in self._acceptor.half_taken:
-                async with self._owned.locks.of(key):
+            async with self._owned.locks.of(key):
+                # Only now: what held the lock may have taken the session half, and who takes it is given its turns.
+                if key not in self._acceptor.half_taken:
                     await self._owned.until_written(key, partial(self._acceptor.settle, key))
 
     def _forget_all(self) -> None:

@@ -122,7 +122,7 @@ class OwnedSessions:
                     "write was refused; whoever asked for it asks again"
                 )
             with legible(key):
-                hold = hold_of(folder.head.fence, decode_head(folder.head.body))
+                hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
             self.keep(key, hold)
         return hold
 
@@ -197,9 +197,12 @@ class OwnedSessions:
         owner: str | None = None,
         take: bool = False,
     ) -> None:
-        """Write a draft, and what is to be written with it. Raises `Conflict`, `NameTaken`, `StoreUnavailable`."""
+        """Write a draft, and what is to be written with it. `owner`: who has the session then, none: this process, as
+        it has it already. Raises `Conflict`, `NameTaken`, `StoreUnavailable`."""
         change = draft.change(key, owner=owner, take=take)
-        name = self.life.name
+        if owner is None and draft.hold.owner != self.life.name:  # it was late since this was begun
+            self.drop(key)
+            raise Conflict(change.key, None)
         try:
             fence, *_ = await self.storage.write([change, *others])
         except Conflict as conflict:
@@ -211,11 +214,13 @@ class OwnedSessions:
         except BaseException:
             self.drop(key)  # whether it was written is not known
             raise
-        if fence == NOT_THERE or owner == "" or name != self.life.name:
+        hold = draft.hold
+        hold.owner = hold.owner if owner is None else owner
+        if fence == NOT_THERE or hold.owner != self.life.name:
             self.drop(key)
         else:
-            draft.hold.fence = fence
-            self.keep(key, draft.hold)
+            hold.fence = fence
+            self.keep(key, hold)
 
     async def until_written(self, key: SessionKey, attempt: Callable[[], Awaitable[T]]) -> T:
         """What comes of `attempt`, which is made again when another process has written to the session meanwhile."""

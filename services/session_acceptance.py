@@ -25,10 +25,17 @@ from greenroom.services.durable import (
 )
 from greenroom.services.owned_sessions import OwnedSessions
 from greenroom.services.session_draft import Draft
-from greenroom.services.session_head import ENTRY, SessionHead, decode_head, folder_of, log_span
+from greenroom.services.session_head import SessionHead, decode_head, folder_of
 from greenroom.services.session_hold import Hold, hold_of
-from greenroom.services.session_reading import entries_in, entry_of, legible, taken_hold, turn_spans
-from greenroom.services.storage import NOT_THERE, Conflict, Folder, Head, Named, NameTaken, Span
+from greenroom.services.session_reading import (
+    entries_in,
+    entry_in,
+    legible,
+    one_turn,
+    taken_hold,
+    turn_spans,
+)
+from greenroom.services.storage import NOT_THERE, Conflict, Folder, Head, Named, NameTaken
 from greenroom.services.turn_names import names_of, number_in
 
 UNSURE_SECONDS: Final = 60.0
@@ -123,7 +130,7 @@ class Acceptor:
                 await self._owned.write(key, await draw(hold))
                 return False
             if not self._life.draining:
-                new = hold_of(NOT_THERE, SessionHead())
+                new = hold_of(NOT_THERE, SessionHead(), "")
                 await self._owned.write(key, await draw(new), owner=self._life.name)
                 return True
             folder = await self._storage.read(folder_of(key))
@@ -146,7 +153,7 @@ class Acceptor:
                 self._unsure.pop(key, None)
             return ()
         with legible(key):
-            hold = hold_of(folder.head.fence, decode_head(folder.head.body))
+            hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
         gone = [one for one in hold.head.open if one.mark in unsure.marks]
         for opened in gone:
             await self._owned.log_at(key, hold, opened, 0)
@@ -167,18 +174,13 @@ class Acceptor:
 
     async def read_turn(self, named: Named, chunk: int = 0) -> Folder | None:
         """The entry of a turn, and its log from that chunk on; none: it is no longer kept."""
-        number = number_in(named.value)
-        log = log_span(number)
-        spans = [Span(ENTRY, number, number), Span(log.section, log.first + chunk, log.last)]
-        folder = await self._storage.read(named.key, spans)
+        folder = await self._storage.read(named.key, one_turn(number_in(named.value), chunk))
         return folder if folder is not None and folder.spans[0] else None
 
     def entry_in(self, folder: Folder, named: Named, first: int) -> TurnEntry:
         """A turn that was read, with its events from number `first` on."""
-        ((_, entry),), chunks = folder.spans
         with legible(SessionKey(*named.key[1:])):
-            head = decode_head(folder.head.body)
-            return entry_of(folder.head, head, number_in(named.value), entry, chunks, self._life.name, first)
+            return entry_in(folder, number_in(named.value), self._life.name, first)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Acceptor:
             head = decode_head(found.body)
         if not mine and head.open:
             raise Blocked(found)
-        draft = await draw(hold_of(found.fence, head))
+        draft = await draw(hold_of(found.fence, head, found.owner))
         self._check_life()
         await self._owned.write(key, draft, owner=None if mine else self._life.name, take=not mine)
         return not mine
@@ -270,7 +272,10 @@ class Acceptor:
             )
         self._unsure.pop(key, None)
         self._reached("take.written")
-        return [replace(entry, here=True, owned=True) for entry in entries]
+        return [
+            replace(entry, here=True, owned=True, taken_at=opened.taken_at)
+            for entry, opened in zip(entries, draft.hold.head.open, strict=True)
+        ]
 
     async def _entries(self, key: SessionKey, head: SessionHead) -> Sequence[TurnEntry]:
         folder = await self._storage.read(folder_of(key), turn_spans([opened.number for opened in head.open]))

@@ -50,7 +50,14 @@ class Draft:
 
     def __init__(self, hold: Hold) -> None:
         self.hold = Hold(
-            hold.fence, hold.head, hold.turns, hold.earlier, hold.ended, hold.state, dict(hold.logs)
+            hold.fence,
+            hold.head,
+            hold.owner,
+            hold.turns,
+            hold.earlier,
+            hold.ended,
+            hold.state,
+            dict(hold.logs),
         )
         self._before = hold.head
         self._put: dict[Cell, bytes] = {}
@@ -90,9 +97,14 @@ class Draft:
         return number
 
     def take(self) -> None:
-        """Whoever takes the session begins the first of its turns, maybe not for the first time."""
+        """Whoever takes the session begins the first of its turns, maybe not for the first time. Its log is held."""
         head = self.hold.head
-        self.hold.head = replace(head, open=_first_begun(head.open, again=True))
+        turns = head.open
+        if turns and turns[0].attempts and turns[0].taken_at is None:
+            # That it was accepted is known, written down or not.
+            known = max(1, self.hold.logs[turns[0].number].events)
+            turns = (replace(turns[0], taken_at=known), *turns[1:])
+        self.hold.head = replace(head, open=_first_begun(turns, again=True))
 
     def release(self, again: str | None) -> None:
         """The running turn of that id is to be begun once more."""
@@ -129,7 +141,7 @@ class Draft:
         hold = self.hold
         if kept:
             addition = self._add(opened, events)
-            ended = EndedTurn(addition.size, addition.log.there, addition.log.names)
+            ended = EndedTurn(addition.size, addition.log.there, addition.log.names, opened.taken_at)
             self._put[Cell(ENDED, opened.number)] = encode_ended(ended)
             hold.ended = hold.ended.add(opened.number, ended)
             size = hold.head.ended_size + ended.size

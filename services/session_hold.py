@@ -11,7 +11,7 @@ from greenroom.services.storage import Fence
 
 
 class Hold(Struct):
-    """A session's fence and head as of this process's last write.
+    """A session's fence, head and owner as of this process's last write.
 
     `state`: the state after the newest turn; unset, it must be read. `logs`: of the open turns, by their numbers, as
     far as they were needed. `turns`, `earlier`, `ended`: the sizes of what is the oldest.
@@ -19,6 +19,7 @@ class Hold(Struct):
 
     fence: Fence
     head: SessionHead
+    owner: str
     turns: Line[int]
     earlier: Line[int]
     ended: Line[EndedTurn]
@@ -33,11 +34,12 @@ class Hold(Struct):
         return None
 
 
-def hold_of(fence: Fence, head: SessionHead) -> Hold:
+def hold_of(fence: Fence, head: SessionHead, owner: str) -> Hold:
     """What is known of a session when its head was read, and nothing else."""
     return Hold(
         fence,
         head,
+        owner,
         Line(TURN, head.oldest_turn, whole=head.oldest_turn > head.commits),
         Line(EARLIER, head.oldest_state, whole=head.oldest_state >= head.commits),
         Line(ENDED, head.oldest_entry, whole=not head.ended_size),

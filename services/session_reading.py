@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec import DecodeError, Struct, msgpack
+from msgspec.structs import replace
 
 from greenroom.actors.errors import SessionDamaged
 from greenroom.actors.messages import SessionKey
@@ -15,10 +16,12 @@ from greenroom.services.durable import EntryStatus, TurnEntry
 from greenroom.services.earlier_states import lengthened
 from greenroom.services.session_head import (
     EARLIER,
+    ENDED,
     ENTRY,
     STATE,
     TURN,
     SessionHead,
+    decode_ended,
     decode_head,
     log_span,
 )
@@ -82,6 +85,24 @@ def turn_spans(numbers: Sequence[int]) -> list[Span]:
     return [span for number in numbers for span in (Span(ENTRY, number, number), log_span(number))]
 
 
+def one_turn(number: int, chunk: int = 0) -> list[Span]:
+    """Where a turn's entry lies, its log from that chunk on, and what is kept of it besides once it has ended, for
+    `entry_in`."""
+    log = log_span(number)
+    return [
+        Span(ENTRY, number, number),
+        Span(log.section, log.first + chunk, log.last),
+        Span(ENDED, number, number),
+    ]
+
+
+def entry_in(folder: Folder, number: int, owner: str, first: int = 0) -> TurnEntry:
+    """A turn of the spans `one_turn`, with its events from number `first` on, for the process `owner`."""
+    ((_, entry),), chunks, ended = folder.spans
+    found = entry_of(folder.head, decode_head(folder.head.body), number, entry, chunks, owner, first)
+    return replace(found, taken_at=decode_ended(ended[0][1]).taken_at) if ended else found
+
+
 def entries_in(folder: Folder, owner: str) -> tuple[TurnEntry, ...]:
     """The open turns of a session in their order, of the spans `turn_spans`, for the process `owner`."""
     head = decode_head(folder.head.body)
@@ -112,6 +133,7 @@ def entry_of(
         here=stands.owner == owner,
         owned=stands.owner_state != "gone",
         events=events_from(first, chunks),
+        taken_at=None if opened is None else opened.taken_at,
     )
 
 

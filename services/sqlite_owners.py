@@ -29,6 +29,7 @@ class Owners:
 
     def __init__(self, clock: BootClock) -> None:
         self._clock = clock
+        self._tidied = False
 
     def alive(self) -> tuple[str, float, float]:
         """What `ALIVE` is asked with."""
@@ -51,7 +52,7 @@ class Owners:
         """The owner lives for `seconds` more; gives its notes. Raises `OwnerGone`, having written nothing."""
         boot, _, now = self.alive()
         if db.execute("SELECT 1 FROM owners WHERE name = ?", (owner,)).fetchone() is None:
-            self._forget_oldest(db)
+            self._make_room(db)
         elif self.state(db, owner) == "gone":
             raise OwnerGone(owner)
         db.execute("REPLACE INTO owners VALUES (?, ?, ?, ?, ?)", (owner, state, boot, now, now + seconds))
@@ -72,15 +73,20 @@ class Owners:
         )
         return True
 
-    def _forget_oldest(self, db: sqlite3.Connection) -> None:
-        """When an owner begins, those that are over the bound go, and all from before the machine's last start."""
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """When an owner begins, those from before the machine's last start go, and some of the oldest that are gone
+        when there are too many: looking for them costs as much for one as for many."""
         boot, ahead, now = self.alive()
-        db.execute("DELETE FROM owners WHERE boot <> ? OR renewed > ?", (boot, ahead))
-        db.execute(
-            "DELETE FROM owners WHERE name IN "
-            "(SELECT name FROM owners WHERE state = 'gone' OR until <= ? ORDER BY until DESC LIMIT -1 OFFSET ?)",
-            (now, OWNERS - 1),
-        )
+        if not self._tidied:
+            db.execute("DELETE FROM owners WHERE boot <> ? OR renewed > ?", (boot, ahead))
+            self._tidied = True
+        (count,) = db.execute("SELECT count(*) FROM owners").fetchone()
+        if count >= OWNERS:
+            db.execute(
+                "DELETE FROM owners WHERE name IN (SELECT name FROM owners WHERE state = 'gone' OR until <= ? "
+                "ORDER BY until DESC LIMIT -1 OFFSET ?)",
+                (now, OWNERS * 9 // 10),
+            )
         db.execute(
             f"DELETE FROM notes WHERE owner NOT IN (SELECT name FROM owners WHERE {self.ALIVE})",
             (boot, ahead, now),

@@ -122,7 +122,8 @@ class TurnsAnywhere:
         if folder is None or not folder.spans[0]:
             return False
         with legible(key):
-            draft = Draft(hold_of(folder.head.fence, decode_head(folder.head.body)))
+            head = decode_head(folder.head.body)
+            draft = Draft(hold_of(folder.head.fence, head, folder.head.owner))
             draft.remove(number, decode_ended(folder.spans[0][0][1]))
         self._owned.drop(key)
         await self._storage.write([draft.change(key)])

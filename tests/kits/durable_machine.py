@@ -33,9 +33,7 @@ from greenroom.services.durable import (
     TurnKnown,
 )
 from greenroom.services.durable_store import DurableSessions
-from greenroom.services.session_head import (
-    folder_of,
-)
+from greenroom.services.session_head import decode_head, folder_of
 from greenroom.services.storage import OwnerGone, Storage
 from greenroom.services.store import TurnRecord
 from kits.flaky_storage import Fault, FlakyStorage
@@ -139,7 +137,7 @@ class Process:
         if isinstance(answer, TurnAccepted):
             assert turn.id not in world.acknowledged, "a turn was accepted twice"
             world.acknowledged.add(turn.id)
-            if answer.fresh or turn.key not in self.views:  # who was refused before knows nothing out of date
+            if answer.fresh:
                 self.views[turn.key] = View(())
             self.views[turn.key].open.append(turn)
             self.views[turn.key].said[turn.id] = 0
@@ -292,6 +290,22 @@ class World:
         assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
         assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
 
+    async def check_known(self) -> None:
+        """Raises `AssertionError` when a living process has open turns of which it does not know: nobody would ever run
+        or end them. Nothing is under way."""
+        owners = {process.store.owner: process for process in self.processes}
+        for key in self.keys:
+            folder = await self.storage.read(folder_of(key), SECTIONS)
+            if folder is None or folder.head.owner_state == "gone" or not folder.head.open:
+                continue
+            process = owners[folder.head.owner]
+            if key in process.store._acceptor.half_taken:
+                continue
+            view = process.views.get(key)
+            known = set() if view is None else {turn.id for turn in view.open}
+            unknown = {opened.turn_id for opened in decode_head(folder.head.body).open} - known
+            assert not unknown, f"open turns that their owner knows nothing of: {unknown}"
+
     async def run(self, steps: Sequence[Step], name: str, *, each: bool = True) -> None:
         """Carry the steps out. `each`: look at what there is after each of them, and not only at the end."""
         self.begin(name)
@@ -306,6 +320,7 @@ class World:
                 process.task = None
             await process.store._settle()
         await self.check()
+        await self.check_known()
         for word, tags in (("written", self.written), ("refused", self.refused), ("unsure", self.maybe)):
             self.endings[word] += len(tags)
 

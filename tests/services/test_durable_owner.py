@@ -1,0 +1,84 @@
+"""A process that is late, or not told, while it is in the middle of something: it never believes that a session is its
+own which is not, and never has open turns that nobody knows of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from greenroom.actors.errors import SessionLost, StoreUnavailable
+from greenroom.actors.events import TextDelta
+from greenroom.services.durable import SessionTaken, TurnAccepted
+from greenroom.services.durable_store import DurableSessions
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.session_head import folder_of
+from greenroom.services.storage import Folder, FolderKey, Span, Storage
+from kits.durable_endings_kit import KEY, turn
+from kits.flaky_storage import FlakyStorage
+
+
+class SlowToRead(FlakyStorage):
+    """Reads of cells wait at a gate."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self.gate = asyncio.Event()
+        self.reading = asyncio.Event()
+
+    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
+        if spans:
+            self.reading.set()
+            await self.gate.wait()
+        return await super().read(key, spans)
+
+
+@asynccontextmanager
+async def started(link: FlakyStorage) -> AsyncIterator[DurableSessions]:
+    store = DurableSessions(link, max_holds=1)
+    await store.start()
+    yield store
+    await store.stop()
+
+
+async def test_who_becomes_another_owner_amid_a_write_does_not_have_the_session() -> None:
+    storage = MemoryStorage()
+    link = SlowToRead(storage)
+    async with started(link) as store:
+        await store.accept(turn(1))
+        store._owned.drop(KEY)
+        writing = asyncio.create_task(store.append(KEY, "turn-1", 0, [TextDelta("a")]))
+        await link.reading.wait()
+        await storage.renew(store.owner, 0.0, "gone")
+        await store._life.beat()
+        link.gate.set()
+        with pytest.raises(SessionLost):
+            await writing
+        assert isinstance(await store.accept(turn(2)), SessionTaken)
+        folder = await storage.read(folder_of(KEY))
+        assert folder is not None
+        assert folder.head.owner == store.owner
+
+
+async def test_a_session_that_was_taken_without_a_word_is_given_to_whoever_takes_it() -> None:
+    storage = MemoryStorage()
+    async with started(FlakyStorage(storage)) as gone:
+        assert isinstance(await gone.accept(turn(1)), TurnAccepted)
+        await storage.renew(gone.owner, 0.0, "gone")
+        link = FlakyStorage(storage)
+        async with started(link) as store:
+            link.fault = "refused"
+            with pytest.raises(StoreUnavailable):
+                await store.accept(turn(2))
+            link.fault = "unheard"
+            taking = asyncio.create_task(store.take(KEY))
+            await link.stuck.wait()
+            settling = asyncio.create_task(store._settle())
+            await asyncio.sleep(0)  # it waits for what is under way
+            taking.cancel()
+            await asyncio.wait([taking, settling])
+            assert await store.orphans(9) == [KEY]
+            assert [entry.turn.id for entry in await store.take(KEY)] == ["turn-1"]
+            assert isinstance(await store.accept(turn(2)), TurnAccepted)
