@@ -359,7 +359,7 @@ async def test_what_a_handler_yields_must_mean_something() -> None:
         ending = await (await system.submit(turn())).ended()
     assert isinstance(ending, TurnFailed)
     assert ending.error.code == "handler_error"
-    assert "yielded a object" in ending.error.message
+    assert "yielded something of type object" in ending.error.message
 
 
 async def test_a_cancellation_from_within_is_a_failure_not_a_silence() -> None:
