@@ -66,8 +66,8 @@ class PlainTranslator:
             self._composer.show(item)
         else:
             raise HandlerError(
-                f"the handler yielded something of type {type(item).__name__}; with this framework it yields str, content parts "
-                "(greenroom.Image, ...) or events (greenroom.ItemStarted, ...). "
+                f"the handler yielded something of type {type(item).__name__}; with this framework it yields str, "
+                "content parts (greenroom.Image, ...) or events (greenroom.ItemStarted, ...). "
                 'For AgentScope say @app.query(framework="agentscope")'
             )
 
