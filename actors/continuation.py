@@ -19,7 +19,9 @@ from greenroom.actors.errors import ContinuationNotFound
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
+from greenroom.services.durable import is_durable
 from greenroom.services.service import Forkable
+from greenroom.services.started import started_on
 from greenroom.services.store import SessionStore
 
 
@@ -85,11 +87,20 @@ class Continuations:
             undo.push_async_callback(self._undo, target)
             if not await self._store.fork(source, after, target):
                 raise _not_kept(after)
-            for service in list(self._services):
+            for service in self._taking_part():
                 await _fork_service(service, source, after, turns, target)
             undo.pop_all()
         request = structs.replace(turn.request, session_id=target.session_id, user_id=target.user_id)
         return structs.replace(turn, key=target, request=request, temporary=not turn.kept)
+
+    def _taking_part(self) -> list[object]:
+        """Those that took part in turns here, and those beside the sessions, which may have in turns that ran before
+        this process began, or elsewhere."""
+        known = list(self._services)
+        if not is_durable(self._store):
+            return known
+        beside = (one for one in started_on(self._store.storage) if isinstance(one, Forkable))
+        return [*known, *(one for one in beside if one not in known)]
 
     async def _undo(self, target: SessionKey) -> None:
         with anyio.CancelScope(shield=True):
@@ -98,7 +109,7 @@ class Continuations:
     async def forget(self, key: SessionKey) -> None:
         """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them."""
         forgetting: list[Callable[[SessionKey], Awaitable[None]]] = [self._store.forget]
-        forgetting += [service.forget for service in list(self._services) if isinstance(service, Forkable)]
+        forgetting += [service.forget for service in self._taking_part() if isinstance(service, Forkable)]
         if self._sandboxes is not None:
             forgetting.append(self._sandboxes.forget)
         async with AsyncExitStack() as all_of_them:

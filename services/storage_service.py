@@ -8,6 +8,7 @@ from typing import Final, Self, TypeVar
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.services.service import not_started
+from greenroom.services.started import add_started, drop_started
 from greenroom.services.storage import NOT_THERE, Change, Conflict, Fence, FolderKey, Head, Storage
 
 MOST_TRIES: Final = 100
@@ -47,11 +48,13 @@ class StorageService:
         except BaseException:
             self._started = False
             raise
+        add_started(self.storage, self)
 
     async def stop(self) -> None:
         """Let go of the storage, which keeps what there is."""
         if self._started:
             self._started = False
+            drop_started(self.storage, self)
             await self.storage.stop()
 
     async def health(self) -> bool:
