@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -370,7 +371,8 @@ class DurableSessions:
             async with self._owned.locks.of(key):
                 # Only now: what held the lock may have taken the session half, and who takes it is given its turns.
                 if key not in self._acceptor.half_taken:
-                    await self._owned.until_written(key, partial(self._acceptor.settle, key))
+                    with suppress(SessionDamaged):  # that was logged, and concerns no other session
+                        await self._owned.until_written(key, partial(self._acceptor.settle, key))
 
     def _forget_all(self) -> None:
         self._owned.clear()
