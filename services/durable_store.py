@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from greenroom.actors.errors import (
     ConfigurationError,
     HandlerError,
+    SessionDamaged,
     SessionHeld,
     SessionLost,
     TurnOver,
