@@ -23,6 +23,11 @@ SNAPSHOT_BYTES: Final = 60_000
 SNAPSHOT_SECONDS: Final = 15.0
 FRAMES_SECONDS: Final = 1.0
 """For frames that are on their way: the driver waits for each, and some, of advertisements say, never arrive."""
+IDLE_FRAMES_SECONDS: Final = 0.3
+"""For frames that nothing is on its way to: lazy ones out of sight, say, and addresses that the browser does not open.
+The driver waits for them as well, to the end of its time; the others have answered by then."""
+LARGE_SECONDS: Final = 3.0
+"""For a page too large to be seen while its frames were waited for. What the driver is given more, it waits."""
 OVERVIEW_DEPTH: Final = 6
 FIND_SECONDS: Final = 5.0
 _TRIES: Final = 3
@@ -114,25 +119,36 @@ async def _title(tab: Tab) -> str:
 
 async def _tree(pages: Pages, root: Locator | None, depth: int | None) -> str:
     tab = pages.current
-    seconds = FRAMES_SECONDS if tab.awaits_frames() else SNAPSHOT_SECONDS
-    for attempt in range(1, _TRIES + 1):
+    patience = _patience(tab)
+    replaced = 0
+    while patience:
         began = time.monotonic()
         try:
-            tree = await (root or tab.page).aria_snapshot(mode="ai", depth=depth, timeout=seconds * 1000)
+            tree = await (root or tab.page).aria_snapshot(mode="ai", depth=depth, timeout=patience[0] * 1000)
         except PageTimeout:
-            if seconds == SNAPSHOT_SECONDS:
-                break
-            seconds = SNAPSHOT_SECONDS
+            del patience[0]
         except Error:
             # Another page took its place in the meantime.
-            if attempt == _TRIES or tab.page.is_closed():
+            replaced += 1
+            if replaced == _TRIES or tab.page.is_closed():
                 raise
             await tab.page.wait_for_load_state("domcontentloaded", timeout=SNAPSHOT_SECONDS * 1000)
         else:
-            if time.monotonic() - began >= seconds:  # then the driver leaves out frames that it waited for
+            if (
+                time.monotonic() - began >= patience[0]
+            ):  # then the driver leaves out frames that it waited for
                 pages.notices.append("- Frames of the page that have not arrived are left out.")
             return tree
     raise ToolError(_BUSY)
+
+
+def _patience(tab: Tab) -> list[float]:
+    """Seconds for the first look, and for each after one that was too short to see the page itself."""
+    if tab.awaits_frames():
+        return [FRAMES_SECONDS, LARGE_SECONDS, SNAPSHOT_SECONDS]
+    if tab.has_idle_frames():
+        return [IDLE_FRAMES_SECONDS, FRAMES_SECONDS, LARGE_SECONDS, SNAPSHOT_SECONDS]
+    return [SNAPSHOT_SECONDS]
 
 
 _BUSY: Final = (

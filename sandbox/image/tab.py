@@ -88,6 +88,10 @@ class Tab:
         """Whether frames of the page are on their way, or never will be there because loading was stopped."""
         return self.stopped or any(exchange.kind == "document" for exchange in self._under_way.values())
 
+    def has_idle_frames(self) -> bool:
+        """Whether the page has frames in which no page, not even an empty one, has arrived so far."""
+        return any(not frame.url for frame in self.page.frames)
+
     async def answer_dialog(self, accept: bool, text: str | None = None) -> None:
         """Answer the dialog that is open; `text` none: with what it suggests. One whose page is gone is fine."""
         dialog = self.dialogs.popleft()

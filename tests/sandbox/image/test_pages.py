@@ -148,6 +148,28 @@ async def test_frames_that_do_not_arrive_do_not_hide_the_page(
         assert "Text" in await browse.good("snapshot", 2)
 
 
+@pytest.mark.parametrize("address", ["src=file:///x", "src=chrome://version", "loading=lazy src=/late"])
+async def test_frames_that_nothing_is_on_its_way_to_are_not_waited_for(tmp_path: Path, address: str) -> None:
+    far = "<div style='height: 9000px'></div>"
+    html = f"<title>Framed</title><button>Press</button><iframe srcdoc='<b>there</b>'></iframe>{far}<iframe {address}>"
+    async with site({"/": html, "/late": "Late"}) as served, browsing(tmp_path) as browse:
+        page = await browse.good("navigate", 10, url=served("/"))  # what waits for them waits 15 s
+        assert "Press" in page
+        assert "there" in page
+        assert "Frames of the page that have not arrived are left out" in page
+        assert "there" in await browse.good("snapshot", 10)
+        assert "there" in await browse.good("click", 10, element="Press", ref=ref_of(page, "Press"))
+
+
+async def test_a_page_too_large_to_be_seen_at_once_with_such_a_frame_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "IDLE_FRAMES_SECONDS", 0.001)
+    html = "<title>Framed</title><ul>" + "<li>item" * 1000 + "</ul><iframe src=file:///x></iframe>"
+    async with site({"/": html}) as served, browsing(tmp_path) as browse:
+        assert "item" in await browse.good("navigate", 10, url=served("/"))
+
+
 async def test_a_page_that_leaves_by_itself_is_waited_for(tmp_path: Path) -> None:
     html = "<title>Old</title><button onclick=\"setTimeout(() => location = '/held', 200)\">Go</button>"
     async with site({"/": html}) as served, browsing(tmp_path) as browse:
