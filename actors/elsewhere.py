@@ -106,13 +106,14 @@ class Elsewhere:
                 return
             if entry is None:
                 return
+            log.taken_at = entry.taken_at
             for event in entry.events:
                 log.append(event)
             pause = SHORTEST_PAUSE if entry.events else min(2 * pause, LONGEST_PAUSE)
 
 
 def _log(entry: TurnEntry) -> TurnLog:
-    log = TurnLog(entry.turn)
+    log = TurnLog(entry.turn, taken_at=entry.taken_at)
     for event in entry.events or (TurnAccepted(entry.turn.id, entry.turn.created_at),):
         log.append(event)
     log.size = sum(map(_size, entry.events))

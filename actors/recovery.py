@@ -68,7 +68,9 @@ class Recovery:
                 await self._end(entry)
             else:
                 logger.info("turn %s of a process that is gone is run here", entry.turn.id)
-                self._admit(actor, actor.receive(entry.turn, entry.events))
+                run = actor.receive(entry.turn, entry.events)
+                run.log.taken_at = entry.taken_at
+                self._admit(actor, run)
 
     def _may_run_again(self, entry: TurnEntry) -> bool:
         return self._handler.idempotent and entry.attempts <= self._limits.attempts
@@ -107,7 +109,7 @@ class Recovery:
 
 def _log(entry: TurnEntry) -> TurnLog:
     turn = entry.turn
-    log = TurnLog(turn)
+    log = TurnLog(turn, taken_at=entry.taken_at)
     for event in entry.events or (TurnAccepted(turn.id, turn.created_at),):
         log.emit(event)
     return log

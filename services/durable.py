@@ -34,6 +34,8 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs
     to one that lives. `events`: those of its log that are kept, from the number on that was asked for; of an ended turn
     its ending is the last.
+    `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it;
+    none: it never was. That process may have told others after these, under the same numbers.
     """
 
     turn: Turn
@@ -43,6 +45,7 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     here: bool = False
     owned: bool = False
     events: Sequence[Event] = ()
+    taken_at: int | None = None
 
 
 class Ending(Struct, frozen=True, kw_only=True):

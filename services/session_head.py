@@ -38,7 +38,8 @@ CHUNKS: Final = 4096
 
 
 class OpenTurn(Struct, frozen=True, array_like=True):
-    """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has."""
+    """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has.
+    `taken_at`: as `TurnEntry` says."""
 
     number: int
     turn_id: str
@@ -46,6 +47,7 @@ class OpenTurn(Struct, frozen=True, array_like=True):
     running: bool
     attempts: int
     mark: str = ""
+    taken_at: int | None = None
 
 
 class SessionHead(Struct, frozen=True, array_like=True):
@@ -69,11 +71,12 @@ class SessionHead(Struct, frozen=True, array_like=True):
 
 class EndedTurn(Struct, frozen=True, array_like=True):
     """What is kept of an ended turn besides its record. `size`: bytes of its entry and log. `chunks`: of its log.
-    `names`: those that lead to it."""
+    `names`: those that lead to it. `taken_at`: as `TurnEntry` says."""
 
     size: int
     chunks: int
     names: tuple[bytes, ...]
+    taken_at: int | None = None
 
 
 _encoder = msgpack.Encoder()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from greenroom.actors.errors import CursorExpired, InvalidRequest
@@ -35,6 +36,9 @@ _MOST_FRAMES = (
     16  # no delta makes more, also the first of a part, which some protocols open with frames of their own
 )
 _NO_END = 1 << 62
+CATCHING_UP = 5.0
+"""For so many seconds a log that is behind its turn may come to what a reader says it had. What is said is written down
+within a quarter of a second, and seen within one."""
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -283,51 +287,75 @@ def number_in(last_event_id: str) -> int:
 
 
 async def resume(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
-    """The same as `resume_position`, which a log that is behind its turn is given the time for."""
-    if log.behind and last_event_id:
-        await caught_up(log, encoder_of, number_in(last_event_id) + 1)
-    return resume_position(last_event_id, log, encoder_of)
+    """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
+
+    Raises `InvalidRequest` for what is no number, and as `position_after`.
+    """
+    if not last_event_id:
+        return 0
+    return await position_after(number_in(last_event_id), log, encoder_of, "Last-Event-ID")
 
 
-async def caught_up(log: TurnLog, encoder_of: EncoderOf, frames: int) -> None:
-    """Wait until a log that is behind its turn has so many frames, or its ending."""
+async def position_after(
+    last: int, log: TurnLog, encoder_of: EncoderOf, field: str, *, patience: float = CATCHING_UP
+) -> int:
+    """Where a reader goes on that has had frames up to number `last`. A log that is behind its turn is given time.
+
+    Raises `InvalidRequest`, naming `field`, for the number of no frame yet; `CursorExpired` when the log is gone, or it
+    is not certain that the frames the reader had are those of the log.
+    """
+    position = last + 1
+    if log.behind:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await _caught_up(log, encoder_of, position)
+    _check_same(log, encoder_of, position)
+    tip = frames_out(log, encoder_of, enough=position)
+    if position <= tip:
+        return position
+    if log.behind or _was_cut(log):
+        raise CursorExpired(
+            f"event {last} of turn {log.id} is not written down, and lost if the process that said it is gone: what is "
+            f"kept ends with number {tip - 1}; read from the beginning, without a cursor"
+        )
+    raise InvalidRequest(
+        f"{field} is {last}, but the last event of turn {log.id} is {tip - 1}; "
+        "leave it out to read from the beginning",
+        field=field,
+    )
+
+
+async def _caught_up(log: TurnLog, encoder_of: EncoderOf, frames: int) -> None:
+    """Wait until a log that is behind its turn has so many frames, or it is known whether it will."""
     more = asyncio.Event()
     log.watch(more.set)
     try:
-        while log.terminal is None and frames_out(log, encoder_of, enough=frames) < frames:
+        while log.terminal is None and log.taken_at is None:
+            if frames_out(log, encoder_of, enough=frames) >= frames:
+                return
             more.clear()
             await more.wait()
     finally:
         log.unwatch(more.set)
 
 
-def resume_position(last_event_id: str, log: TurnLog, encoder_of: EncoderOf) -> int:
-    """Where a reader goes on that has had frames up to `last_event_id`; an empty one has had none.
-
-    Raises `InvalidRequest` for what is no number or the number of no frame yet, `CursorExpired` when the log is gone,
-    or the end of what was said went with the process that said it.
-    """
-    if not last_event_id:
-        return 0
-    position = number_in(last_event_id) + 1
-    tip = frames_out(log, encoder_of, enough=position)
-    if position > tip:
-        check_not_cut(log, tip)
-        raise InvalidRequest(
-            f"Last-Event-ID is {last_event_id}, but the last event of turn {log.id} is {tip - 1}; "
-            "leave it out to read from the beginning",
-            field="Last-Event-ID",
-        )
-    return position
-
-
-def check_not_cut(log: TurnLog, tip: int) -> None:
-    """Raises `CursorExpired` when the process that said more than the log's `tip` frames is gone, and they with it."""
-    if isinstance(log.terminal, TurnFailed) and log.terminal.error.code == "turn_interrupted":
+def _check_same(log: TurnLog, encoder_of: EncoderOf, position: int) -> None:
+    """Raises `CursorExpired` when the reader may have had other frames under numbers before `position`, from a process
+    that ended before it wrote them down."""
+    if log.taken_at is None:
+        return
+    same = encoder_of(log.turn)
+    same.feed_all(log.events()[: log.taken_at], [])
+    if position > same.number:
         raise CursorExpired(
-            f"the process that worked on turn {log.id} ended before what it said last was written down: events after "
-            f"number {tip - 2} are lost, and {tip - 1} is the ending; read from the beginning, without a cursor"
+            f"a process that worked on turn {log.id} ended before what it said last was written down: events after "
+            f"number {same.number - 1} may be others than those you had; read from the beginning, without a cursor"
         )
+
+
+def _was_cut(log: TurnLog) -> bool:
+    """Whether a process ended that may have said more, as logs tell that do not know `taken_at`."""
+    return isinstance(log.terminal, TurnFailed) and log.terminal.error.code == "turn_interrupted"
 
 
 def frames_out(log: TurnLog, encoder_of: EncoderOf, enough: int = _NO_END) -> int:

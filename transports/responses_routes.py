@@ -7,10 +7,9 @@ from collections.abc import Awaitable
 import msgspec
 from aiohttp import web
 
-from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.log import TurnLog
 from greenroom.transports.follow import Follower
-from greenroom.transports.frames import caught_up, check_not_cut, frames_out
+from greenroom.transports.frames import position_after
 from greenroom.transports.idempotency import asked_key
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_decode import Settings, decode_create
@@ -96,18 +95,9 @@ class ResponsesRoutes:
         log = await self._log(request)
         if not stream:
             return _json(response_object(log.turn, log.events()))
-        if log.behind:
-            await caught_up(log, ResponsesEncoder, after + 1)
-        tip = frames_out(log, ResponsesEncoder, enough=after + 1)
-        if after >= tip:
-            check_not_cut(log, tip)
-            raise InvalidRequest(
-                f"starting_after is {after}, but the last event of response {log.id} is {tip - 1}; "
-                "leave it out to read from the beginning",
-                field="starting_after",
-            )
+        position = await position_after(after, log, ResponsesEncoder, "starting_after")
         try:
-            return await self._stream(request, log, after + 1)
+            return await self._stream(request, log, position)
         finally:
             self._host.client_left(log)
 

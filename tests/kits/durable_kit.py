@@ -170,7 +170,7 @@ class DurableKit(DurableEndingsKit):
             assert isinstance(taken, SessionTaken)
             here: dict[str, Any] = {"here": True, "owned": True}
             assert list(taken.turns) == [
-                TurnEntry(turn=turn(1), number=1, status="running", events=SAID, **here),
+                TurnEntry(turn=turn(1), number=1, status="running", events=SAID, taken_at=len(SAID), **here),
                 TurnEntry(turn=turn(2), number=2, status="waiting", attempts=0, events=[], **here),
             ]
             assert await other.find("turn-3", None) is None

@@ -11,7 +11,7 @@ from greenroom.actors.errors import CursorExpired, InvalidRequest
 from greenroom.actors.events import Event, TextDelta
 from greenroom.actors.log import TurnLog
 from greenroom.transports import frames as frames_module
-from greenroom.transports.frames import KEPT_FRAMES, FrameReader, SharedFrames, resume_position
+from greenroom.transports.frames import KEPT_FRAMES, FrameReader, SharedFrames, resume
 from greenroom.transports.process_encode import ProcessEncoder
 from greenroom.transports.sse import DONE
 from kits.turns import Telling, a_turn, told_turns
@@ -86,7 +86,7 @@ async def run_readers(events: list[Event], draw: Callable[[st.SearchStrategy[Any
         elif deed == "open":
             so_far = len([frame for frame in all_frames(events[:out]) if frame != DONE])
             position = draw(st.integers(0, so_far))
-            assert resume_position(str(position - 1) if position else "", log, ProcessEncoder) == position
+            assert await resume(str(position - 1) if position else "", log, ProcessEncoder) == position
             seats.append(Seat(log, position, draw(st.booleans())))
         elif seats:
             seat = seats[draw(st.integers(0, len(seats) - 1))]
@@ -208,7 +208,7 @@ async def test_an_expired_log_cannot_be_read() -> None:
     with pytest.raises(CursorExpired):
         reader.take(1)
     with pytest.raises(CursorExpired):
-        resume_position("1", log, ProcessEncoder)
+        await resume("1", log, ProcessEncoder)
     with pytest.raises(CursorExpired):
         SharedFrames.of(log, ProcessEncoder).reader(3)
 
@@ -216,7 +216,7 @@ async def test_an_expired_log_cannot_be_read() -> None:
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", " 1", "٣", "1\n", "9" * 19, "1e3", "0x1", "id"])
 async def test_a_cursor_that_is_no_number(cursor: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        resume_position(cursor, fill(TurnLog(a_turn()), long_turn(3)), ProcessEncoder)
+        await resume(cursor, fill(TurnLog(a_turn()), long_turn(3)), ProcessEncoder)
     assert caught.value.field == "Last-Event-ID"
     assert "sequence_number" in caught.value.message
 
@@ -229,23 +229,23 @@ async def test_a_cursor_of_what_has_not_been_said(read_before: bool) -> None:
     reader = SharedFrames.of(log, ProcessEncoder).reader()
     if read_before:
         drain(reader)
-    assert resume_position("", log, ProcessEncoder) == 0
-    assert resume_position("1", log, ProcessEncoder) == 2
+    assert await resume("", log, ProcessEncoder) == 0
+    assert await resume("1", log, ProcessEncoder) == 2
     with pytest.raises(InvalidRequest, match="the last event of turn response_1 is 1"):
-        resume_position("2", log, ProcessEncoder)
+        await resume("2", log, ProcessEncoder)
     told.complete()
     log.append(told.events[-1])
     if read_before:
         drain(reader)
-    assert resume_position("2", log, ProcessEncoder) == 3
+    assert await resume("2", log, ProcessEncoder) == 3
     with pytest.raises(InvalidRequest, match="the last event of turn response_1 is 2"):
-        resume_position("3", log, ProcessEncoder)
+        await resume("3", log, ProcessEncoder)
 
 
 async def test_after_the_last_event_only_the_end_is_sent() -> None:
     log = fill(TurnLog(a_turn()), long_turn(1))
     reader = SharedFrames.of(log, ProcessEncoder).reader(
-        resume_position("6", log, ProcessEncoder), with_ids=True
+        await resume("6", log, ProcessEncoder), with_ids=True
     )
     assert drain(reader) == [DONE]
     assert reader.ended
