@@ -9,6 +9,7 @@ Subclass each and say where, with a storage that has nothing in it, not yet star
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from greenroom.actors.messages import SessionKey
+from greenroom.sandbox.leases import SharedLeases
 from greenroom.services.agent_state import StateService
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.durable import Ending, TurnAccepted
 from greenroom.services.durable_conversations import DurableConversations
 from greenroom.services.durable_history import DurableSessionHistoryService
+from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.durable_responses import DurableResponses
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.durable_store import DurableSessions
@@ -33,6 +36,7 @@ from kits.fork_kit import STEPS, ForkKit, Step
 from kits.history_kit import STEPS as HISTORY_STEPS
 from kits.history_kit import HistoryKit, said
 from kits.history_kit import Step as HistoryStep
+from kits.leases_kit import SharedLeasesKit
 from kits.response_store_kit import TurnResponsesKit
 from kits.state_kit import STEPS as STATE_STEPS
 from kits.state_kit import StateKit
@@ -160,3 +164,11 @@ class ResponsesOnStorage(OnStorage, TurnResponsesKit):
         assert isinstance(store, Responses)
         await end_so(store.sessions, record)
         await store.put(record)
+
+
+class LeasesOnStorage(OnStorage, SharedLeasesKit):
+    """Leases of one folder are in one storage, as processes share it."""
+
+    def leases(self, folder: Path) -> SharedLeases:
+        storages = self.__dict__.setdefault("storages", {})
+        return DurableLeases(storages.setdefault(folder, self.storage()))

@@ -13,6 +13,7 @@ from kits.on_storage_kit import (
     ForksOfHistoriesOnStorage,
     ForksOfStatesOnStorage,
     HistoriesOnStorage,
+    LeasesOnStorage,
     OnStorage,
     ResponsesOnStorage,
     StatesOnStorage,
@@ -50,3 +51,6 @@ class TestConversationsInPostgres(InPostgres, ConversationsOnStorage): ...
 
 
 class TestResponsesInPostgres(InPostgres, ResponsesOnStorage): ...
+
+
+class TestLeasesInPostgres(InPostgres, LeasesOnStorage): ...

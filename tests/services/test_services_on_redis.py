@@ -19,6 +19,7 @@ from kits.on_storage_kit import (
     ForksOfHistoriesOnStorage,
     ForksOfStatesOnStorage,
     HistoriesOnStorage,
+    LeasesOnStorage,
     OnStorage,
     ResponsesOnStorage,
     StatesOnStorage,
@@ -53,6 +54,9 @@ class TestConversationsOnRedis(OnRedis, ConversationsOnStorage): ...
 
 
 class TestResponsesOnRedis(OnRedis, ResponsesOnStorage): ...
+
+
+class TestLeasesOnRedis(OnRedis, LeasesOnStorage): ...
 
 
 async def test_a_server_that_is_away_is_said_and_nothing_is_lost() -> None:
