@@ -42,9 +42,12 @@ async def examine(settings: SandboxSettings) -> AsyncIterator[Finding]:
     finding is which one an application takes, and whether it works."""
     tried: list[Finding] = []
     for name in ("docker", "local") if settings.backend == "auto" else (settings.backend,):
-        async for finding in _of_backend(name, settings):
-            yield finding
-        tried.append(finding)
+        findings = _of_backend(name, settings)
+        last = await anext(findings)
+        yield last
+        async for last in findings:
+            yield last
+        tried.append(last)
     yield _verdict(settings, tried)
 
 

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -169,6 +170,11 @@ class ResponsesOnStorage(OnStorage, TurnResponsesKit):
 class LeasesOnStorage(OnStorage, SharedLeasesKit):
     """Leases of one folder are in one storage, as processes share it."""
 
+    @pytest.fixture(autouse=True)
+    def none_yet(self) -> None:
+        self.storages: dict[Path, Storage] = {}
+
     def leases(self, folder: Path) -> SharedLeases:
-        storages = self.__dict__.setdefault("storages", {})
-        return DurableLeases(storages.setdefault(folder, self.storage()))
+        if folder not in self.storages:
+            self.storages[folder] = self.storage()
+        return DurableLeases(self.storages[folder])
