@@ -42,7 +42,8 @@ def _others_step() -> Generator[None, None, None]:
 class Follower:
     """One connection that follows one turn, as the frames that `encoder_of` makes of it.
 
-    `position`: the first frame's number. `with_ids`: each frame has its `id:` line. `keepalive`: seconds.
+    `position`: the first frame's number. `with_ids`: each frame has its `id:` line. `keepalive`: seconds. `reached`:
+    whether the client was there when the first was written.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Follower:
         "_timer",
         "_wake",
         "_with_ids",
+        "reached",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class Follower:
         self._with_ids = with_ids
         self._keepalive = keepalive
         self._gone = False
+        self.reached = False
         self._wake: asyncio.Future[None] | None = None
 
     async def run(self) -> web.StreamResponse:
@@ -85,6 +88,7 @@ class Follower:
         # The actor's first step is scheduled already: after it, what a quick handler says leaves with the headers.
         await _others_step()
         if self._is_whole():
+            self.reached = self._is_there()
             frames = self._encoder_of.whole(self._log.turn, self._log.events())
             if self._with_ids:
                 frames = numbered(frames)
@@ -97,6 +101,7 @@ class Follower:
         self._timer: asyncio.TimerHandle | None = None
         try:
             # No name is given to the frames: it would hold them for as long as the stream is open.
+            self.reached = self._is_there()
             await response.begin(self._frames.take(SLICE), last=self._frames.ended)
             if not self._frames.ended:
                 self._watch()
@@ -118,6 +123,10 @@ class Follower:
         response = EventStreamResponse(self._request)
         await response.begin(frames, last=True)
         return response
+
+    def _is_there(self) -> bool:
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
 
     def _is_whole(self) -> bool:
         """Whether the turn has ended and is small, and nobody else reads it as this one does."""

@@ -336,7 +336,10 @@ class ResponsesEncoder:
     def _close(self, event: ItemDone, unit: Unit) -> None:
         assert unit.wire is not None, f"{unit!r} is shown"
         if event.done is not None and event.done.kind == "tool_output":
-            unit.wire.status = _outcome(event.done)
+            # An output of its own can only be whole or not; that its tool failed is in its words.
+            status = _outcome(event.done)
+            failed = status is FAILED and isinstance(unit.wire, OpenOutput)
+            unit.wire.status = COMPLETED if failed else status
 
     def _cut_off(self, unit: Unit, kept: Item | None, completed: bool) -> None:
         """Close an item that the turn's end found open. `kept`: what there is of it."""

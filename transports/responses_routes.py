@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
 
 import msgspec
 from aiohttp import web
@@ -69,16 +69,20 @@ class ResponsesRoutes:
             principal=principal,
             key=asked_key(request.headers),
         )
+        log = self._retries.turn_of(request, principal, body, create.turn) or await self._turns.begin(create)
         if create.stream:
-            log = await self._turns.begin(create)
+            follower = self._follower(request, log, 0)
             try:
-                return await self._stream(request, log, 0)
+                return await follower.run()
             finally:
+                if not follower.reached:
+                    self._retries.unanswered(request, principal, body, log)
                 if log.terminal is None:
                     self._host.client_left(log)
-        log = self._retries.turn_of(request, principal, body, create.turn) or await self._turns.begin(create)
         if create.turn.background:
-            return _json(response_object(log.turn, log.events()))
+            with self._retries.answering(request, principal, body, log):
+                await asyncio.sleep(0)  # a client that is gone already is known to be then
+                return _json(response_object(log.turn, log.events()))
         with self._retries.answering(request, principal, body, log):
             try:
                 ending = await log.ended()
@@ -97,7 +101,7 @@ class ResponsesRoutes:
             return _json(response_object(log.turn, log.events()))
         position = await position_after(after, log, ResponsesEncoder, "starting_after")
         try:
-            return await self._stream(request, log, position)
+            return await self._follower(request, log, position).run()
         finally:
             self._host.client_left(log)
 
@@ -124,12 +128,10 @@ class ResponsesRoutes:
         principal = await self._host.authenticate(request.headers)
         return await self._turns.find(request.match_info["id"], principal)
 
-    def _stream(self, request: TurnRequest, log: TurnLog, position: int) -> Awaitable[web.StreamResponse]:
-        # No coroutine of its own: every open stream would hold one more.
-        follower = Follower(
+    def _follower(self, request: TurnRequest, log: TurnLog, position: int) -> Follower:
+        return Follower(
             request, log, ResponsesEncoder, position, with_ids=False, keepalive=self._keepalive_seconds
         )
-        return follower.run()
 
 
 def _json(body: bytes) -> web.Response:

@@ -2,7 +2,8 @@
 
 OpenAI's clients send a request again when they have waited long enough, say so (`x-stainless-retry-count`), and send
 the same bytes; the AI SDK does not say so. A turn is not run again for it: the client joins the one that runs, if its
-own connection is gone. Streams need none of it: their headers come at once, and after those nothing is sent again.
+own connection is gone. A stream is sent again only when its connection broke before its headers came, which they do at
+once; after those nothing is sent again.
 
 A request with an idempotency key needs none of it either: it says itself which turn it means, and is joined to it where
 turns are accepted. This is for the clients that send no key.
@@ -89,17 +90,25 @@ class Retries:
             yield
             return
         asked, asking = _asked(request, principal, body), _Asking(log.id, request.transport)
+        self._remember(asked, asking)
+        try:
+            yield
+        finally:
+            if not asking.gone:
+                self._forget(asked, asking)
+
+    def unanswered(self, request: TurnRequest, principal: str | None, body: bytes, log: TurnLog) -> None:
+        """The client has gone before anything of the turn was sent to it."""
+        if log.turn.disconnect.policy != "cancel" and log.turn.idempotency_key is None:
+            self._remember(_asked(request, principal, body), _Asking(log.id, None))
+
+    def _remember(self, asked: _Asked, asking: _Asking) -> None:
         alike = self._asking.setdefault(asked, [])
         alike.append(asking)
         del alike[:-ALIKE]
         self._asking.move_to_end(asked)
         while len(self._asking) > UNANSWERED:
             self._asking.popitem(last=False)
-        try:
-            yield
-        finally:
-            if not asking.gone:
-                self._forget(asked, asking)
 
     def _find(self, turn_id: str, principal: str | None) -> TurnLog | None:
         try:

@@ -371,6 +371,21 @@ def test_a_tool_that_failed() -> None:
     assert (called["status"], called["output"], called["error"]) == ("failed", "Error: no", None)
 
 
+def test_the_output_of_a_tool_that_failed_is_an_item_as_whole_as_any() -> None:
+    told = a_telling()
+    told.composer.call("c1", "add").done("{}")
+    output = told.composer.output_of("c1", "add")
+    output.metadata = {"state": "error"}
+    output.done([Text("Error: no")])
+    told.complete()
+    shown = stream_of(turn_with(display="function_call"), told)[-1]["response"]["output"]
+    assert [(item["type"], item["status"]) for item in shown] == [
+        ("function_call", "completed"),
+        ("function_call_output", "completed"),
+    ]
+    assert shown[1]["output"] == "Error: no"
+
+
 def test_an_output_nobody_asked_for() -> None:
     told = a_telling()
     told.composer.output_of("c1", "add").done([Text("3")])
