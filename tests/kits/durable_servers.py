@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import DurableStore, TurnEntry
@@ -16,6 +18,7 @@ from greenroom.services.durable_store import DurableSessions
 from greenroom.services.session_head import decode_head, folder_of
 from greenroom.services.store_urls import storage_at
 from greenroom.transports.json_checks import owner
+from greenroom.transports.process_encode import ProcessEncoder
 from kits.preloaded import Preloaded
 from kits.rejoining import Told
 from kits.server_process import ServerProcess, start
@@ -133,10 +136,18 @@ async def _check_session(
         assert entry is not None, f"the log of {told.id} is not kept"
         assert entry.status == "ended"
         assert type(entry.events[-1]).__name__ == f"Turn{expected.title()}", "log and history disagree"
+        if "sequence_number" in told.frames[0]:  # it was told in `/process`'s events
+            assert told.frames == _frames(entry), f"a client and the log disagree about {told.id}"
     completed = [turn for turn, status in statuses.items() if status == "completed"]
     state = await states.export_state(*key)
     expected_state = {"turns": len(completed), "last": completed[-1]} if completed else None
     assert state == expected_state, "state and history disagree"
+
+
+def _frames(entry: TurnEntry) -> list[dict[str, Any]]:
+    """What a client has that has seen all of the turn."""
+    lines = b"".join(ProcessEncoder.whole(entry.turn, entry.events)).decode().splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
 def free_port() -> int:

@@ -32,6 +32,8 @@ class Told:
     """Its events, by their numbers."""
     trouble: list[str] = field(default_factory=list)
     """What a client that does not follow the protocol would have noticed."""
+    more: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Set with each event."""
 
     @property
     def status(self) -> str:
@@ -107,3 +109,4 @@ async def _read(answer: aiohttp.ClientResponse, told: Told) -> None:
             expected = told.last["sequence_number"] + 1 if told.frames else 0
             assert frame["sequence_number"] == expected, f"{frame['sequence_number']} after {expected - 1}"
             told.frames.append(frame)
+            told.more.set()
