@@ -231,7 +231,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         timer = loop.call_at(deadline, connection.terminate)
         try:
-            return await connection.fetchrow(statement, *arguments)
+            return await _row(connection, statement, arguments)
         except BaseException as error:
             if not isinstance(error, asyncpg.PostgresError) or is_broken(error) or is_read_only(error):
                 connection.terminate()
@@ -241,3 +241,13 @@ class Calls:
         finally:
             timer.cancel()
             self._connections.give_back(connection)
+
+
+async def _row(connection: Any, statement: str, arguments: Sequence[object]) -> Any:
+    try:
+        return await connection.fetchrow(statement, *arguments)
+    except AttributeError as error:
+        # asyncpg goes on with a connection that was lost while it asked what types the statement has.
+        if not connection.is_closed():
+            raise
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost") from error

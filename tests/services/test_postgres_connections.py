@@ -16,7 +16,7 @@ import pytest
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
 from greenroom.services import postgres_pool, postgres_storage
-from greenroom.services.postgres_pool import Connections
+from greenroom.services.postgres_pool import Calls, Connections
 from greenroom.services.postgres_schema import MIGRATIONS, migrate
 from greenroom.services.postgres_storage import SWEPT_AT_ONCE, PostgresStorage
 from greenroom.services.storage import NOT_THERE, Cell, Change, Conflict, FolderKey, Span
@@ -221,6 +221,25 @@ async def test_there_are_never_more_connections_than_allowed_and_none_gets_lost(
     assert max(most) == 3
     got = [await connections.get(asyncio.get_running_loop().time() + 1) for _ in range(3)]
     assert len(set(got)) == 3
+
+
+async def test_a_connection_that_is_lost_while_it_asks_for_types_fails_no_call() -> None:
+    lines: list[Line] = []
+
+    class Asking(Line):
+        async def fetchrow(self, statement: str, *arguments: object) -> tuple[str]:
+            if self is lines[0]:
+                self.terminate()
+                raise AttributeError("'NoneType' object has no attribute 'get_settings'")
+            return (statement,)
+
+    async def connect(seconds: float) -> Line:
+        lines.append(Asking())
+        return lines[-1]
+
+    calls = Calls(Connections(connect, 2), 5.0)
+    assert await calls.call("SELECT 1", (), (), changes=False) == (("SELECT 1",), True)
+    assert len(lines) == 2
 
 
 async def test_a_connection_that_comes_as_who_waits_for_it_gives_up_goes_to_the_next() -> None:
