@@ -12,8 +12,10 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import anyio
 import msgspec
 import pytest
@@ -27,10 +29,14 @@ from greenroom.sandbox.owners import Owners
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
 from kits.engine import OwnEngine
+from kits.http_client import body
+from kits.server_process import server
+from kits.site import Site, site
 
 pytestmark = pytest.mark.slow
 
 KILLS = 20
+SESSIONS = 3
 LEFT_SECONDS = 30.0
 """How long after a restart something of the killed process may still be there."""
 
@@ -139,15 +145,79 @@ async def serve_until_killed(settings: SandboxSettings, answers: int, seconds: f
     return said
 
 
+class Browsing:
+    """Sessions of a server that open a page in turn after turn."""
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self.client = client
+        self.answers = 0
+        self.more = asyncio.Event()
+        self.sessions = [asyncio.create_task(self.browse(str(number))) for number in range(SESSIONS)]
+
+    async def browse(self, session: str) -> None:
+        """Until the server is gone."""
+        while True:
+            request = body("http://page.test/rows", session, stream=False)
+            async with self.client.post("/process", json=request) as response:
+                answer = await response.json()
+            assert answer["status"] == "completed", answer
+            self.answers += 1
+            self.more.set()
+
+    async def answered(self, answers: int) -> None:
+        """Wait for so many. Raises what ended a session before."""
+        while self.answers < answers:
+            self.more.clear()
+            more = asyncio.create_task(self.more.wait())
+            done, _ = await asyncio.wait([more, *self.sessions], return_when=asyncio.FIRST_COMPLETED)
+            more.cancel()
+            for ended in done - {more}:
+                await ended
+
+    async def end(self) -> None:
+        """What they were waiting for does not come any more."""
+        for session in self.sessions:
+            session.cancel()
+        await asyncio.gather(*self.sessions, return_exceptions=True)
+
+
+async def browse_until_killed(
+    settings: SandboxSettings, page: Site, answers: int, seconds: float
+) -> list[str]:
+    """The same with `greenroom serve`, whose sessions browse in turns, and a warm pool."""
+    env = {
+        "GREENROOM_SANDBOX": settings.backend,
+        "GREENROOM_SANDBOX_WARM": "1",
+        "GREENROOM_SANDBOX_HOSTS": f"page.test={page.url.removeprefix('http://')}",
+    }
+    if settings.docker_host is not None:
+        env |= {"DOCKER_HOST": settings.docker_host, "GREENROOM_SANDBOX_IMAGE": settings.image}
+    async with server("opening.py", env=env) as serving, aiohttp.ClientSession(serving.url) as client:
+        browsing = Browsing(client)
+        try:
+            with anyio.fail_after(90):
+                await browsing.answered(answers)
+            await anyio.sleep(seconds)
+        finally:
+            serving.process.kill()
+            await serving.ended()
+            await browsing.end()
+    return [f"{browsing.answers} answers"]
+
+
+@pytest.mark.parametrize("program", ["keeper", "server"])
 async def test_after_twenty_kills_nothing_is_left_and_no_session_ever_had_two(
-    settings: SandboxSettings, home: Path
+    program: str, settings: SandboxSettings, home: Path
 ) -> None:
     dice = random.Random(8)
-    async with watching(settings) as watcher:
+    async with watching(settings) as watcher, site() as page:
+        serve = partial(browse_until_killed, settings, page)
+        if program == "keeper":
+            serve = partial(serve_until_killed, settings)
         killed: set[str] = set()
         for _ in range(KILLS):
             answers = dice.choice([0, 1, 3, 12])
-            serving = asyncio.create_task(serve_until_killed(settings, answers, dice.uniform(0.0, 0.5)))
+            serving = asyncio.create_task(serve(answers, dice.uniform(0.0, 0.5)))
             while not serving.done():
                 await asyncio.wait({serving}, timeout=LEFT_SECONDS if killed else None)
                 left = killed & {lease.id for lease in await watcher.leases.all()}
