@@ -65,8 +65,8 @@ class Conversations:
     async def delete(self, key: SessionKey) -> None:
         """Delete it and its session. Raises `ConversationNotFound`."""
         await self.show(key)
-        await self._store.change(key, lambda _: None)
         await self._host.forget(key)
+        await self._store.change(key, lambda _: None)  # last: until then who is told of a failure can try again
 
     async def noted(self, key: SessionKey) -> None:
         """Somebody speaks in it: from now on it is there, also before its first turn has ended."""
