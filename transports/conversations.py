@@ -66,7 +66,8 @@ class Conversations:
         """Delete it and its session. Raises `ConversationNotFound`."""
         await self.show(key)
         await self._host.forget(key)
-        await self._store.change(key, lambda _: None)  # last: until then who is told of a failure can try again
+        # Last: until then whoever was not answered can ask for it again.
+        await self._store.change(key, lambda _: None)
 
     async def noted(self, key: SessionKey) -> None:
         """Somebody speaks in it: from now on it is there, also before its first turn has ended."""
