@@ -25,11 +25,16 @@ MORE = max(1, hypothesis.settings().max_examples // 100)
 V1 = "/compatible-mode/v1"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fuzzed() -> AsyncIterator[Stage]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "file"])
+async def fuzzed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
     needs_bubblewrap()
-    async with stage_of("fuzzed.py") as stage:
+    file = tmp_path_factory.mktemp("fuzzed") / "sessions.db"
+    sessions = "memory" if request.param == "memory" else f"sqlite:///{file}"
+    async with stage_of("fuzzed.py", GREENROOM_SESSIONS=sessions) as stage:
         yield stage
+        assert file.exists() == (request.param == "file")
 
 
 TOOL = {"name": "look", "parameters": {"type": "object"}}
