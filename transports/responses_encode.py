@@ -336,10 +336,8 @@ class ResponsesEncoder:
     def _close(self, event: ItemDone, unit: Unit) -> None:
         assert unit.wire is not None, f"{unit!r} is shown"
         if event.done is not None and event.done.kind == "tool_output":
-            # An output of its own can only be whole or not; that its tool failed is in its words.
-            status = _outcome(event.done)
-            failed = status is FAILED and isinstance(unit.wire, OpenOutput)
-            unit.wire.status = COMPLETED if failed else status
+            failed = COMPLETED if isinstance(unit.wire, OpenOutput) else FAILED  # its words say so
+            unit.wire.status = _outcome(event.done, failed)
 
     def _cut_off(self, unit: Unit, kept: Item | None, completed: bool) -> None:
         """Close an item that the turn's end found open. `kept`: what there is of it."""
@@ -388,10 +386,10 @@ def _word(ending: TurnCompleted | TurnFailed) -> str:
     return "completed" if ending.incomplete is None else "incomplete"
 
 
-def _outcome(item: Item) -> bytes:
-    """How a tool did, as far as its framework says."""
+def _outcome(item: Item, failed: bytes) -> bytes:
+    """How a tool did, as far as its framework says. `failed`: what is said when it did not do well."""
     if (item.metadata or {}).get("state", "success") != "success":
-        return FAILED
+        return failed
     last = item.parts[-1] if item.parts else None
     unknown = isinstance(last, ToolOutput) and last.output and last.output[-1] in _UNKNOWN_OUTCOMES
     return INCOMPLETE if unknown else COMPLETED

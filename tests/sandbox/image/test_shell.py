@@ -169,7 +169,7 @@ async def test_a_box_that_ends_leaves_no_process() -> None:
     with box_process() as server:
         async with server.connected() as box:
             await box.shell(f"setsid env -i sleep {word} > /dev/null 2>&1 & sleep {word} > /dev/null 2>&1 &")
-            assert len(running_with(word)) == 2
+            await until(lambda: len(running_with(word)) == 2, "the commands did not start")
 
     assert not running_with(word)
 
