@@ -6,12 +6,9 @@ or, once a stream has begun, a frame in it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 from aiohttp import web
 
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
-from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect
 from greenroom.transports.chat_decode import ChatSettings, decode_chat
 from greenroom.transports.chat_encode import FAILED, ChatEncoder, ToolDisplay, completion_object, error_of
@@ -57,13 +54,15 @@ class ChatRoutes:
         body = self._body.at_hand(request) or await self._body.read(request)
         key = asked_key(request.headers)
         turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal, key=key)
-        if turn.request.stream:
-            log = await host.submit(turn)
-            try:
-                return await self._stream(request, log)
-            finally:
-                host.client_left(log)
         log = self._retries.turn_of(request, principal, body, turn) or await host.submit(turn)
+        if turn.request.stream:
+            follower = Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds)
+            try:
+                return await follower.run()
+            finally:
+                if not follower.reached:
+                    self._retries.unanswered(request, principal, body, log)
+                host.client_left(log)
         with self._retries.answering(request, principal, body, log):
             try:
                 ending = await log.ended()
@@ -72,10 +71,6 @@ class ChatRoutes:
         if isinstance(ending, TurnCompleted):
             return web.Response(body=completion_object(log.turn, ending), content_type="application/json")
         return _failure(ending)
-
-    def _stream(self, request: TurnRequest, log: TurnLog) -> Awaitable[web.StreamResponse]:
-        # No coroutine of its own: every open stream would hold one more.
-        return Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds).run()
 
 
 def _failure(ending: TurnFailed | TurnCancelled) -> web.StreamResponse:

@@ -35,34 +35,41 @@ async def give_up(client: ResponsesClient, memory: Memory, **headers: str) -> No
     await client.get("/models")  # by then the server has seen it
 
 
-async def send_and_break_off(client: ResponsesClient, body: bytes) -> None:
+async def send_and_break_off(client: ResponsesClient, path: str, body: bytes) -> None:
     """Ask, and reset the connection at once."""
     url = urlsplit(client.url)
     _, writer = await asyncio.open_connection(url.hostname, url.port)
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    head = f"POST {url.path}/responses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {url.path}{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}x-stainless-retry-count: 0\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     writer.transport.abort()
 
 
-@pytest.mark.parametrize("fields", [{"stream": True}, {"background": True}])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/responses", {"input": "wait", "stream": True}),
+        ("/responses", {"input": "wait", "background": True}),
+        ("/chat/completions", {"messages": [{"role": "user", "content": "wait"}], "stream": True}),
+    ],
+)
 async def test_who_was_cut_off_before_the_headers_of_a_stream_or_of_a_job_joins_it(
-    fields: dict[str, Any],
+    path: str, asked: dict[str, Any]
 ) -> None:
     memory = Memory()
     async with responses_of(memory.app) as client:
-        body = json.dumps({"input": "wait"} | fields).encode()
-        await send_and_break_off(client, body)
+        body = json.dumps(asked).encode()
+        await send_and_break_off(client, path, body)
         await memory.began.wait()
         await client.get("/models")  # by then the server has seen it
         memory.gate.set()
         headers = {"x-stainless-retry-count": "1", "Content-Type": "application/json"}
-        async with client.http.post(f"{client.url}/responses", data=body, headers=headers) as response:
+        async with client.http.post(f"{client.url}{path}", data=body, headers=headers) as response:
             assert response.status == 200
             await response.read()
         assert memory.runs == {"wait": 1}
-        async with client.http.post(f"{client.url}/responses", data=body, headers=headers) as response:
+        async with client.http.post(f"{client.url}{path}", data=body, headers=headers) as response:
             await response.read()  # the one before has been answered
         assert memory.runs == {"wait": 2}
 
