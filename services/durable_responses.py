@@ -48,7 +48,13 @@ class DurableResponses:
         if entry is None or not _is_response(entry):
             return None
         turn = entry.turn
-        return ResponseRecord(turn=turn, key=turn.key, events=entry.events, background=turn.background)
+        return ResponseRecord(
+            turn=turn,
+            key=turn.key,
+            events=entry.events,
+            background=turn.background,
+            taken_at=entry.taken_at,
+        )
 
     async def delete(self, principal: str | None, turn_id: str) -> bool:
         """Keep it no longer. What its session's history has of it stays. Whether it was kept."""

@@ -18,13 +18,14 @@ from greenroom.actors.messages import SessionKey, Turn
 
 class ResponseRecord(Struct, frozen=True, kw_only=True):
     """A turn that has ended, whole. `key`: the session it ran in, which a fork may have given it; `text_size`: of the
-    text in its events, where it was counted as they arose."""
+    text in its events, where it was counted as they arose; `taken_at`: as `TurnEntry` says."""
 
     turn: Turn
     key: SessionKey
     events: Sequence[Event]
     background: bool = False
     text_size: int | None = None
+    taken_at: int | None = None
 
 
 class ResponseStore(Protocol):

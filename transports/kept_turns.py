@@ -26,7 +26,7 @@ async def find_kept(host: Host, turn_id: str, principal: str | None) -> TurnLog:
 
 def told_again(record: ResponseRecord) -> TurnLog:
     """A turn that was kept, as a log that has ended."""
-    log = TurnLog(structs.replace(record.turn, key=record.key))
+    log = TurnLog(structs.replace(record.turn, key=record.key), taken_at=record.taken_at)
     for event in record.events:
         log.append(event)
     log.size = sum(
