@@ -38,14 +38,7 @@ def unhappy(
 
 def timed_out(run: TurnRun, seconds: float, sources: Sources) -> ErrorInfo:
     """What is said of a turn that runs too long, and logged under an id of its own."""
-    error_id = f"err_{sources.uuid()}"
-    logger.error(
-        "turn %s of session %r failed [%s]: it ran longer than the %s s of Limits.turn_seconds",
-        run.log.id,
-        run.log.turn.key.session_id,
-        error_id,
-        seconds,
-    )
+    error_id = _logged(run, sources, f": it ran longer than the {seconds} s of Limits.turn_seconds")
     why = (
         f"the turn took longer than the {seconds} s a turn may take; ask for less at a time, or raise the server's "
         "limit (Limits.turn_seconds)"
@@ -60,12 +53,15 @@ def record_of(turn: Turn, ending: Terminal) -> TurnRecord:
 
 
 def _report(run: TurnRun, error: BaseException, sources: Sources, debug: bool) -> ErrorInfo:
+    known = isinstance(error, GreenroomError) and error.status < 500
+    return error_info(error, _logged(run, sources, error=None if known else error), debug)
+
+
+def _logged(run: TurnRun, sources: Sources, why: str = "", error: BaseException | None = None) -> str:
+    """Write down that a turn failed; the id under which that is found in the log."""
     error_id = f"err_{sources.uuid()}"
+    key = run.log.turn.key
     logger.error(
-        "turn %s of session %r failed [%s]",
-        run.log.id,
-        run.log.turn.key.session_id,
-        error_id,
-        exc_info=None if isinstance(error, GreenroomError) and error.status < 500 else error,
+        "turn %s of session %r failed [%s]%s", run.log.id, key.session_id, error_id, why, exc_info=error
     )
-    return error_info(error, error_id, debug)
+    return error_id

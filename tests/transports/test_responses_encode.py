@@ -358,27 +358,25 @@ def test_reasoning_can_be_sealed_and_is_read_again_without_its_summary() -> None
     assert "encrypted_content" not in output_of(turn_with(), told)[0]
 
 
-def test_a_tool_that_failed() -> None:
+def a_failed_call() -> Telling:
     told = a_telling()
     told.composer.call("c1", "add").done("{}")
     output = told.composer.output_of("c1", "add")
     output.metadata = {"state": "error"}
     output.done([Text("Error: no")])
     told.complete()
-    events = stream_of(turn_with(), told)
+    return told
+
+
+def test_a_tool_that_failed() -> None:
+    events = stream_of(turn_with(), a_failed_call())
     assert "0 mcp_call.failed" in brief(events)
     (called,) = events[-1]["response"]["output"]
     assert (called["status"], called["output"], called["error"]) == ("failed", "Error: no", None)
 
 
 def test_the_output_of_a_tool_that_failed_is_an_item_as_whole_as_any() -> None:
-    told = a_telling()
-    told.composer.call("c1", "add").done("{}")
-    output = told.composer.output_of("c1", "add")
-    output.metadata = {"state": "error"}
-    output.done([Text("Error: no")])
-    told.complete()
-    shown = stream_of(turn_with(display="function_call"), told)[-1]["response"]["output"]
+    shown = stream_of(turn_with(display="function_call"), a_failed_call())[-1]["response"]["output"]
     assert [(item["type"], item["status"]) for item in shown] == [
         ("function_call", "completed"),
         ("function_call_output", "completed"),
