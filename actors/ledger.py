@@ -22,10 +22,10 @@ from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.turn import TurnKey, TurnRun
-from greenroom.services.announcing import Announcer
 from greenroom.services.durable import DurableStore, Ending
 from greenroom.services.storage import Change
 from greenroom.services.store import TurnRecord
+from greenroom.services.webhooks.announcing import Announcer
 from greenroom.services.work import Work
 
 logger = logging.getLogger("greenroom.actors")

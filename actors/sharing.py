@@ -30,8 +30,8 @@ from greenroom.actors.recovery import INTERRUPTED, Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
-from greenroom.services.announcing import Announcer
 from greenroom.services.durable import DurableStore
+from greenroom.services.webhooks.announcing import Announcer
 
 logger = logging.getLogger("greenroom.actors")
 

@@ -29,10 +29,10 @@ from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.sharing import Sharing
 from greenroom.actors.turn import TurnKey, TurnRun
-from greenroom.services.announcing import Announcer
 from greenroom.services.durable import is_durable
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
+from greenroom.services.webhooks.announcing import Announcer
 
 logger = logging.getLogger("greenroom.actors")
 

@@ -17,7 +17,7 @@ from greenroom.actors.handler import QueryHandler
 from greenroom.actors.ids import Sources
 from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 
 WARM_UP = 2000
 """Turns before the first look: as many logs of ended turns as are kept, and more, so that they count for nobody."""

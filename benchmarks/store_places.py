@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 
 from benchmarks.servers import ROOT
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.memory_store import InMemoryStore
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import SessionStore
 
 if str(ROOT / "tests") not in sys.path:
@@ -63,8 +63,8 @@ def _place(
 
 
 def _redis(stack: ExitStack) -> Callable[[], SessionStore]:
-    from greenroom.services import redis_link  # noqa: F401 - whether its library is there
-    from greenroom.services.redis_storage import RedisStorage
+    from greenroom.services.redis import link as redis_link  # noqa: F401 - whether its library is there
+    from greenroom.services.redis.storage import RedisStorage
     from kits.redis_server import running_redis
 
     server = stack.enter_context(running_redis())
@@ -72,8 +72,8 @@ def _redis(stack: ExitStack) -> Callable[[], SessionStore]:
 
 
 def _postgres(stack: ExitStack) -> Callable[[], SessionStore]:
-    from greenroom.services import postgres_pool  # noqa: F401
-    from greenroom.services.postgres_storage import PostgresStorage
+    from greenroom.services.postgres import pool as postgres_pool  # noqa: F401
+    from greenroom.services.postgres.storage import PostgresStorage
     from kits.postgres_server import made_databases, running_postgres
 
     databases = stack.enter_context(made_databases())

@@ -25,7 +25,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
 from greenroom.actors.system import ActorSystem
 from greenroom.services.durable import Acceptance
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import SessionStore
 
 SESSIONS = 100

@@ -33,7 +33,7 @@ from greenroom import (
     SandboxError,
     SandboxService,
 )
-from greenroom.services.local_model import local_model_warning
+from greenroom.services.local_model.model import local_model_warning
 
 PORT = 8090
 

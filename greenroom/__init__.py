@@ -68,15 +68,18 @@ if TYPE_CHECKING:
     from greenroom.sandbox.settings import EgressRules, SandboxSettings
     from greenroom.services.agent_state import InMemoryStateService
     from greenroom.services.conversation_store import InMemoryConversations
-    from greenroom.services.local_model import LocalModel
+    from greenroom.services.local_model.model import LocalModel
     from greenroom.services.memory_responses import InMemoryResponseStore
-    from greenroom.services.memory_store import InMemoryStore
-    from greenroom.services.postgres_services import PostgresSessionHistoryService, PostgresStateService
-    from greenroom.services.redis_services import RedisSessionHistoryService, RedisStateService
+    from greenroom.services.postgres.states_and_histories import (
+        PostgresSessionHistoryService,
+        PostgresStateService,
+    )
+    from greenroom.services.redis.states_and_histories import RedisSessionHistoryService, RedisStateService
     from greenroom.services.sandbox_service import SandboxService
     from greenroom.services.session_history import InMemorySessionHistoryService
-    from greenroom.services.sqlite_services import SqliteSessionHistoryService, SqliteStateService
-    from greenroom.services.sqlite_store import SqliteStore
+    from greenroom.services.sessions.memory_store import InMemoryStore
+    from greenroom.services.sqlite.states_and_histories import SqliteSessionHistoryService, SqliteStateService
+    from greenroom.services.sqlite.store import SqliteStore
     from greenroom.transports.aiohttp_server import AiohttpServer
     from greenroom.transports.transport import Host, Transport
     from greenroom.transports.view_tickets import BrowserView
@@ -142,16 +145,19 @@ _HOME = {
     "greenroom.sandbox.browser_sandbox": ("BrowserSandbox",),
     "greenroom.sandbox.settings": ("EgressRules", "SandboxSettings"),
     "greenroom.services.agent_state": ("InMemoryStateService",),
-    "greenroom.services.local_model": ("LocalModel",),
+    "greenroom.services.local_model.model": ("LocalModel",),
     "greenroom.services.conversation_store": ("InMemoryConversations",),
     "greenroom.services.memory_responses": ("InMemoryResponseStore",),
-    "greenroom.services.memory_store": ("InMemoryStore",),
+    "greenroom.services.sessions.memory_store": ("InMemoryStore",),
     "greenroom.services.sandbox_service": ("SandboxService",),
     "greenroom.services.session_history": ("InMemorySessionHistoryService",),
-    "greenroom.services.postgres_services": ("PostgresSessionHistoryService", "PostgresStateService"),
-    "greenroom.services.redis_services": ("RedisSessionHistoryService", "RedisStateService"),
-    "greenroom.services.sqlite_services": ("SqliteSessionHistoryService", "SqliteStateService"),
-    "greenroom.services.sqlite_store": ("SqliteStore",),
+    "greenroom.services.postgres.states_and_histories": (
+        "PostgresSessionHistoryService",
+        "PostgresStateService",
+    ),
+    "greenroom.services.redis.states_and_histories": ("RedisSessionHistoryService", "RedisStateService"),
+    "greenroom.services.sqlite.states_and_histories": ("SqliteSessionHistoryService", "SqliteStateService"),
+    "greenroom.services.sqlite.store": ("SqliteStore",),
     "greenroom.transports.aiohttp_server": ("AiohttpServer",),
     "greenroom.transports.transport": ("Host", "Transport"),
     "greenroom.transports.view_tickets": ("BrowserView",),

@@ -24,7 +24,7 @@ from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.services.store_urls import store_at
-from greenroom.services.webhooks import WebhookSettings
+from greenroom.services.webhooks.delivery import WebhookSettings
 from greenroom.transports.inprocess import InProcess, TurnStream, follow_turn
 from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport

@@ -29,8 +29,8 @@ _STATE = _from("greenroom.services.agent_state", "InMemoryStateService", "StateS
 _HISTORY = _from(
     "greenroom.services.session_history", "InMemorySessionHistoryService", "SessionHistoryService"
 )
-_REDIS_STATE = _from("greenroom.services.redis_services", "RedisStateService")
-_REDIS_HISTORY = _from("greenroom.services.redis_services", "RedisSessionHistoryService")
+_REDIS_STATE = _from("greenroom.services.redis.states_and_histories", "RedisStateService")
+_REDIS_HISTORY = _from("greenroom.services.redis.states_and_histories", "RedisSessionHistoryService")
 _SANDBOX_SERVICE = _from("greenroom.services.sandbox_service", "SandboxService")
 _SCHEMAS = _from("greenroom", "AgentRequest") | _from(
     "greenroom.compat_schemas",

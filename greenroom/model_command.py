@@ -17,8 +17,8 @@ from rich.progress import (
 )
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.services.model_cache import fetch_model, installed_model
-from greenroom.services.model_download import FetchFailed, OnProgress
+from greenroom.services.local_model.cache import fetch_model, installed_model
+from greenroom.services.local_model.download import FetchFailed, OnProgress
 
 
 @click.group()

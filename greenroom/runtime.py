@@ -21,10 +21,10 @@ from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
 from greenroom.services.conversation_store import ConversationStore
-from greenroom.services.outbox import outbox_of
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
-from greenroom.services.webhooks import Webhooks, WebhookSettings
+from greenroom.services.webhooks.delivery import Webhooks, WebhookSettings
+from greenroom.services.webhooks.outbox import outbox_of
 from greenroom.transports.looking import Looking
 from greenroom.transports.transport import Endpoint, HostState, Transport
 from greenroom.transports.view_tickets import BrowserView, ViewTickets

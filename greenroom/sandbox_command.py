@@ -172,7 +172,7 @@ async def _shared(state: str | None) -> SharedLeases | None:
     if not state or state == "memory":
         return None
     from greenroom.services.durable_leases import DurableLeases
-    from greenroom.services.sqlite_storage import SqliteStorage
+    from greenroom.services.sqlite.storage import SqliteStorage
     from greenroom.services.store_urls import storage_at
 
     storage = await to_thread.run_sync(storage_at, state)

@@ -2,7 +2,7 @@
 
 Fields go by position instead of by name, which saves a third of a short message. Files of sessions hold such bytes, of
 messages, items and turns: a field may be added at the end, with a default, but none moved or taken away
-(`sqlite_schema`).
+(`sqlite.schema`).
 """
 
 from __future__ import annotations

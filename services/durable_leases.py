@@ -21,8 +21,8 @@ from msgspec import Struct, msgpack
 from greenroom.actors.errors import LeaseHeld, SandboxUnavailable, StoreUnavailable
 from greenroom.sandbox.backend import BoxKind
 from greenroom.sandbox.leases import Held, Lease, LeaseChange, LeaseKey, LeaseState, Person
-from greenroom.services.owner_life import OwnerLife
 from greenroom.services.service import not_started
+from greenroom.services.sessions.owner_life import OwnerLife
 from greenroom.services.storage import (
     NOT_THERE,
     Change,

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from msgspec import Struct
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.storage import Storage
 from greenroom.services.store import SessionStore
 
@@ -64,10 +64,10 @@ def store_at(url: str) -> SessionStore:
         return InMemoryStore()
     storage, options = _storage(url)
     if url.startswith("sqlite:"):
-        from greenroom.services.sqlite_store import SqliteStore
+        from greenroom.services.sqlite.store import SqliteStore
 
         return SqliteStore(storage, **options)  # type: ignore[arg-type]
-    from greenroom.services.durable_store import DurableSessions
+    from greenroom.services.sessions.durable_store import DurableSessions
 
     return DurableSessions(storage, **options)
 
@@ -161,19 +161,19 @@ def _sqlite_place(place: str) -> str:
 
 
 def _sqlite(path: str, **options: Any) -> Storage:
-    from greenroom.services.sqlite_storage import SqliteStorage
+    from greenroom.services.sqlite.storage import SqliteStorage
 
     return SqliteStorage(path, **options)
 
 
 def _redis(url: str, **options: Any) -> Storage:
-    from greenroom.services.redis_storage import RedisStorage
+    from greenroom.services.redis.storage import RedisStorage
 
     return RedisStorage(url, **options)
 
 
 def _postgres(url: str, **options: Any) -> Storage:
-    from greenroom.services.postgres_storage import PostgresStorage
+    from greenroom.services.postgres.storage import PostgresStorage
 
     return PostgresStorage(url, **options)
 

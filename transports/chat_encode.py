@@ -41,7 +41,7 @@ from greenroom.actors.messages import (
     Turn,
     Usage,
 )
-from greenroom.services.turn_codec import register_echo
+from greenroom.services.sessions.turn_codec import register_echo
 from greenroom.transports import chat_wire as wire
 from greenroom.transports.json_text import encode
 from greenroom.transports.openai_fields import INVALID, SERVER

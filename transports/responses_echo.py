@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-from greenroom.services.turn_codec import register_echo
+from greenroom.services.sessions.turn_codec import register_echo
 
 ToolDisplay: TypeAlias = Literal["mcp_call", "function_call", "hidden"]
 

@@ -25,7 +25,7 @@ from greenroom.actors.events import (
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import Image, SessionKey, Text, ToolCall, ToolOutput
 from greenroom.actors.session import Session
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import TurnCommit
 from greenroom.services.work import current_work
 from kits.grammar import check_events

@@ -27,7 +27,7 @@ from greenroom.actors.messages import (
     TurnOptions,
 )
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.system import asked, running_system, said, turn
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

@@ -22,8 +22,8 @@ from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.memory_responses import InMemoryResponseStore
-from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.session_history import InMemorySessionHistoryService
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionRecord
 from greenroom.services.work import current_work
 from kits.remembering import SlowStore, Tutorial, heard, new_memory, tell

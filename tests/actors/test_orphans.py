@@ -25,9 +25,9 @@ from greenroom.actors.sharing import TAKEN_AT_ONCE
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import LoopLag, Watchdog
 from greenroom.services.durable import Ending
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.session_head import ENTRY, decode_head, folder_of
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.head import ENTRY, decode_head, folder_of
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Cell, Change, Span
 from kits.system import EPOCH, running_system, turn
 from kits.until import until_answered

@@ -13,8 +13,8 @@ from greenroom.actors.events import TurnCompleted
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Storage
 from kits.system import running_system, turn
 

@@ -16,7 +16,7 @@ from greenroom.actors.session import Session
 from greenroom.actors.system import ActorSystem
 from greenroom.sandbox import BrowserSandbox
 from greenroom.sandbox.leases import LeaseKey
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.work import Work
 from kits.fake_keeper import FakeKeeper
 from kits.system import counting_sources, said, turn

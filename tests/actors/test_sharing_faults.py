@@ -14,7 +14,7 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.errors import GreenroomError, NotServing, SessionLost, StoreUnavailable
 from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.services.durable import TurnEntry
-from greenroom.services.durable_store import DurableSessions
+from greenroom.services.sessions.durable_store import DurableSessions
 from kits.sharing import LEASE, LIMITS, Diary, Process, processes, words
 from kits.system import asked, turn
 from kits.virtual_time import virtual_time

@@ -15,8 +15,8 @@ from greenroom.actors.errors import GreenroomError
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from kits.cut_storage import CutStorage
 from kits.sharing import LEASE, LIMITS, Diary, new_diary
 from kits.system import running_system, turn

@@ -28,7 +28,7 @@ async def test_a_server_that_dies_at_a_commit_point_loses_and_doubles_nothing(po
 
 def test_these_are_all_there_are() -> None:
     folder = Path(services.__file__).parent
-    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
     assert set(re.findall(r'_reached\("([a-z.]+)"\)', text)) == set(SCENARIOS)
 
 

@@ -28,9 +28,9 @@ from greenroom.services.durable_conversations import DurableConversations
 from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.durable_responses import DurableResponses
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Change, Fence
 from kits.postgres_server import PostgresServer
 from kits.redis_server import RedisServer

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from greenroom.model_command import model
-from greenroom.services.model_cache import SMOLLM2, fetch_model
+from greenroom.services.local_model.cache import SMOLLM2, fetch_model
 from kits.small_wheel import index_settings
 
 

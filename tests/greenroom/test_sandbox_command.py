@@ -27,7 +27,7 @@ from greenroom.sandbox.owners import Owners, sharing
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
 from greenroom.services.durable_leases import DurableLeases
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from kits.engine import OwnEngine
 from kits.until import until_answered
 

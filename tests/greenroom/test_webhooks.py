@@ -120,7 +120,7 @@ async def test_a_repeat_is_told_once() -> None:
 
 
 async def test_a_receiver_that_is_down_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greenroom.services.webhooks.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("greenroom.services.webhooks.delivery.FIRST_PAUSE", 0.05)
     async with stage() as (_, client, receiver):
         receiver.answers = [500, 503]
         await ask(client, "/process", body("hello", "s", webhook=receiver.url))

@@ -16,7 +16,7 @@ from greenroom.actors.frameworks.agentscope1 import AgentScope1Adapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.limits import Limits
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
 from kits.system import counting_sources, turn
 

@@ -19,7 +19,7 @@ import anyio
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import SessionRecord, SessionStore, TurnCommit
 from kits.store_kit import record
 

@@ -22,8 +22,8 @@ from greenroom.services.durable import (
     TurnAccepted,
     TurnEntry,
 )
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.session_head import folder_of
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.head import folder_of
 from greenroom.services.storage import Change, Conflict, Fence, FolderKey, Storage
 from greenroom.services.store import SessionRecord
 from kits.store_kit import record

@@ -33,7 +33,7 @@ from greenroom.services.durable import (
     TurnEntry,
     TurnKnown,
 )
-from greenroom.services.session_head import folder_of
+from greenroom.services.sessions.head import folder_of
 from greenroom.services.storage import Change
 from greenroom.services.store import SessionRecord, TurnCommit
 from kits.durable_endings_kit import (

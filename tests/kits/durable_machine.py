@@ -32,8 +32,8 @@ from greenroom.services.durable import (
     TurnEntry,
     TurnKnown,
 )
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.session_head import decode_head, folder_of
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.head import decode_head, folder_of
 from greenroom.services.storage import OwnerGone, Storage
 from greenroom.services.store import TurnRecord
 from kits.flaky_storage import Fault, FlakyStorage

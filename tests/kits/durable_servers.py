@@ -14,8 +14,8 @@ from typing import Any
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import DurableStore, TurnEntry
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.session_head import decode_head, folder_of
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.head import decode_head, folder_of
 from greenroom.services.store_urls import storage_at
 from greenroom.transports.json_checks import owner
 from greenroom.transports.process_encode import ProcessEncoder

@@ -27,9 +27,9 @@ from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.durable_responses import DurableResponses
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.response_store import ResponseRecord, ResponseStore
 from greenroom.services.session_history import Session, SessionHistoryService
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Storage
 from greenroom.services.store import TurnRecord
 from kits.conversation_store_kit import ConversationStoreKit

@@ -31,7 +31,7 @@ from greenroom.actors.messages import (
     TurnOptions,
 )
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.grammar import check_events, texts
 from kits.scripted_model import ScriptedModel
 from kits.scripted_model_script import CallTool, Reply, Request, Say, Usage, text_of, tool_names

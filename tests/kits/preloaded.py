@@ -27,10 +27,10 @@ MODULES: Final = (
     "greenroom.serve",
     "greenroom.transports.aiohttp_server",
     "greenroom.services.durable_state",
-    "greenroom.services.durable_store",
-    "greenroom.services.postgres_storage",
-    "greenroom.services.redis_storage",
-    "greenroom.services.sqlite_store",
+    "greenroom.services.sessions.durable_store",
+    "greenroom.services.postgres.storage",
+    "greenroom.services.redis.storage",
+    "greenroom.services.sqlite.store",
 )
 LARGEST: Final = 1 << 16
 """Of a request, bytes."""

@@ -10,8 +10,8 @@ from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Message, SessionKey
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
-from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.session_history import InMemorySessionHistoryService
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionRecord
 from kits.system import asked, said, turn
 

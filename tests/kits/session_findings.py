@@ -7,7 +7,7 @@ from typing import Final
 from greenroom.actors.events import TextDelta
 from greenroom.actors.messages import Text
 from greenroom.services.compact import decode_turn as decode_record
-from greenroom.services.session_head import (
+from greenroom.services.sessions.head import (
     EARLIER,
     ENDED,
     ENTRY,
@@ -18,10 +18,10 @@ from greenroom.services.session_head import (
     decode_head,
     log_span,
 )
-from greenroom.services.session_log import events_from
+from greenroom.services.sessions.log import events_from
+from greenroom.services.sessions.turn_codec import decode_turn
 from greenroom.services.storage import Folder, Span
 from greenroom.services.store import TurnRecord
-from greenroom.services.turn_codec import decode_turn
 
 SECTIONS: Final = tuple(Span(section) for section in (STATE, TURN, EARLIER, ENTRY, LOG, ENDED))
 

@@ -14,8 +14,8 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.system import ActorSystem
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from kits.cut_storage import CutStorage
 from kits.grammar import check_events
 from kits.system import asked, running_system, said, turn

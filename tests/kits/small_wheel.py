@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from greenroom.services.model_cache import ModelSource
+from greenroom.services.local_model.cache import ModelSource
 
 CONTENT = bytes(range(256)) * 400
 

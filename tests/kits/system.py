@@ -23,10 +23,10 @@ from greenroom.actors.messages import (
     TurnOptions,
 )
 from greenroom.actors.system import ActorSystem
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.response_store import ResponseStore
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
 
 EPOCH = 1_795_000_000.0

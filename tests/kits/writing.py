@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from greenroom.actors.errors import StoreUnavailable
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import NOT_THERE, Cell, Change, Conflict, FolderKey, Named, Span
 from kits.committing import running
 

@@ -9,7 +9,7 @@ from greenroom.actors.errors import ConfigurationError
 from greenroom.sandbox.leases import LeaseChange, SharedLeases
 from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from kits.leases_kit import KEY, SharedLeasesKit, lease
 
 

@@ -12,9 +12,9 @@ import pytest
 from greenroom.actors.errors import SessionLost, StoreUnavailable
 from greenroom.actors.events import TextDelta
 from greenroom.services.durable import SessionTaken, TurnAccepted
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.session_head import folder_of
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.head import folder_of
 from greenroom.services.storage import Folder, FolderKey, Span, Storage
 from kits.durable_endings_kit import KEY, turn
 from kits.flaky_storage import FlakyStorage

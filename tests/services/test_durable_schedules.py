@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Storage
 from kits.durable_machine import run_schedules
 

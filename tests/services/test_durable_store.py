@@ -13,9 +13,9 @@ from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.events import TextDelta
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import TurnAccepted
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Folder, FolderKey, Span, Storage
 from greenroom.services.store import SessionStore
 from kits.durable_endings_kit import KEY, LAST, SAID, ending, turn

@@ -16,8 +16,8 @@ import pytest
 from anyio.to_thread import run_sync
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency
-from greenroom.services.local_model import LocalModel, local_model_warning
-from greenroom.services.model_cache import fetch_model, installed_model
+from greenroom.services.local_model.cache import fetch_model, installed_model
+from greenroom.services.local_model.model import LocalModel, local_model_warning
 
 QUESTION = "What is the capital of France?"
 FRIDAY = "You're a helpful assistant named Friday. Keep answers short, correct and in English."
@@ -199,7 +199,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 PROGRAM = """
 import asyncio, sys
-from greenroom.services.local_model import LocalModel
+from greenroom.services.local_model.model import LocalModel
 
 async def main():
     model = LocalModel()

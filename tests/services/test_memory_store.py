@@ -5,7 +5,7 @@ import itertools
 import tracemalloc
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore, TurnCommit
 from kits.in_turn import Clock
 from kits.store_kit import FORK, KEY, StoreKit, record

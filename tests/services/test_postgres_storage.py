@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import asyncpg
 import pytest
 
-from greenroom.services import postgres_storage
-from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.postgres import storage as postgres_storage
+from greenroom.services.postgres.storage import PostgresStorage
 from greenroom.services.storage import Storage
 from kits.postgres_server import PostgresServer, new_schema
 from kits.storage_kit import StorageKit

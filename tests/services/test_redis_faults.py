@@ -15,8 +15,8 @@ import pytest
 from anyio import to_thread, wait_all_tasks_blocked
 
 from greenroom.actors.errors import StoreUnavailable
-from greenroom.services.redis_link import RedisLink
-from greenroom.services.redis_storage import RedisStorage
+from greenroom.services.redis.link import RedisLink
+from greenroom.services.redis.storage import RedisStorage
 from greenroom.services.storage import Cell, Conflict, Fence, FolderKey
 from kits.redis_proxy import RedisProxy, redis_proxy
 from kits.redis_server import QUOTED, RedisServer, running_redis

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from greenroom.actors.errors import StoreUnavailable
-from greenroom.services.redis_schema import MIGRATIONS, VERSION, start_body
-from greenroom.services.redis_scripts import script
-from greenroom.services.redis_storage import RedisStorage
-from greenroom.services.redis_wire import Call
+from greenroom.services.redis.schema import MIGRATIONS, VERSION, start_body
+from greenroom.services.redis.scripts import script
+from greenroom.services.redis.storage import RedisStorage
+from greenroom.services.redis.wire import Call
 from kits.redis_server import RedisServer
 from kits.storage_owners_kit import KEY, change
 

@@ -15,10 +15,11 @@ import pytest
 from redis.asyncio import Redis
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
-from greenroom.services import redis_folders, redis_scripts
-from greenroom.services.redis_scripts import TRY, Script
-from greenroom.services.redis_storage import RedisStorage
-from greenroom.services.redis_words import flaws, shown
+from greenroom.services.redis import folders as redis_folders
+from greenroom.services.redis import scripts as redis_scripts
+from greenroom.services.redis.scripts import TRY, Script
+from greenroom.services.redis.storage import RedisStorage
+from greenroom.services.redis.words import flaws, shown
 from greenroom.services.storage import NOT_THERE, Cell, Named, Storage
 from greenroom.services.store import TurnCommit
 from greenroom.services.store_urls import store_at
@@ -242,7 +243,7 @@ async def test_a_client_of_somebody_s_is_used_and_left_open(redis_server: RedisS
 
 def test_without_redis_py_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    monkeypatch.delitem(sys.modules, "greenroom.services.redis_link")
+    monkeypatch.delitem(sys.modules, "greenroom.services.redis.link")
     with pytest.raises(MissingDependency, match=r"pip install 'greenroom\[redis\]'"):
         RedisStorage("redis://localhost")
 

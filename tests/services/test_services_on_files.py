@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Storage
 from kits.on_storage_kit import (
     ConversationsOnStorage,

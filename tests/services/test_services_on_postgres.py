@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from greenroom.services.postgres_storage import PostgresStorage
+from greenroom.services.postgres.storage import PostgresStorage
 from greenroom.services.storage import Storage
 from kits.on_storage_kit import (
     ConversationsOnStorage,

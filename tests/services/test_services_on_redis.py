@@ -9,7 +9,7 @@ import pytest
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.services.durable_history import DurableSessionHistoryService
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.redis_storage import RedisStorage
+from greenroom.services.redis.storage import RedisStorage
 from greenroom.services.session_history import Session
 from greenroom.services.storage import Storage
 from kits.history_kit import HELLO, HI

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.actors.events import Event, TextDelta
-from greenroom.services import session_log
-from greenroom.services.session_log import OpenLog, added, count_of, events_from, read_log
+from greenroom.services.sessions import log as session_log
+from greenroom.services.sessions.log import OpenLog, added, count_of, events_from, read_log
 from greenroom.services.storage import Cell
 
 NUMBER = 7

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from greenroom.services.durable_store import DurableSessions
-from greenroom.services.redis_storage import RedisStorage
+from greenroom.services.redis.storage import RedisStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Storage
 from greenroom.services.store import SessionStore
 from kits.durable_kit import DurableKit

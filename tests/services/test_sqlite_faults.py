@@ -12,7 +12,7 @@ import pytest
 
 from greenroom.actors.errors import SessionDamaged, StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import TurnCommit
 from kits.committing import committing, newest_kept, said
 from kits.needs import needs_bubblewrap

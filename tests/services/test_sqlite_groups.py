@@ -16,8 +16,8 @@ from typing import TypeAlias
 import pytest
 
 from greenroom.actors.errors import HandlerError
-from greenroom.services.sqlite_groups import GROUP, Done, GroupWriter
-from greenroom.services.sqlite_thread import SqliteThread
+from greenroom.services.sqlite.groups import GROUP, Done, GroupWriter
+from greenroom.services.sqlite.thread import SqliteThread
 
 Job: TypeAlias = Callable[[sqlite3.Connection], object]
 

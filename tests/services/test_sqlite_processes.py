@@ -11,7 +11,7 @@ import pytest
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import TurnCommit
 from kits.committing import committing, is_whole, newest_kept, said
 from kits.store_kit import KEY, record

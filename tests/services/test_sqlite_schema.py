@@ -13,7 +13,7 @@ import pytest
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.services.session_head import (
+from greenroom.services.sessions.head import (
     EARLIER,
     ENTRY,
     STATE,
@@ -22,9 +22,9 @@ from greenroom.services.session_head import (
     decode_head,
     folder_of,
 )
-from greenroom.services.sqlite_schema import MIGRATIONS, migrate, read_version
-from greenroom.services.sqlite_storage import SqliteStorage
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sqlite.schema import MIGRATIONS, migrate, read_version
+from greenroom.services.sqlite.storage import SqliteStorage
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.storage import Change, Fence, Span
 from greenroom.services.store import SessionRecord, TurnCommit
 from kits.in_turn import TRICKY_KEYS

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from greenroom.actors.errors import ConfigurationError, StoreUnavailable
-from greenroom.services import sqlite_folders as folders
 from greenroom.services.boot_clock import BootClock, boot_clock
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.sqlite_batch import Batch
-from greenroom.services.sqlite_folders import SWEPT_AT_ONCE
-from greenroom.services.sqlite_owners import OWNERS, SLACK, Owners
-from greenroom.services.sqlite_schema import migrate
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite import folders
+from greenroom.services.sqlite.batch import Batch
+from greenroom.services.sqlite.folders import SWEPT_AT_ONCE
+from greenroom.services.sqlite.owners import OWNERS, SLACK, Owners
+from greenroom.services.sqlite.schema import migrate
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import (
     NOT_THERE,
     Cell,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from greenroom.actors.errors import StoreUnavailable
-from greenroom.services.sqlite_storage import SqliteStorage
+from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Cell, OwnerGone, Span
 from kits.committing import said
 from kits.needs import needs_bubblewrap

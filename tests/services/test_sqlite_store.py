@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import SessionKey
-from greenroom.services.memory_store import InMemoryStore
-from greenroom.services.sqlite_folders import SWEPT_AT_ONCE
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.sqlite.folders import SWEPT_AT_ONCE
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import SessionRecord, SessionStore, TurnCommit
 from kits.in_turn import Clock
 from kits.store_kit import FORK, KEY, StoreKit, record

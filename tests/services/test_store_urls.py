@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.services.memory_store import InMemoryStore
-from greenroom.services.sqlite_store import SqliteStore
+from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import TurnCommit
 from greenroom.services.store_urls import storage_at, store_at
 from kits.store_kit import KEY, record

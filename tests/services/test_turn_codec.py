@@ -35,8 +35,8 @@ from greenroom.actors.messages import (
     TurnOptions,
     Usage,
 )
-from greenroom.services import turn_codec
-from greenroom.services.turn_codec import (
+from greenroom.services.sessions import turn_codec
+from greenroom.services.sessions.turn_codec import (
     decode_events,
     decode_turn,
     encode_events,

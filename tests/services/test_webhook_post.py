@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from greenroom.actors.errors import ConfigurationError, InvalidRequest
-from greenroom.services.webhook_gate import Gate
-from greenroom.services.webhook_post import Post
-from greenroom.services.webhooks import Answer
+from greenroom.services.webhooks.delivery import Answer
+from greenroom.services.webhooks.gate import Gate
+from greenroom.services.webhooks.post import Post
 from kits.webhook_receiver import LOOPBACK, a_receiver
 
 

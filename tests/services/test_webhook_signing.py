@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.services.webhook_signing import Signer
+from greenroom.services.webhooks.signing import Signer
 from kits.webhook_receiver import SECRET, Received
 
 OTHER = "whsec_" + base64.b64encode(bytes(range(24))).decode()

@@ -16,11 +16,11 @@ from msgspec import structs
 from greenroom.actors.errors import InvalidRequest, Overloaded, StoreUnavailable
 from greenroom.actors.events import Terminal, TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.messages import ErrorInfo, Turn
-from greenroom.services import webhooks as module
 from greenroom.services.memory_storage import MemoryStorage
-from greenroom.services.outbox import KIND, Delivery, InMemoryOutbox, Outbox, StorageOutbox
 from greenroom.services.storage import FolderKey, Head
-from greenroom.services.webhooks import ATTEMPTS, Answer, Webhooks, WebhookSettings
+from greenroom.services.webhooks import delivery as module
+from greenroom.services.webhooks.delivery import ATTEMPTS, Answer, Webhooks, WebhookSettings
+from greenroom.services.webhooks.outbox import KIND, Delivery, InMemoryOutbox, Outbox, StorageOutbox
 from kits.system import EPOCH, turn
 from kits.virtual_time import virtual_time
 from kits.webhook_receiver import SECRET, Received

@@ -9,8 +9,8 @@ from msgspec import structs
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.conversation_store import Conversation
-from greenroom.services.durable_store import DurableSessions
 from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.transports.item_fates import LOOKS, PAUSE, left_of
 from greenroom.transports.json_checks import owner
 from kits.conversation_store_kit import FULL

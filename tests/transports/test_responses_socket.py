@@ -14,7 +14,7 @@ from aiohttp import WSMsgType
 
 from greenroom import Disconnect
 from greenroom.actors.messages import SessionKey
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.memory_app import Memory
 from kits.responses_http import ResponsesClient, output_text, responses_of
 from kits.responses_rules import check_stream

@@ -19,7 +19,7 @@ from greenroom.actors.events import (
     TurnFailed,
 )
 from greenroom.actors.messages import Text, ToolCall, ToolOutput, Usage
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.agentscope_line import require_line
 from kits.grammar import check_events, texts
 from kits.scripted_model import ScriptedModel

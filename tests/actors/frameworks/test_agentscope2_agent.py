@@ -27,7 +27,7 @@ from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.messages import Data, Message, Text, ToolCall, ToolOutput, Usage
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.agentscope2_agents import HANG, Said, agent, events_of, say, think, use, user
 from kits.grammar import check_events
 from kits.scripted_model import ScriptedModel

@@ -24,8 +24,8 @@ from greenroom.actors.frameworks.agentscope2_history import AgentScopeSessionHis
 from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.messages import FunctionTool, Message, TurnOptions
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
 from greenroom.services.session_history import InMemorySessionHistoryService
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
 from kits.agentscope2_agents import ALLOW, Said, a_model, agent, say, use
 from kits.grammar import check_events

@@ -28,7 +28,7 @@ from greenroom.actors.frameworks.agentscope2 import AgentScope2Adapter
 from greenroom.actors.handler import AgentHandler, QueryHandler
 from greenroom.actors.messages import AnswerFormat, Text, TurnOptions
 from greenroom.actors.system import ActorSystem
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.store import SessionStore
 from kits.agentscope2_agents import Said, agent, say, think, use
 from kits.grammar import check_events, texts

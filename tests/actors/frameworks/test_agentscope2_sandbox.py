@@ -14,7 +14,7 @@ from greenroom.actors.system import ActorSystem
 from greenroom.sandbox import BrowserSandbox, ToolResult
 from greenroom.sandbox.image.tool_schemas import TOOLS
 from greenroom.sandbox.leases import LeaseKey
-from greenroom.services.memory_store import InMemoryStore
+from greenroom.services.sessions.memory_store import InMemoryStore
 from kits.agentscope_line import require_line
 from kits.fake_keeper import PICTURE, FakeKeeper
 from kits.grammar import texts

@@ -15,7 +15,7 @@ from greenroom import AgentApp
 from greenroom.actors.events import Event, ItemDone, ItemStarted, TextDelta
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text
-from greenroom.services.durable_store import DurableSessions
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.store_urls import storage_at
 
 app = AgentApp(

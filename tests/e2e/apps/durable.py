@@ -24,7 +24,7 @@ from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, Text
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
 from greenroom.services.durable_state import DurableStateService
-from greenroom.services.durable_store import DurableSessions
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.store_urls import storage_at
 
 LIMITS = Limits(recovery_seconds=0.3, journal_seconds=0.05, elsewhere_seconds=8.0, cancel_seconds=1.0)

@@ -1,0 +1,1 @@
+"""A language model on this machine, for trying things without a key."""

@@ -1,0 +1,1 @@
+"""Sessions and services in a PostgreSQL database."""

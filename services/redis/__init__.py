@@ -1,0 +1,1 @@
+"""Sessions and services on a Redis server."""

@@ -1,0 +1,1 @@
+"""What sessions leave between turns: in memory, or in a storage that several processes share."""

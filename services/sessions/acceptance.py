@@ -1,0 +1,299 @@
+"""Whose a session is: recording turns for it, taking it from an owner that is gone, and what becomes of a write when it
+is not known whether it was done.
+
+In the usual cases a turn is accepted with one write: the session is held, or is new. One that is not held costs a write
+more, which tells how it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from greenroom.actors.errors import NotServing, SessionLost, StoreUnavailable
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.durable import (
+    Acceptance,
+    SessionElsewhere,
+    SessionTaken,
+    TurnAccepted,
+    TurnEntry,
+    TurnKnown,
+)
+from greenroom.services.sessions.draft import Draft
+from greenroom.services.sessions.head import SessionHead, decode_head, folder_of
+from greenroom.services.sessions.hold import Hold, hold_of
+from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.reading import (
+    entries_in,
+    entry_in,
+    legible,
+    one_turn,
+    taken_hold,
+    turn_spans,
+)
+from greenroom.services.sessions.turn_names import names_of, number_in
+from greenroom.services.storage import NOT_THERE, Conflict, Folder, Head, Named, NameTaken
+
+UNSURE_SECONDS: Final = 60.0
+"""For so long a write whose outcome is not known may still be done, at most."""
+
+
+class Blocked(Exception):
+    """The session cannot be had just now. `found`: how it stands; none: this process takes no more."""
+
+    def __init__(self, found: Head | None) -> None:
+        super().__init__(f"blocked by {found!r}")
+        self.found = found
+
+
+class _Unsure(Struct):
+    """What may have been written for a session without anybody having been told.
+
+    `marks`: of acceptances.
+    `taken`: the session was. `until`: when it is too late for that.
+    """
+
+    until: float
+    marks: set[str]
+    taken: bool = False
+
+
+class Acceptor:
+    """Records turns, and takes sessions. Who calls holds the session's lock."""
+
+    def __init__(
+        self, owned: OwnedSessions, monotonic: Callable[[], float], reached: Callable[[str], object]
+    ) -> None:
+        self._owned = owned
+        self._life = owned.life
+        self._storage = owned.storage
+        self._monotonic = monotonic
+        self._reached = reached
+        self._unsure: dict[SessionKey, _Unsure] = {}
+        self._count = 0
+        """Of turns that were to be recorded."""
+
+    def clear(self) -> None:
+        """This process is another owner now: what is not known is no longer its to find out."""
+        self._unsure.clear()
+
+    @property
+    def unsure(self) -> list[SessionKey]:
+        """Sessions of which it is not known what was written; `settle` finds out."""
+        return list(self._unsure)
+
+    @property
+    def half_taken(self) -> list[SessionKey]:
+        """Sessions that may have been taken without their turns having been given to anybody."""
+        return [key for key, unsure in self._unsure.items() if unsure.taken]
+
+    async def accept(self, turn: Turn, raw: bytes) -> Acceptance:
+        """Record a turn that was encoded. Raises `Conflict` when another process wrote meanwhile: try again."""
+        taken = await self.settle(turn.key)
+        if taken:
+            return SessionTaken(taken)
+        self._reached("accept.before")
+        try:
+            return await self._record(turn, raw)
+        except NameTaken as conflict:
+            entry = await self.entry(conflict.named)
+            if entry is None:  # it was removed meanwhile
+                raise Conflict(folder_of(turn.key), None) from conflict
+            return TurnKnown(entry)
+        except Blocked as blocked:
+            return await self._blocked(turn, blocked.found)
+
+    async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
+        """Make the session this process's if its owner is gone and turns are open; gives those. Raises `Conflict`."""
+        taken = await self.settle(key)
+        if taken:
+            return taken
+        folder = await self._storage.read(folder_of(key))
+        if folder is None or folder.head.owner_state != "gone" or not folder.head.open or self._life.draining:
+            return ()
+        return await self._take(key, folder.head)
+
+    async def as_owner(self, key: SessionKey, draw: Callable[[Hold], Awaitable[Draft]]) -> bool:
+        """Write what `draw` makes of the session, which is or becomes this process's. Whether it was not.
+
+        Raises `Blocked` when it is another's, `Conflict` when another process wrote meanwhile.
+        """
+        self._check_life()
+        found: Head | None
+        try:
+            hold = self._owned.held(key)
+            if hold is not None:
+                await self._owned.write(key, await draw(hold))
+                return False
+            if not self._life.draining:
+                new = hold_of(NOT_THERE, SessionHead(), "")
+                await self._owned.write(key, await draw(new), owner=self._life.name)
+                return True
+            folder = await self._storage.read(folder_of(key))
+            found = None if folder is None else folder.head
+        except Conflict as conflict:
+            if conflict.found is None or conflict.key != folder_of(key):
+                raise
+            found = conflict.found
+        return await self._write_to(key, found, draw)
+
+    async def settle(self, key: SessionKey) -> Sequence[TurnEntry]:
+        """Find out what was written of which nobody was told. A turn that was accepted so is removed: who asked for it
+        was refused. A session that was taken so gives its open turns. Raises `Conflict`."""
+        unsure = self._unsure.get(key)
+        if unsure is None:
+            return ()
+        folder = await self._storage.read(folder_of(key))
+        if folder is None or folder.head.owner != self._life.name:
+            if self._monotonic() > unsure.until:  # until then it may still be done, in the next moment
+                self._unsure.pop(key, None)
+            return ()
+        with legible(key):
+            hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
+        gone = [one for one in hold.head.open if one.mark in unsure.marks]
+        for opened in gone:
+            await self._owned.log_at(key, hold, opened, 0)
+        draft = Draft(hold)
+        for opened in gone:
+            draft.end(opened, (), kept=False)
+        # Also with nothing to remove: what is still on its way then finds the session changed. Without open turns it is
+        # let go, so that what this process remembers of it, which may be out of date, is not used.
+        await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
+        taken = await self._entries(key, draft.hold.head) if unsure.taken else ()
+        self._unsure.pop(key, None)  # it may be gone: this process may be another owner since
+        return taken
+
+    async def entry(self, named: Named) -> TurnEntry | None:
+        """The turn that a name leads to, with all its events; none: it is no longer kept."""
+        folder = await self.read_turn(named)
+        return None if folder is None else self.entry_in(folder, named, 0)
+
+    async def read_turn(self, named: Named, chunk: int = 0) -> Folder | None:
+        """The entry of a turn, and its log from that chunk on; none: it is no longer kept."""
+        folder = await self._storage.read(named.key, one_turn(number_in(named.value), chunk))
+        return folder if folder is not None and folder.spans[0] else None
+
+    def entry_in(self, folder: Folder, named: Named, first: int) -> TurnEntry:
+        """A turn that was read, with its events from number `first` on."""
+        with legible(SessionKey(*named.key[1:])):
+            return entry_in(folder, number_in(named.value), self._life.name, first)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _record(self, turn: Turn, raw: bytes) -> TurnAccepted:
+        key, number, name = turn.key, 0, self._life.name
+        self._count += 1
+        mark = f"{name}-{self._count}"
+
+        async def draw(hold: Hold) -> Draft:
+            nonlocal number
+            draft = Draft(hold)
+            number = draft.accept(turn, raw, mark)
+            return draft
+
+        try:
+            fresh = await self.as_owner(key, draw)
+            if self._life.name != name:
+                raise StoreUnavailable(
+                    f"turn {turn.id} was recorded when this process was late to tell others that it lives; try again"
+                )
+        except (Conflict, NameTaken, Blocked):
+            raise
+        except BaseException:
+            self._unsure_of(key).marks.add(mark)
+            raise
+        self._reached("accept.written")
+        self._unsure.pop(key, None)
+        return TurnAccepted(number, fresh)
+
+    async def _write_to(
+        self, key: SessionKey, found: Head | None, draw: Callable[[Hold], Awaitable[Draft]]
+    ) -> bool:
+        if found is None:
+            raise Blocked(None)
+        mine = found.owner == self._life.name
+        if mine and key in self._unsure:
+            raise Conflict(found.key, found)  # it is to be settled first
+        if not mine and self._life.draining:
+            raise Blocked(None)
+        with legible(key):
+            head = decode_head(found.body)
+        if not mine and head.open:
+            raise Blocked(found)
+        draft = await draw(hold_of(found.fence, head, found.owner))
+        self._check_life()
+        await self._owned.write(key, draft, owner=None if mine else self._life.name, take=not mine)
+        return not mine
+
+    async def _blocked(self, turn: Turn, found: Head | None) -> Acceptance:
+        """A repeat of a turn is that turn, whoever has the session; any other finds it taken, or elsewhere."""
+        if found is not None and found.owner_state == "gone":
+            return SessionTaken(await self._take(turn.key, found))
+        for name in names_of(turn):
+            named = await self._storage.lookup(name)
+            entry = None if named is None else await self.entry(named)
+            if entry is not None:
+                return TurnKnown(entry)
+        if found is None:
+            raise NotServing(
+                "this process is ending, and takes no more sessions; ask again, for another one to answer"
+            )
+        with legible(turn.key):
+            running = decode_head(found.body).open
+        return SessionElsewhere(found.owner, running[0].turn_id, running[0].principal)
+
+    async def _take(self, key: SessionKey, found: Head) -> Sequence[TurnEntry]:
+        with legible(key):
+            numbers = [opened.number for opened in decode_head(found.body).open]
+        folder = await self._storage.read(folder_of(key), turn_spans(numbers))
+        if folder is None or folder.head.fence != found.fence:
+            raise Conflict(folder_of(key), None if folder is None else folder.head)
+        with legible(key):
+            entries = entries_in(folder, self._life.name)
+            draft = Draft(taken_hold(folder))
+        draft.take()
+        self._check_life()
+        name = self._life.name  # only now: it may have changed while the turns were read
+        try:
+            await self._owned.write(key, draft, owner=name, take=True)
+        except Conflict:
+            raise
+        except BaseException:
+            self._unsure_of(key).taken = True
+            raise
+        if self._life.name != name:
+            raise SessionLost(
+                f"session {key.session_id!r} was taken when this process was late to tell others that it lives; they "
+                "have it now"
+            )
+        self._unsure.pop(key, None)
+        self._reached("take.written")
+        return [
+            replace(entry, here=True, owned=True, taken_at=opened.taken_at)
+            for entry, opened in zip(entries, draft.hold.head.open, strict=True)
+        ]
+
+    async def _entries(self, key: SessionKey, head: SessionHead) -> Sequence[TurnEntry]:
+        folder = await self._storage.read(folder_of(key), turn_spans([opened.number for opened in head.open]))
+        if folder is None:
+            raise Conflict(folder_of(key), None)
+        with legible(key):
+            return entries_in(folder, self._life.name)
+
+    def _check_life(self) -> None:
+        if not self._life.lives():
+            raise StoreUnavailable(
+                "this process could not tell the others in time that it lives, so it does nothing for its sessions "
+                "until the storage answers; try again"
+            )
+
+    def _unsure_of(self, key: SessionKey) -> _Unsure:
+        unsure = self._unsure.get(key)
+        if unsure is None:
+            unsure = self._unsure[key] = _Unsure(0.0, set())
+        unsure.until = self._monotonic() + UNSURE_SECONDS
+        return unsure

@@ -1,0 +1,396 @@
+"""Sessions that are not lost, on any storage: `DurableStore`, written once for all engines.
+
+What a session's folder has is said in `head`, what a write does to it in `draft`, whose it is in
+`acceptance`. A turn costs two writes and no read: its acceptance and its ending.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from msgspec.structs import replace
+
+from greenroom.actors.errors import (
+    ConfigurationError,
+    HandlerError,
+    SessionDamaged,
+    SessionHeld,
+    SessionLost,
+    TurnOver,
+)
+from greenroom.actors.events import Event
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.compact import encode_turn as encode_record
+from greenroom.services.durable import Acceptance, Ending, TurnEntry
+from greenroom.services.service import Calls
+from greenroom.services.sessions.acceptance import Acceptor, Blocked
+from greenroom.services.sessions.draft import Draft, Retention
+from greenroom.services.sessions.head import KIND, encode_head, folder_of
+from greenroom.services.sessions.hold import Hold
+from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.owner_life import OwnerLife
+from greenroom.services.sessions.reading import HISTORY, WHOLE, fork_of, legible, record_of
+from greenroom.services.sessions.turn_codec import encode_turn
+from greenroom.services.sessions.turn_names import check_names
+from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
+from greenroom.services.storage import Change, Conflict, Storage
+from greenroom.services.store import SessionRecord, TurnCommit
+
+DEFAULT = Retention()
+
+
+def _new_owner() -> str:
+    return uuid.uuid4().hex
+
+
+def _nothing(*_: object) -> None:
+    """Until somebody asks to be told."""
+
+
+class DurableSessions:
+    """A `DurableStore` on `storage`, which may be other processes' and other services' too.
+
+    It forgets turns over `turns_kept` of a session, the states after all but the last `states_kept` turns, and the
+    oldest of a session over `session_bytes`; of turns that ended, it keeps the last `logs_kept` findable with their
+    logs, and forgets the oldest over `log_bytes`. The newest is kept whatever its size.
+
+    This process has to renew what it owns each `lease_seconds`; when it does not, others may take it. It remembers how
+    `max_holds` sessions stand, and `hold_bytes` of their states, to save reading. `monotonic`: seconds. `new_owner`: a
+    name that no process had before. `reached`: called with the name of each point that a fault may be put at.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        turns_kept: int = DEFAULT.turns_kept,
+        states_kept: int = DEFAULT.states_kept,
+        session_bytes: int = DEFAULT.session_bytes,
+        logs_kept: int = DEFAULT.logs_kept,
+        log_bytes: int = DEFAULT.log_bytes,
+        lease_seconds: float = 15.0,
+        max_holds: int = 10_000,
+        hold_bytes: int = 64 * 1024 * 1024,
+        monotonic: Callable[[], float] = time.monotonic,
+        new_owner: Callable[[], str] = _new_owner,
+        reached: Callable[[str], object] = _nothing,
+    ) -> None:
+        kept = {"turns_kept": turns_kept, "states_kept": states_kept, "logs_kept": logs_kept}
+        for name, value in kept.items():
+            if value < 1:
+                raise ConfigurationError(f"{name}={value} keeps nothing of a session; it is at least 1")
+        if not lease_seconds > 0:
+            raise ConfigurationError(f"lease_seconds={lease_seconds} is not more than 0")
+        self.storage = storage
+        self._reached = reached
+        self._life = OwnerLife(
+            storage,
+            seconds=lease_seconds,
+            new_name=new_owner,
+            monotonic=monotonic,
+            lost=self._lose,
+            noted=lambda note: self._anywhere.noted(note),  # noqa: PLW0108 - it is made below
+            busy=lambda: self._owned.busy,
+            beaten=self._settle,
+        )
+        retention = Retention(session_bytes=session_bytes, log_bytes=log_bytes, **kept)
+        self._owned = OwnedSessions(storage, self._life, retention, most=max_holds, most_bytes=hold_bytes)
+        self._acceptor = Acceptor(self._owned, monotonic, reached)
+        self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
+        self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
+        """Endings of which it is not known whether they were written."""
+        self._lost: Callable[[], object] = _nothing
+        self._calls = Calls(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.storage!r}>"
+
+    @property
+    def owner(self) -> str:
+        """This process's name among the owners."""
+        return self._life.name
+
+    async def start(self) -> None:
+        """Be ready for use. Raises `StoreUnavailable` that says what is missing when it cannot."""
+        if self._calls.allowed:
+            return
+        await self.storage.start()
+        try:
+            await self._life.start()
+        except BaseException:
+            await self.storage.stop()
+            raise
+        self._calls.allowed = True
+
+    async def stop(self) -> None:
+        """Let go, after what is under way. Sessions that still have open turns are for others to take."""
+        if not self._calls.allowed:
+            return
+        self._calls.allowed = False
+        await self._calls.none()
+        await self._life.stop()
+        self._forget_all()
+        await self.storage.stop()
+
+    # ------------------------------------------------------------------------------------------------- a `SessionStore`
+
+    async def load(self, key: SessionKey) -> SessionRecord | None:
+        """The session as of its last commit; none when there was none, or it was idle for too long."""
+        with self._calls:
+            hold = self._owned.held(key)
+            if hold is not None and hold.head.open and not hold.head.commits:
+                return None  # nobody else can have written to it
+            folder = await self.storage.read(folder_of(key), HISTORY)
+            with legible(key):
+                return record_of(key, folder)
+
+    async def commit(self, key: SessionKey, turn: TurnCommit) -> None:
+        """Keep a turn that was not accepted. Raises `HandlerError` for a record that cannot be kept, `SessionHeld` when
+        another process works on a turn of the session, and `StoreUnavailable`."""
+        key = SessionKey(*key)
+        raw = encode_record(turn.record)
+
+        async def draw(hold: Hold) -> Draft:
+            await self._owned.with_state(key, hold)
+            return await self._owned.bounded(key, hold, lambda draft: draft.commit(raw, turn.state), None)
+
+        async def attempt() -> None:
+            if key in self._acceptor.half_taken:
+                raise Blocked(None)
+            await self._acceptor.settle(key)
+            await self._acceptor.as_owner(key, draw)
+
+        with self._calls:
+            async with self._owned.locks.of(key):
+                try:
+                    await self._owned.until_written(key, attempt)
+                except Blocked as blocked:
+                    raise _held(key) from blocked
+
+    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn; see `SessionStore.fork`."""
+        source, target = SessionKey(*source), SessionKey(*target)
+        with self._calls:
+            async with self._owned.locks.of(target):
+                return await self._owned.until_written(target, lambda: self._fork(source, turn_id, target))
+
+    async def forget(self, key: SessionKey) -> None:
+        """Keep nothing of the session any more. Who still wants to write to it is refused."""
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                self._owned.drop(key)
+                await self.storage.write([Change(key=folder_of(key), delete=True)])
+                self._reached("forget.written")
+
+    # ------------------------------------------------------------------------------------------- what its owner writes
+
+    async def accept(self, turn: Turn) -> Acceptance:
+        """Record a turn, as the last of its session's open ones.
+
+        Raises `InvalidRequest` for a turn that cannot be kept as it is, `NotServing` when this process takes no more
+        sessions, and `StoreUnavailable`: then nothing of the turn is kept.
+        """
+        raw = encode_turn(turn)
+        check_names(turn)
+        with self._calls:
+            async with self._owned.locks.of(turn.key):
+                return await self._owned.until_written(turn.key, lambda: self._acceptor.accept(turn, raw))
+
+    async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
+        """Make the session this process's, if its owner is gone, and give its open turns in their order, with events.
+
+        Gives nothing when it has none, or is another living process's.
+        """
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                return await self._owned.until_written(key, lambda: self._acceptor.take(key))
+
+    async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
+        """Add events to the log of a running turn; what it has from number `first` on is replaced.
+
+        Raises `TurnOver` for a turn that is not open, `HandlerError` for events that cannot be kept, `SessionLost` and
+        `StoreUnavailable`.
+        """
+
+        async def attempt() -> None:
+            hold = await self._owned.mine(key)
+            opened = next((one for one in hold.head.open if one.turn_id == turn_id), None)
+            if opened is None:
+                raise _over(turn_id)
+            await self._owned.log_at(key, hold, opened, first)
+            draft = Draft(hold)
+            draft.append(opened, events)
+            await self._owned.write(key, draft)
+
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                self._reached("append.before")
+                await self._owned.until_written(key, attempt)
+                self._reached("append.written")
+
+    async def finish(self, key: SessionKey, ending: Ending) -> None:
+        """End a turn: all of what it did is kept or, when this raises, nothing.
+
+        When this raised `StoreUnavailable` it may be called again with the same ending. Raises `TurnOver` for a turn
+        that has ended, maybe by an earlier call with another ending, and `Conflict`, `HandlerError`, `SessionLost` and
+        `StoreUnavailable`.
+        """
+        key = SessionKey(*key)
+        raw = None if ending.record is None else encode_record(ending.record)
+        if raw is None and ending.state is not None:
+            raise ValueError("a state is kept with the record of its turn")
+        tried = (key, ending.turn_id, ending.principal)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                self._reached("finish.before")
+                try:
+                    await self._owned.until_written(key, lambda: self._finish(key, ending, raw))
+                except (Conflict, HandlerError, TurnOver):
+                    raise
+                except SessionLost:
+                    self._tried.pop(tried, None)
+                    raise
+                except BaseException:
+                    # It stays the first one that was tried: that may be the one that was written.
+                    self._tried.setdefault(tried, replace(ending, changes=()))
+                    raise
+                self._tried.pop(tried, None)
+                self._reached("finish.written")
+
+    async def release(self, key: SessionKey, again: str | None = None) -> None:
+        """Let the session go, with its open turns: another process takes it. `again`: the running turn to be begun
+        once more. Raises `SessionLost` and `StoreUnavailable`."""
+
+        async def attempt() -> None:
+            hold = await self._owned.mine(key)
+            draft = Draft(hold)
+            draft.release(again)
+            await self._owned.write(key, draft, owner="")
+
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                await self._owned.until_written(key, attempt)
+                self._reached("release.written")
+
+    async def drain(self) -> None:
+        """From now on this process takes no session that is not its own."""
+        with self._calls:
+            await self._life.drain()
+
+    # ----------------------------------------------------------------------------------------- turns, wherever they are
+
+    async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:
+        """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
+        with self._calls:
+            return await self._anywhere.find(turn_id, principal, first)
+
+    async def known(self, turn: Turn) -> TurnEntry | None:
+        """The turn, wherever it is, that has the id or the idempotency key of this one; none: there is none."""
+        with self._calls:
+            return await self._anywhere.known(turn)
+
+    async def remove(self, turn_id: str, principal: str | None) -> bool:
+        """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
+        with self._calls:
+            return await self._anywhere.remove(turn_id, principal)
+
+    async def orphans(self, limit: int) -> Sequence[SessionKey]:
+        """Sessions with open turns whose owner is gone."""
+        with self._calls:
+            heads = await self.storage.orphans(KIND, limit)
+            return [*self._acceptor.half_taken, *(SessionKey(*head.key[1:]) for head in heads)][:limit]
+
+    async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
+        """Ask the living owner of a running or waiting turn to cancel it. Whether there was one to ask."""
+        with self._calls:
+            return await self._anywhere.ask_to_cancel(turn_id, principal, reason)
+
+    def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:
+        """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""
+        self._anywhere.cancel = cancel
+
+    def when_lost(self, lost: Callable[[], object]) -> None:
+        """Call this when this process could not renew in time; it has begun anew then, as another owner."""
+        self._lost = lost
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None) -> None:
+        hold = await self._owned.mine(key)
+        opened = hold.turn(ending.turn_id, ending.principal)
+        if opened is None:
+            before = self._tried.get((key, ending.turn_id, ending.principal))
+            if before is None or before != replace(ending, changes=()):
+                raise _over(ending.turn_id)
+            return
+        await self._owned.log_at(key, hold, opened, ending.first)
+        if raw is not None:
+            await self._owned.with_state(key, hold)
+
+        def draw(draft: Draft) -> None:
+            draft.end(opened, ending.events, kept=ending.kept)
+            if raw is not None:
+                draft.commit(raw, ending.state)
+
+        draft = await self._owned.bounded(key, hold, draw, opened.number)
+        await self._owned.write(key, draft, ending.changes)
+
+    async def _fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        folder = await self.storage.read(folder_of(source), WHOLE)
+        if folder is None:
+            return False
+        with legible(source):
+            fork = fork_of(folder, turn_id)
+        if fork is None:
+            return False
+        expected = folder.head.fence if source == target else None
+        self._owned.drop(target)
+        await self.storage.write(
+            [
+                Change(
+                    key=folder_of(target),
+                    expected=expected,
+                    delete=True,
+                    head=encode_head(fork.head),
+                    put=fork.cells,
+                )
+            ]
+        )
+        self._reached("fork.written")
+        return True
+
+    async def _settle(self) -> None:
+        for key in self._acceptor.unsure:
+            async with self._owned.locks.of(key):
+                # Only now: what held the lock may have taken the session half, and who takes it is given its turns.
+                if key not in self._acceptor.half_taken:
+                    with suppress(SessionDamaged):  # that was logged, and concerns no other session
+                        await self._owned.until_written(key, partial(self._acceptor.settle, key))
+
+    def _forget_all(self) -> None:
+        self._owned.clear()
+        self._acceptor.clear()
+        self._tried.clear()
+
+    def _lose(self) -> None:
+        self._forget_all()
+        self._lost()
+
+
+def _over(turn_id: str) -> TurnOver:
+    return TurnOver(f"turn {turn_id} is not open: it has ended, how can be looked up, or it never was")
+
+
+def _held(key: SessionKey) -> SessionHeld:
+    return SessionHeld(
+        f"session {key.session_id!r} has turns that another process works on, or that are to be taken from one that is "
+        "gone, or this process is ending; try again when they have ended"
+    )

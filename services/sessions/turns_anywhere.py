@@ -1,0 +1,135 @@
+"""Turns by id, in whatever process their sessions are: finding them, forgetting them, asking that they be cancelled."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import DecodeError, msgpack
+
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.durable import TurnEntry
+from greenroom.services.sessions.acceptance import Acceptor
+from greenroom.services.sessions.draft import Draft
+from greenroom.services.sessions.head import CHUNKS, ENDED, decode_ended, decode_head, folder_of
+from greenroom.services.sessions.hold import hold_of
+from greenroom.services.sessions.log import first_of
+from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.reading import legible
+from greenroom.services.sessions.turn_names import id_name, names_of, number_in
+from greenroom.services.storage import Named, Span
+
+logger = logging.getLogger("greenroom.services")
+
+PLACES: Final = 1_000
+"""In logs that are remembered."""
+
+_note_decoder = msgpack.Decoder(tuple[str, str | None, str])
+
+
+class TurnsAnywhere:
+    """Finds turns by their names. `cancel`: called with (turn id, principal, reason) when this process is asked."""
+
+    def __init__(self, owned: OwnedSessions, acceptor: Acceptor, reached: Callable[[str], object]) -> None:
+        self.cancel: Callable[[str, str | None, str], object] = _nobody
+        self._places: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        """By name, the last chunk of a log that was read, and the number of its first event."""
+        self._owned = owned
+        self._storage = owned.storage
+        self._acceptor = acceptor
+        self._reached = reached
+
+    async def find(self, turn_id: str, principal: str | None, first: int) -> TurnEntry | None:
+        """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
+        name = id_name(turn_id, principal)
+        named = await self._storage.lookup(name)
+        if named is None:
+            return None
+        chunk, start = self._places.get(name, (0, 0))
+        if start > first:
+            chunk = 0
+        folder = await self._acceptor.read_turn(named, chunk)
+        if folder is not None and chunk and first_of(folder.spans[1]) != start:  # it was written again
+            folder = await self._acceptor.read_turn(named)
+        if folder is None:
+            return None
+        self._remember(name, folder.spans[1])
+        with legible(SessionKey(*named.key[1:])):
+            return self._acceptor.entry_in(folder, named, first)
+
+    async def known(self, turn: Turn) -> TurnEntry | None:
+        """The turn that has the id or the idempotency key of this one; none: there is none."""
+        for name in names_of(turn):
+            named = await self._storage.lookup(name)
+            entry = None if named is None else await self._acceptor.entry(named)
+            if entry is not None:
+                return entry
+        return None
+
+    async def remove(self, turn_id: str, principal: str | None) -> bool:
+        """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
+        named = await self._storage.lookup(id_name(turn_id, principal))
+        if named is None:
+            return False
+        key, number = SessionKey(*named.key[1:]), number_in(named.value)
+        async with self._owned.locks.of(key):
+            return await self._owned.until_written(key, lambda: self._remove(key, number))
+
+    async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
+        """Ask the living owner of an open turn to cancel it. Whether there was one to ask."""
+        named = await self._storage.lookup(id_name(turn_id, principal))
+        owner = None if named is None else await self._living_owner(named)
+        if owner is None:
+            return False
+        if owner == self._owned.life.name:
+            self.cancel(turn_id, principal, reason)
+            return True
+        note = msgpack.encode([turn_id, principal, reason.encode("utf-8", "replace").decode()])
+        return await self._storage.note(owner, note)
+
+    def noted(self, note: bytes) -> None:
+        """A note was left for this process."""
+        try:
+            turn_id, principal, reason = _note_decoder.decode(note)
+        except DecodeError:
+            logger.warning("a note of another version was left for this process: %r", note)
+        else:
+            self.cancel(turn_id, principal, reason)
+
+    def _remember(self, name: bytes, chunks: Sequence[tuple[int, bytes]]) -> None:
+        """Whoever follows a turn asks again, for what comes after the last chunk."""
+        self._places.pop(name, None)
+        last = chunks[-1][0] % CHUNKS if chunks else 0
+        if last:
+            self._places[name] = (last, first_of(chunks[-1:]))
+            if len(self._places) > PLACES:
+                self._places.popitem(last=False)
+
+    async def _living_owner(self, named: Named) -> str | None:
+        """Who works on the turn; none: it has ended, or nobody does."""
+        folder = await self._storage.read(named.key)
+        if folder is None or folder.head.owner_state == "gone":
+            return None
+        with legible(SessionKey(*named.key[1:])):
+            numbers = {one.number for one in decode_head(folder.head.body).open}
+        return folder.head.owner if number_in(named.value) in numbers else None
+
+    async def _remove(self, key: SessionKey, number: int) -> bool:
+        """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""
+        folder = await self._storage.read(folder_of(key), [Span(ENDED, number, number)])
+        if folder is None or not folder.spans[0]:
+            return False
+        with legible(key):
+            head = decode_head(folder.head.body)
+            draft = Draft(hold_of(folder.head.fence, head, folder.head.owner))
+            draft.remove(number, decode_ended(folder.spans[0][0][1]))
+        self._owned.drop(key)
+        await self._storage.write([draft.change(key)])
+        self._reached("remove.written")
+        return True
+
+
+def _nobody(turn_id: str, principal: str | None, reason: str) -> None:
+    """Until somebody asks to be told."""

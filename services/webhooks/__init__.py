@@ -1,0 +1,1 @@
+"""Telling a URL that a turn has ended."""
