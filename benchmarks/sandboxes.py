@@ -20,10 +20,10 @@ from msgspec import structs
 from benchmarks.rows import Row, at_most, skipped, spread
 from greenroom.actors.errors import GreenroomError
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker.backend import DockerBackend
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import LeaseKey
-from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.local.backend import LocalBackend
 from greenroom.sandbox.settings import EgressRules, SandboxSettings
 
 MIB = 1024 * 1024

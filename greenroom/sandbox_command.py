@@ -27,7 +27,7 @@ from greenroom.actors.errors import GreenroomError
 from greenroom.sandbox.settings import SandboxSettings
 
 if TYPE_CHECKING:
-    from greenroom.sandbox.image_build import BuildStep, BuiltImage
+    from greenroom.sandbox.building.build import BuildStep, BuiltImage
     from greenroom.sandbox.inventory import Item
     from greenroom.sandbox.leases import SharedLeases
 
@@ -117,8 +117,8 @@ def stop(leases: tuple[str, ...], everything: bool, state: str | None) -> None:
 
 
 async def _build(again: bool, tell: Callable[[BuildStep], None]) -> BuiltImage:
-    from greenroom.sandbox.docker_engine import Engine, engine_url
-    from greenroom.sandbox.image_build import build_image
+    from greenroom.sandbox.building.build import build_image
+    from greenroom.sandbox.docker.engine import Engine, engine_url
 
     settings = SandboxSettings.from_environ()
     engine = Engine(await engine_url(settings.docker_host))

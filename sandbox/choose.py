@@ -51,15 +51,15 @@ async def choose_backend(settings: SandboxSettings) -> Backend:
 def named_backend(name: str, settings: SandboxSettings) -> Backend:
     """The backend of that name, or for that URL, not yet started. Raises `ConfigurationError` when there is none."""
     if name == "docker":
-        from greenroom.sandbox.docker import DockerBackend
+        from greenroom.sandbox.docker.backend import DockerBackend
 
         return DockerBackend(settings)
     if name == "local":
-        from greenroom.sandbox.local import LocalBackend
+        from greenroom.sandbox.local.backend import LocalBackend
 
         return LocalBackend(settings)
     if name.startswith(("http://", "https://")):
-        from greenroom.sandbox.remote import RemoteBackend
+        from greenroom.sandbox.remote.backend import RemoteBackend
 
         return RemoteBackend(settings)
     raise ConfigurationError(

@@ -16,10 +16,10 @@ from msgspec import Struct
 from greenroom.actors.errors import GreenroomError
 from greenroom.sandbox.backend import BOX_SECONDS, MIB, Backend
 from greenroom.sandbox.browsers import find_browser
+from greenroom.sandbox.building.build import image_digest
+from greenroom.sandbox.building.context import inputs_digest
 from greenroom.sandbox.choose import named_backend
-from greenroom.sandbox.docker_engine import Engine, engine_url
-from greenroom.sandbox.image_build import image_digest
-from greenroom.sandbox.image_context import inputs_digest
+from greenroom.sandbox.docker.engine import Engine, engine_url
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import LeaseKey
 from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings

@@ -12,11 +12,11 @@ from msgspec import Struct
 from greenroom.actors.errors import SandboxError, SandboxUnavailable
 from greenroom.sandbox.backend import Backend, FoundBox, Located
 from greenroom.sandbox.box_folders import BoxFolders
-from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker.backend import DockerBackend
 from greenroom.sandbox.leases import Lease, LeaseChange, LeaseKey, Leases, LeaseState, SharedLeases
-from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.local.backend import LocalBackend
 from greenroom.sandbox.owners import OwnerFile, Owners, Standing
-from greenroom.sandbox.remote import RemoteBackend
+from greenroom.sandbox.remote.backend import RemoteBackend
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.sqlite_leases import SqliteLeases
 

@@ -25,7 +25,7 @@ from greenroom.sandbox.backend import Backend, BoxAddress, Located
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.boxes import Boxes, Parts, WayOut
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.egress import EgressFilter
+from greenroom.sandbox.egress.filter import EgressFilter
 from greenroom.sandbox.leases import Lease, LeaseKey, Leases
 from greenroom.sandbox.owners import Owners, sharing
 from greenroom.sandbox.reconcile import Reconciler

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from greenroom.sandbox.backend import BoxLimits
-from greenroom.sandbox.cgroups import CONTROLLERS, Cgroups, Controller, find_cgroups
+from greenroom.sandbox.local.cgroups import CONTROLLERS, Cgroups, Controller, find_cgroups
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from greenroom.actors.errors import ConfigurationError, InvalidRequest
-from greenroom.sandbox.egress_addresses import (
+from greenroom.sandbox.egress.addresses import (
     Address,
     Host,
     Network,
@@ -18,8 +18,8 @@ from greenroom.sandbox.egress_addresses import (
     read_host,
     why_not_public,
 )
-from greenroom.sandbox.egress_dial import is_own
-from greenroom.sandbox.egress_rules import NOT_FOR_THE_WEB, WEB_PORTS
+from greenroom.sandbox.egress.dial import is_own
+from greenroom.sandbox.egress.rules import NOT_FOR_THE_WEB, WEB_PORTS
 
 
 class Gate:

@@ -17,8 +17,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from greenroom.actors.errors import InvalidRequest
-from greenroom.sandbox.egress_addresses import Address, read_address, read_host
-from greenroom.sandbox.egress_dial import Resolver, SystemResolver
+from greenroom.sandbox.egress.addresses import Address, read_address, read_host
+from greenroom.sandbox.egress.dial import Resolver, SystemResolver
 from greenroom.services.webhooks.delivery import Answer
 from greenroom.services.webhooks.gate import Gate
 

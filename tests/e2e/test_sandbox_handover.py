@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from greenroom.sandbox.docker_config import LEASE_LABEL
-from greenroom.sandbox.docker_engine import Engine
+from greenroom.sandbox.docker.config import LEASE_LABEL
+from greenroom.sandbox.docker.engine import Engine
 from kits.engine import OwnEngine
 from kits.server_process import ServerProcess, start
 from kits.site import Site, site

@@ -15,8 +15,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from greenroom.sandbox.docker_engine import Engine
-from greenroom.sandbox.image_context import REQUIREMENTS
+from greenroom.sandbox.building.context import REQUIREMENTS
+from greenroom.sandbox.docker.engine import Engine
 from kits.building_engine import BuildingEngine, building_engine
 from kits.engine import OwnEngine
 from kits.small_wheel import index_settings, write_empty_wheel

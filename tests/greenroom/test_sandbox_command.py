@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from greenroom.cli import main
 from greenroom.sandbox.backend import BoxLimits, BoxSpec
 from greenroom.sandbox.box_folders import BoxFolders
-from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker.backend import DockerBackend
 from greenroom.sandbox.doctor import examine
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Lease, LeaseKey, Leases, SharedLeases

@@ -25,9 +25,9 @@ from typing import IO, TypeVar
 
 import pytest
 
-from greenroom.sandbox.docker_engine import Engine, EngineError
-from greenroom.sandbox.image_build import build_image
-from greenroom.sandbox.image_context import inputs_digest
+from greenroom.sandbox.building.build import build_image
+from greenroom.sandbox.building.context import inputs_digest
+from greenroom.sandbox.docker.engine import Engine, EngineError
 from greenroom.sandbox.settings import OUR_IMAGE
 
 START_SECONDS = 60.0

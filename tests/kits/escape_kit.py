@@ -39,7 +39,7 @@ from greenroom.sandbox.backend import (
     BoxSpec,
 )
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.egress import EgressFilter
+from greenroom.sandbox.egress.filter import EgressFilter
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import EgressRules
 from kits.escape_attempts import (

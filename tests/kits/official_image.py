@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from greenroom.sandbox.docker_engine import Engine
-from greenroom.sandbox.image_build import INPUTS_LABEL, proxies
-from greenroom.sandbox.image_context import fetch_packages
+from greenroom.sandbox.building.build import INPUTS_LABEL, proxies
+from greenroom.sandbox.building.context import fetch_packages
+from greenroom.sandbox.docker.engine import Engine
 from kits.engine import OwnEngine, alone, forget_old, in_a_loop, places
 from kits.official_box import SOURCE, install, servers
 

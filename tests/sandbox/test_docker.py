@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.docker_config import container_name
-from greenroom.sandbox.docker_engine import Engine
+from greenroom.sandbox.docker.backend import DockerBackend
+from greenroom.sandbox.docker.config import container_name
+from greenroom.sandbox.docker.engine import Engine
 from greenroom.sandbox.settings import SandboxSettings
 from kits.backend_kit import BackendKit
 from kits.engine import OwnEngine

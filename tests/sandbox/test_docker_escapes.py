@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker.backend import DockerBackend
 from greenroom.sandbox.settings import SandboxSettings
 from kits.engine import OwnEngine
 from kits.escape_kit import EscapeKit

@@ -14,9 +14,9 @@ import pytest
 
 from greenroom.sandbox.backend import BOX_SECONDS, MIB, BoxKind, BoxLimits, BoxSpec
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.docker_config import BOX_USER, container_name
-from greenroom.sandbox.docker_engine import Engine
+from greenroom.sandbox.docker.backend import DockerBackend
+from greenroom.sandbox.docker.config import BOX_USER, container_name
+from greenroom.sandbox.docker.engine import Engine
 from greenroom.sandbox.settings import SandboxSettings
 from kits.engine import OwnEngine
 

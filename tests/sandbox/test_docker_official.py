@@ -23,10 +23,10 @@ from greenroom.sandbox.backend import EGRESS_SOCKET, MIB, Backend, BoxAddress, B
 from greenroom.sandbox.box_folders import BoxFolders
 from greenroom.sandbox.browser_sandbox import BrowserSandbox
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.docker_config import OFFICIAL_TIMEOUT, container_name
-from greenroom.sandbox.docker_engine import Engine
-from greenroom.sandbox.docker_official import wait_for_application
+from greenroom.sandbox.docker.backend import DockerBackend
+from greenroom.sandbox.docker.config import OFFICIAL_TIMEOUT, container_name
+from greenroom.sandbox.docker.engine import Engine
+from greenroom.sandbox.docker.official import wait_for_application
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Lease, LeaseKey
 from greenroom.sandbox.result import ToolResult

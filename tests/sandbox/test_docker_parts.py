@@ -25,10 +25,10 @@ from aiohttp import web
 from greenroom.actors.errors import ConfigurationError, SandboxUnavailable
 from greenroom.sandbox.backend import BOX_SECONDS, EGRESS_SOCKET, MIB, BoxLimits, BoxSpec
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.docker_config import ContainerPlan, container_config, published_port
-from greenroom.sandbox.docker_engine import Engine, engine_url, usual_sockets
-from greenroom.sandbox.docker_link import advice
+from greenroom.sandbox.docker.backend import DockerBackend
+from greenroom.sandbox.docker.config import ContainerPlan, container_config, published_port
+from greenroom.sandbox.docker.engine import Engine, engine_url, usual_sockets
+from greenroom.sandbox.docker.link import advice
 from greenroom.sandbox.settings import OFFICIAL_IMAGE, OUR_IMAGE, SandboxSettings
 from greenroom.sandbox.trust import spki_hashes
 from kits.engine import OwnEngine

@@ -3,7 +3,7 @@
 import pytest
 
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.docker import DockerBackend
+from greenroom.sandbox.docker.backend import DockerBackend
 from greenroom.sandbox.settings import SandboxSettings
 from kits.engine import OwnEngine
 from kits.tools_kit import ToolsKit

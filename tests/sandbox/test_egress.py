@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.sandbox.egress import EgressFilter, EgressLimits, EgressListener
+from greenroom.sandbox.egress.filter import EgressFilter, EgressLimits, EgressListener
 from greenroom.sandbox.settings import EgressRules
 from kits.until import until
 
@@ -277,7 +277,7 @@ async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(tmp_pat
 async def test_this_hosts_own_addresses_are_refused_whatever_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from greenroom.sandbox import egress_rules
+    from greenroom.sandbox.egress import rules as egress_rules
 
     monkeypatch.setattr(
         egress_rules, "why_not_public", lambda _: None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.sandbox.egress_addresses import (
+from greenroom.sandbox.egress.addresses import (
     METADATA,
     is_metadata,
     plain,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.sandbox.egress_bodies import (
+from greenroom.sandbox.egress.bodies import (
     LONGEST_ANSWER_HEAD,
     LONGEST_LINE,
     MOST_ANSWER_HEADERS,
@@ -14,7 +14,7 @@ from greenroom.sandbox.egress_bodies import (
     Body,
     begins_like_the_web,
 )
-from greenroom.sandbox.egress_refusal import Refusal
+from greenroom.sandbox.egress.refusal import Refusal
 
 SMUGGLED = b"GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from greenroom.sandbox.egress import EgressFilter
+from greenroom.sandbox.egress.filter import EgressFilter
 from greenroom.sandbox.image.relay import Relay
 from greenroom.sandbox.settings import EgressRules
 from greenroom.sandbox.trust import spki_hashes

@@ -13,13 +13,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from greenroom.sandbox.egress import LAST_WORDS, LOOKUPS_AT_A_TIME, EgressFilter, EgressLimits
-from greenroom.sandbox.egress_addresses import read_host
-from greenroom.sandbox.egress_bodies import Body
-from greenroom.sandbox.egress_dial import LOOKUP_THREADS, dial, is_own
-from greenroom.sandbox.egress_refusal import Refusal
-from greenroom.sandbox.egress_relay import TURN_BYTES, understood
-from greenroom.sandbox.egress_rules import Route, Target
+from greenroom.sandbox.egress.addresses import read_host
+from greenroom.sandbox.egress.bodies import Body
+from greenroom.sandbox.egress.dial import LOOKUP_THREADS, dial, is_own
+from greenroom.sandbox.egress.filter import LAST_WORDS, LOOKUPS_AT_A_TIME, EgressFilter, EgressLimits
+from greenroom.sandbox.egress.refusal import Refusal
+from greenroom.sandbox.egress.relay import TURN_BYTES, understood
+from greenroom.sandbox.egress.rules import Route, Target
 from greenroom.sandbox.settings import EgressRules, SandboxSettings
 from kits.until import until
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.sandbox.egress_refusal import Refusal
-from greenroom.sandbox.egress_request import (
+from greenroom.sandbox.egress.refusal import Refusal
+from greenroom.sandbox.egress.request import (
     HEAD_END,
     LONGEST_HEAD,
     PlainRequest,

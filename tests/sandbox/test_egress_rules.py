@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.sandbox.egress_addresses import is_metadata, read_host, why_not_public
-from greenroom.sandbox.egress_refusal import Refusal
-from greenroom.sandbox.egress_rules import Policy, Route, Target
+from greenroom.sandbox.egress.addresses import is_metadata, read_host, why_not_public
+from greenroom.sandbox.egress.refusal import Refusal
+from greenroom.sandbox.egress.rules import Policy, Route, Target
 from greenroom.sandbox.settings import EgressRules
 
 PUBLIC = "93.184.216.34"

@@ -15,17 +15,17 @@ import pytest
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BOX_SECONDS, BoxSpec
-from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.docker import DockerBackend
-from greenroom.sandbox.docker_engine import Engine
-from greenroom.sandbox.image_build import INPUTS_LABEL, BuildStep, build_image
-from greenroom.sandbox.image_context import (
+from greenroom.sandbox.building.build import INPUTS_LABEL, BuildStep, build_image
+from greenroom.sandbox.building.context import (
     fetch_packages,
     image_folder,
     inputs_digest,
     packages_folder,
     write_context,
 )
+from greenroom.sandbox.client import BoxClient
+from greenroom.sandbox.docker.backend import DockerBackend
+from greenroom.sandbox.docker.engine import Engine
 from greenroom.sandbox.settings import SandboxSettings
 from kits.engine import OwnEngine
 from kits.small_wheel import index_settings

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from greenroom.sandbox.backend import Adopting, Backend
-from greenroom.sandbox.local import LocalBackend
-from greenroom.sandbox.local_records import Records
+from greenroom.sandbox.local.backend import LocalBackend
+from greenroom.sandbox.local.records import Records
 from greenroom.sandbox.settings import SandboxSettings
 from kits.backend_kit import BackendKit
 

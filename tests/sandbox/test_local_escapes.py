@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from greenroom.sandbox.backend import Backend
-from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.local.backend import LocalBackend
 from greenroom.sandbox.scopes import find_groups
 from greenroom.sandbox.settings import SandboxSettings
 from kits.escape_kit import EscapeKit

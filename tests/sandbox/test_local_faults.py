@@ -22,13 +22,13 @@ from anyio import to_thread
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BOX_SECONDS, BoxSpec, FoundBox
-from greenroom.sandbox.cgroups import find_cgroups
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.local import LocalBackend
-from greenroom.sandbox.local_place import why_no_namespaces
-from greenroom.sandbox.local_processes import marked, tree
-from greenroom.sandbox.local_records import Records
-from greenroom.sandbox.local_spawn import launching
+from greenroom.sandbox.local.backend import LocalBackend
+from greenroom.sandbox.local.cgroups import find_cgroups
+from greenroom.sandbox.local.place import why_no_namespaces
+from greenroom.sandbox.local.processes import marked, tree
+from greenroom.sandbox.local.records import Records
+from greenroom.sandbox.local.spawn import launching
 from greenroom.sandbox.settings import SandboxSettings
 
 if shutil.which("bwrap") is None:
@@ -39,7 +39,7 @@ import asyncio, json, sys
 from pathlib import Path
 from greenroom.sandbox.backend import BoxSpec
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.local import LocalBackend
+from greenroom.sandbox.local.backend import LocalBackend
 from greenroom.sandbox.settings import SandboxSettings
 
 async def main():

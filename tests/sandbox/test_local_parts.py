@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import EGRESS_SOCKET, BoxLimits, BoxSpec
 from greenroom.sandbox.browsers import find_browser
-from greenroom.sandbox.cgroups import Cgroups, find_cgroups
-from greenroom.sandbox.local_compiled import compiled_modules
-from greenroom.sandbox.local_mounts import Place, world
-from greenroom.sandbox.local_place import find_place, image_package, without_private
-from greenroom.sandbox.local_processes import Process
-from greenroom.sandbox.local_seccomp import PROCESSORS, seccomp_program
-from greenroom.sandbox.local_spawn import LOGGED, Child
-from greenroom.sandbox.local_users import RANGE, SMALL_RANGE, bounds, told_bounds
+from greenroom.sandbox.local.cgroups import Cgroups, find_cgroups
+from greenroom.sandbox.local.compiled import compiled_modules
+from greenroom.sandbox.local.mounts import Place, world
+from greenroom.sandbox.local.place import find_place, image_package, without_private
+from greenroom.sandbox.local.processes import Process
+from greenroom.sandbox.local.seccomp import PROCESSORS, seccomp_program
+from greenroom.sandbox.local.spawn import LOGGED, Child
+from greenroom.sandbox.local.users import RANGE, SMALL_RANGE, bounds, told_bounds
 from greenroom.sandbox.settings import SandboxSettings
 
 PROFILE = image_package() / "seccomp.json"

@@ -19,7 +19,7 @@ from greenroom.sandbox.backend import BoxAddress, BoxSpec
 from greenroom.sandbox.browser_sandbox import BrowserSandbox
 from greenroom.sandbox.client import BoxClient
 from greenroom.sandbox.image.tool_schemas import BASE_TOOLS, BROWSER_TOOLS
-from greenroom.sandbox.remote import RemoteBackend
+from greenroom.sandbox.remote.backend import RemoteBackend
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from kits.browser_here import BROWSERS

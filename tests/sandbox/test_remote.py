@@ -16,10 +16,10 @@ import pytest_asyncio
 from aiohttp import web
 
 from greenroom.actors.errors import ConfigurationError, SandboxBusy, SandboxLost, SandboxUnavailable
-from greenroom.sandbox import remote
 from greenroom.sandbox.backend import Backend, BoxAddress, BoxSpec, FoundBox, Pausing
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.remote import RemoteBackend, box_url
+from greenroom.sandbox.remote import backend as remote
+from greenroom.sandbox.remote.backend import RemoteBackend, box_url
 from greenroom.sandbox.settings import SandboxSettings
 from kits.backend_kit import FETCH, BackendKit, found, proxy, ready
 from kits.box_process import running_with

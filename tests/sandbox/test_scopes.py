@@ -10,9 +10,9 @@ import pytest
 from anyio import to_thread
 
 from greenroom.sandbox.backend import MIB, BoxLimits
-from greenroom.sandbox.local_place import find_place
-from greenroom.sandbox.local_trial import try_a_box
-from greenroom.sandbox.local_users import told_bounds
+from greenroom.sandbox.local.place import find_place
+from greenroom.sandbox.local.trial import try_a_box
+from greenroom.sandbox.local.users import told_bounds
 from greenroom.sandbox.scopes import Scopes, find_scopes
 from greenroom.sandbox.settings import SandboxSettings
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.browsers import find_browser
-from greenroom.sandbox.local_compiled import compiled_modules
-from greenroom.sandbox.local_mounts import Place
-from greenroom.sandbox.local_seccomp import seccomp_program
+from greenroom.sandbox.local.compiled import compiled_modules
+from greenroom.sandbox.local.mounts import Place
+from greenroom.sandbox.local.seccomp import seccomp_program
 from greenroom.sandbox.places import state_folder
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.trust import spki_hashes

@@ -29,8 +29,8 @@ from greenroom.actors.errors import (
 )
 from greenroom.sandbox.backend import API_SOCKET, BOX_SECONDS, BoxAddress, BoxSpec, FoundBox
 from greenroom.sandbox.client import BoxClient
-from greenroom.sandbox.remote_gate import PREFIX, Gate, remote_session
-from greenroom.sandbox.remote_record import Holding, RemoteRecord
+from greenroom.sandbox.remote.gate import PREFIX, Gate, remote_session
+from greenroom.sandbox.remote.record import Holding, RemoteRecord
 from greenroom.sandbox.settings import SandboxSettings
 
 _log = logging.getLogger(__name__)

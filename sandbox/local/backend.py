@@ -16,11 +16,11 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BoxAddress, BoxSpec, FoundBox
-from greenroom.sandbox.local_boxes import Boxes
-from greenroom.sandbox.local_mounts import Place
-from greenroom.sandbox.local_place import find_bare_place, find_place
-from greenroom.sandbox.local_trial import try_a_box
-from greenroom.sandbox.local_users import told_bounds
+from greenroom.sandbox.local.boxes import Boxes
+from greenroom.sandbox.local.mounts import Place
+from greenroom.sandbox.local.place import find_bare_place, find_place
+from greenroom.sandbox.local.trial import try_a_box
+from greenroom.sandbox.local.users import told_bounds
 from greenroom.sandbox.scopes import Groups, find_groups
 from greenroom.sandbox.settings import SandboxSettings
 

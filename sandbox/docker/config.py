@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from greenroom.sandbox.backend import MIB, BoxSpec
-from greenroom.sandbox.docker_link import shared_folder
+from greenroom.sandbox.docker.link import shared_folder
 
 LEASE_LABEL: Final = "greenroom.lease"
 OWNER_LABEL: Final = "greenroom.owner"

@@ -4,8 +4,8 @@ A box has no network. Its tool server relays 127.0.0.1:3128 to a UNIX socket in 
 which this filter speaks the proxy's side of HTTP/1.1: CONNECT, and requests in absolute form, one a connection.
 
 Theory of operation. Nothing that a box sends is passed on as it is: a request's head is read strictly and written
-anew, from what was understood (`egress_request`). The host is looked up here, once, and the very addresses that were
-judged are connected to (`egress_rules`, `egress_dial`): a name that changes its address between the two has no between.
+anew, from what was understood (`request`). The host is looked up here, once, and the very addresses that were
+judged are connected to (`rules`, `dial`): a name that changes its address between the two has no between.
 What a refused box reads says why; the operator's log says where the name led.
 """
 
@@ -27,12 +27,12 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from greenroom.sandbox.box_sockets import FOR_THE_BOX, listening_socket, remove_socket
-from greenroom.sandbox.egress_bodies import Body, begins_like_the_web
-from greenroom.sandbox.egress_dial import CHUNK, Lookups, Resolver, Streams, SystemResolver, dial
-from greenroom.sandbox.egress_refusal import Refusal, forbidden
-from greenroom.sandbox.egress_relay import relay_exchange, relay_tunnel, send
-from greenroom.sandbox.egress_request import HEAD_END, PlainRequest, TunnelRequest, find_head_end, read_head
-from greenroom.sandbox.egress_rules import Policy, Route, Target
+from greenroom.sandbox.egress.bodies import Body, begins_like_the_web
+from greenroom.sandbox.egress.dial import CHUNK, Lookups, Resolver, Streams, SystemResolver, dial
+from greenroom.sandbox.egress.refusal import Refusal, forbidden
+from greenroom.sandbox.egress.relay import relay_exchange, relay_tunnel, send
+from greenroom.sandbox.egress.request import HEAD_END, PlainRequest, TunnelRequest, find_head_end, read_head
+from greenroom.sandbox.egress.rules import Policy, Route, Target
 from greenroom.sandbox.settings import EgressRules
 
 __all__ = ["EgressFilter", "EgressLimits", "EgressListener", "EgressStatistics", "Resolver"]

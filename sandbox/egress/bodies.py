@@ -5,8 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final, Literal, TypeAlias
 
-from greenroom.sandbox.egress_refusal import Refusal, malformed
-from greenroom.sandbox.egress_request import HEAD_END, MOST_HEADERS, Framing
+from greenroom.sandbox.egress.refusal import Refusal, malformed
+from greenroom.sandbox.egress.request import HEAD_END, MOST_HEADERS, Framing
 
 LONGEST_LINE: Final = 8 * 1024
 """Bytes of a chunk's first line, or of one trailer."""

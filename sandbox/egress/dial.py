@@ -12,9 +12,9 @@ from typing import Final, Protocol, TypeAlias
 
 import anyio
 
-from greenroom.sandbox.egress_addresses import Address
-from greenroom.sandbox.egress_refusal import Refusal
-from greenroom.sandbox.egress_rules import Route, Target, own_address
+from greenroom.sandbox.egress.addresses import Address
+from greenroom.sandbox.egress.refusal import Refusal
+from greenroom.sandbox.egress.rules import Route, Target, own_address
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -29,11 +29,11 @@ from greenroom.sandbox.backend import (
     BoxSpec,
     FoundBox,
 )
-from greenroom.sandbox.local_mounts import BOX, COMPILED, Place, environment, world
-from greenroom.sandbox.local_processes import Process, continue_all, end, marked, process_of, stop_all
-from greenroom.sandbox.local_records import Record, Records, boot
-from greenroom.sandbox.local_spawn import Child, Spawner, high
-from greenroom.sandbox.local_users import bounds, box_user
+from greenroom.sandbox.local.mounts import BOX, COMPILED, Place, environment, world
+from greenroom.sandbox.local.processes import Process, continue_all, end, marked, process_of, stop_all
+from greenroom.sandbox.local.records import Record, Records, boot
+from greenroom.sandbox.local.spawn import Child, Spawner, high
+from greenroom.sandbox.local.users import bounds, box_user
 from greenroom.sandbox.scopes import Groups
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from greenroom.actors.errors import SandboxUnavailable
-from greenroom.sandbox.docker_engine import Engine, EngineError
-from greenroom.sandbox.image_base import find_base
-from greenroom.sandbox.image_context import fetch_packages, inputs_digest, tail, write_context
+from greenroom.sandbox.building.base import find_base
+from greenroom.sandbox.building.context import fetch_packages, inputs_digest, tail, write_context
+from greenroom.sandbox.docker.engine import Engine, EngineError
 from greenroom.sandbox.settings import OUR_IMAGE
 
 INPUTS_LABEL: Final = "greenroom.inputs"

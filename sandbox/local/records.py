@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from greenroom.sandbox.local_processes import Process, alive
+from greenroom.sandbox.local.processes import Process, alive
 from greenroom.sandbox.places import private_folder, run_folder
 
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id")

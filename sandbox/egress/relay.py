@@ -9,9 +9,9 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from greenroom.sandbox.egress_bodies import Answer, Body, no_answer
-from greenroom.sandbox.egress_dial import CHUNK, Streams
-from greenroom.sandbox.egress_refusal import Refusal
+from greenroom.sandbox.egress.bodies import Answer, Body, no_answer
+from greenroom.sandbox.egress.dial import CHUNK, Streams
+from greenroom.sandbox.egress.refusal import Refusal
 
 NOTICE_SECONDS: Final = 1.0
 """How exact an idle connection's end is: a timer is not set anew for every piece."""

@@ -20,7 +20,9 @@ from anyio import to_thread
 
 from greenroom.actors.errors import SandboxLost, SandboxUnavailable
 from greenroom.sandbox.backend import API_SOCKET, BOX_SECONDS, BoxAddress, BoxSpec, FoundBox
-from greenroom.sandbox.docker_config import (
+from greenroom.sandbox.building.build import image_digest
+from greenroom.sandbox.building.context import image_folder, inputs_digest, tail
+from greenroom.sandbox.docker.config import (
     LEASE_LABEL,
     OWNER_LABEL,
     PODMANS_OWN,
@@ -31,12 +33,10 @@ from greenroom.sandbox.docker_config import (
     published_port,
     seccomp_option,
 )
-from greenroom.sandbox.docker_engine import Engine, EngineError, engine_url
-from greenroom.sandbox.docker_folder import close_folder, has_token, is_listening, open_folder
-from greenroom.sandbox.docker_link import advice, shared_folder
-from greenroom.sandbox.docker_official import wait_for_application
-from greenroom.sandbox.image_build import image_digest
-from greenroom.sandbox.image_context import image_folder, inputs_digest, tail
+from greenroom.sandbox.docker.engine import Engine, EngineError, engine_url
+from greenroom.sandbox.docker.folder import close_folder, has_token, is_listening, open_folder
+from greenroom.sandbox.docker.link import advice, shared_folder
+from greenroom.sandbox.docker.official import wait_for_application
 from greenroom.sandbox.settings import OUR_IMAGE, SandboxSettings
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Final
 import anyio
 
 from greenroom.actors.errors import SandboxUnavailable
-from greenroom.sandbox.docker_engine import Engine, EngineError
-from greenroom.sandbox.image_context import tail
+from greenroom.sandbox.building.context import tail
+from greenroom.sandbox.docker.engine import Engine, EngineError
 
 REGISTRY_BASE: Final = "debian:bookworm-slim"
 OWN_BASE: Final = "localhost/greenroom/debian-bookworm:latest"

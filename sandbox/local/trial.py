@@ -10,9 +10,9 @@ from typing import Final
 
 from greenroom.actors.errors import SandboxUnavailable
 from greenroom.sandbox.backend import BoxSpec
-from greenroom.sandbox.local_boxes import Boxes
-from greenroom.sandbox.local_mounts import Place
-from greenroom.sandbox.local_place import MODULES, TAIL, why_no_namespaces
+from greenroom.sandbox.local.boxes import Boxes
+from greenroom.sandbox.local.mounts import Place
+from greenroom.sandbox.local.place import MODULES, TAIL, why_no_namespaces
 from greenroom.sandbox.scopes import Groups
 
 SECONDS: Final = 60.0

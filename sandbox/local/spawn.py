@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Final, TypeAlias
 
-from greenroom.sandbox.local_processes import Process, process_of, reap
+from greenroom.sandbox.local.processes import Process, process_of, reap
 
 log = logging.getLogger(__name__)
 

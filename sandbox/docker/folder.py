@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from greenroom.sandbox.backend import API_SOCKET, EGRESS_SOCKET, TOKEN_FILE
-from greenroom.sandbox.docker_config import BOX_USER
+from greenroom.sandbox.docker.config import BOX_USER
 
 OPEN: Final = 0o770
 CLOSED: Final = 0o710

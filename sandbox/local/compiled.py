@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from greenroom.sandbox.local_mounts import PACKAGE
+from greenroom.sandbox.local.mounts import PACKAGE
 from greenroom.sandbox.places import private_folder, state_folder
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.sandbox.egress_addresses import (
+from greenroom.sandbox.egress.addresses import (
     Address,
     Host,
     Network,
@@ -18,7 +18,7 @@ from greenroom.sandbox.egress_addresses import (
     read_host,
     why_not_public,
 )
-from greenroom.sandbox.egress_refusal import Refusal, forbidden
+from greenroom.sandbox.egress.refusal import Refusal, forbidden
 from greenroom.sandbox.settings import EgressRules
 
 WEB_PORTS: Final = frozenset({80, 443})

@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio
 
-from greenroom.sandbox.docker_engine import Engine, EngineError
+from greenroom.sandbox.docker.engine import Engine, EngineError
 
 logger = logging.getLogger(__name__)
 

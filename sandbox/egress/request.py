@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from greenroom.sandbox.egress_addresses import read_host
-from greenroom.sandbox.egress_refusal import Refusal, malformed
-from greenroom.sandbox.egress_rules import Target
+from greenroom.sandbox.egress.addresses import read_host
+from greenroom.sandbox.egress.refusal import Refusal, malformed
+from greenroom.sandbox.egress.rules import Target
 
 LONGEST_HEAD: Final = 64 * 1024
 """Bytes. Browsers send cookies of up to 8 kB or so; servers take 8 to 32 kB of head."""

@@ -1,0 +1,1 @@
+"""Boxes in containers: Docker, or Podman's socket."""

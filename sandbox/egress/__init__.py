@@ -1,0 +1,1 @@
+"""The egress filter: the one way out of a box."""

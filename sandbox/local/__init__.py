@@ -1,0 +1,1 @@
+"""Boxes on this machine, made with bubblewrap: no engine is needed."""

@@ -1,0 +1,1 @@
+"""A box that runs elsewhere, at a URL."""
