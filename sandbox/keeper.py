@@ -298,12 +298,14 @@ class Keeper:
         when none is under way any more. Doing it twice is fine."""
         self._check_open()
         tenancy = self._tenants.of(key)
+        must_look = tenancy.must_look
         new = tenancy.take_over()
         try:
             await tenancy.browsing_over()
         except asyncio.CancelledError:
             if new:
                 self.hand_back(key)
+                tenancy.must_look = must_look  # nobody has used the page
             raise
         if new:
             await self._tenants.note_person(tenancy)

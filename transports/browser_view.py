@@ -5,8 +5,9 @@ over. The agent's calls then wait, and go on with the same page after it is hand
 person's connection ends. Looking starts no browser.
 
 Over the WebSocket come pictures (binary, JPEG), `{"type": "page", "url", "title", "width", "height"}`, and
-`{"type": "state", "holder": "waiting" | "agent" | "you" | "other", "control": bool}`; to it go `{"type": "take"}`,
-`{"type": "give"}` and, while one holds the browser, the input of `greenroom.sandbox.image.live`.
+`{"type": "state", "holder": "waiting" | "agent" | "taking" | "you" | "other", "control": bool}`; to it go
+`{"type": "take"}`, `{"type": "give"}` and, while one holds the browser, the input of `greenroom.sandbox.image.live`.
+`taking`: the person has asked for the browser, and the agent's call is not yet over; `give` takes that back.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class BrowserViewRoutes:
         self._host = host
         self._browsers = looking.browsers
         self._tickets = looking.tickets
+        # Of each session the one who has its browser, or is to have it next.
         self._holders: dict[SessionKey, _View] = {}
 
     def routes(self) -> list[web.RouteDef]:
@@ -114,15 +116,17 @@ class _View:
         self._holders = holders
         self._box: ClientWebSocketResponse | None = None
         self._told = ""
+        self._work = anyio.create_task_group()
+        self._taking: anyio.CancelScope | None = None
 
     async def run(self) -> None:
         """Show the browser and take the person's messages until one of them ends."""
         try:
-            async with anyio.create_task_group() as both:
-                both.start_soon(self._watch, both.cancel_scope)
-                both.start_soon(self._show)
+            async with self._work as work:
+                work.start_soon(self._watch, work.cancel_scope)
+                work.start_soon(self._show)
                 await self._listen()
-                both.cancel_scope.cancel()
+                work.cancel_scope.cancel()
         except* ConnectionError:
             pass  # the person went while something was on its way to him
         finally:
@@ -175,7 +179,8 @@ class _View:
         """Whether it is a message that there is."""
         kind = _kind_of(message)
         if kind == "take":
-            await self._take()
+            self._ask()
+            await self._tell_holder()
         elif kind == "give":
             self._give()
             await self._tell_holder()
@@ -188,16 +193,33 @@ class _View:
 
     @property
     def _holds(self) -> bool:
-        return self._holders.get(self._key) is self
+        return self._holders.get(self._key) is self and self._taking is None
 
-    async def _take(self) -> None:
+    def _ask(self) -> None:
+        """The person gets the browser when the agent's call is over, if nobody has it or is about to."""
         if self._control and self._box is not None and self._key not in self._holders:
             self._holders[self._key] = self
-            await self._browsers.take_over(self._key)
+            self._taking = anyio.CancelScope()
+            self._work.start_soon(self._take, self._taking)
+
+    async def _take(self, taking: anyio.CancelScope) -> None:
+        """Messages are read meanwhile, so that he may think better of it, or go."""
+        taken = False
+        try:
+            with taking:
+                await self._browsers.take_over(self._key)
+                taken = True
+        finally:
+            self._taking = None
+            if not taken:
+                del self._holders[self._key]
+                self._browsers.hand_back(self._key)
         await self._tell_holder()
 
     def _give(self) -> None:
-        if self._holds:
+        if self._taking is not None:
+            self._taking.cancel()
+        elif self._holds:
             del self._holders[self._key]
             if self._host.state in STOPPING:
                 self._browsers.stops(self._key)
@@ -208,7 +230,11 @@ class _View:
 
     async def _tell_holder(self) -> None:
         if self._box is not None:
-            await self._tell("you" if self._holds else "other" if self._key in self._holders else "agent")
+            holder = self._holders.get(self._key)
+            if holder is self:
+                await self._tell("you" if self._holds else "taking")
+            else:
+                await self._tell("other" if holder is not None and holder._holds else "agent")
 
     async def _tell(self, holder: str) -> None:
         state = {"type": "state", "holder": holder, "control": self._control}

@@ -24,7 +24,7 @@ class Browsers(Protocol):
         ...
 
     async def take_over(self, key: SessionKey) -> None:
-        """Let the agent's calls wait. Returns when none is under way."""
+        """Let the agent's calls wait. Returns when none is under way; cancelled before, nothing was taken over."""
         ...
 
     def hand_back(self, key: SessionKey) -> None:

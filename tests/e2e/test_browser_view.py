@@ -146,6 +146,22 @@ async def test_a_person_looks_takes_over_and_hands_back(tmp_path: Path, backend:
         assert "Page Title: Hello Ann" in await stage.say(f"click {ref_of(said, 'button')}")
 
 
+async def test_a_call_under_way_is_not_cut_short_by_one_who_takes_over(tmp_path: Path) -> None:
+    async with theatre(tmp_path) as stage:
+        await stage.say("navigate /form")
+        await stage.look(control=True)
+        await stage.sees("/form")
+        turn = asyncio.create_task(stage.say("navigate /held"))
+        await stage.pages.waiting.wait()
+        await stage.person.click("#take")
+        await stage.told("taking")
+        assert await stage.person.inner_text("#give") == "Never mind"
+        stage.pages.held.set()
+        await stage.told("you")
+        assert await stage.person.inner_text("#give") == "Hand back"
+        assert "here at last" in await turn
+
+
 async def test_one_who_goes_hands_back(tmp_path: Path) -> None:
     async with theatre(tmp_path) as stage:
         await stage.say("navigate /form")
