@@ -82,7 +82,8 @@ class KeyReused(GreenroomError):
 
 
 class CursorExpired(GreenroomError):
-    """The events asked for are no longer kept."""
+    """A process ended that may have told other events, up to this number, than the turn has now: they are to be read
+    again from the first."""
 
     code = "cursor_expired"
     status = 410

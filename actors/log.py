@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from msgspec import Struct, field
 
-from greenroom.actors.errors import CursorExpired, SessionLost
+from greenroom.actors.errors import SessionLost, TurnNotFound
 from greenroom.actors.events import TERMINAL, Event, Terminal
 from greenroom.actors.messages import Turn
 
@@ -98,12 +98,12 @@ class TurnLog(Struct, eq=False, weakref=True):
                 self.unwatch(watcher)
 
     def events(self, position: int = 0) -> list[Event]:
-        """What there is from `position` on, now. Raises `CursorExpired` when the log is no longer kept, `SessionLost`
+        """What there is from `position` on, now. Raises `TurnNotFound` when the log is no longer kept, `SessionLost`
         when it does not go on here."""
         if self.lost is not None:
             raise self.lost.again()
         if self.expired:
-            raise CursorExpired(
+            raise TurnNotFound(
                 f"the events of turn {self.id} are no longer kept; ask for its session's history instead"
             )
         return self._events[position:] if position else self._events
@@ -121,7 +121,7 @@ class TurnLog(Struct, eq=False, weakref=True):
             self.emit = self._events.append
 
     async def read(self, position: int = 0) -> AsyncGenerator[Event, None]:
-        """All events from `position` on, as they come, to the turn's ending. Raises `CursorExpired`."""
+        """All events from `position` on, as they come, to the turn's ending. Raises as `events`."""
         more = asyncio.Event()
         self.watch(more.set)
         try:

@@ -39,6 +39,7 @@ _NO_END = 1 << 62
 CATCHING_UP = 5.0
 """For so many seconds a log that is behind its turn may come to what a reader says it had. What is said is written down
 within a quarter of a second, and seen within one."""
+_READ_AGAIN = "drop what you have of it, and read it again from the beginning, without {}"
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -101,7 +102,7 @@ class SharedFrames:
         """Read the frames from `position` on. `with_ids`: each is preceded by its `id:` line.
 
         Without, a frame begins with `data: `, as clients that look at each chunk's beginning expect.
-        Raises `CursorExpired` when the log is no longer kept.
+        Raises `TurnNotFound` when the log is no longer kept.
         """
         return FrameReader(self, self._log, position, with_ids)
 
@@ -118,7 +119,7 @@ class SharedFrames:
     def cut(self, first: int, size: int, stop: int | None = None) -> list[bytes]:
         """The frames from number `first` on, `size` bytes of them or a single larger one.
 
-        Events are encoded as needed, up to the `stop`th if given. Raises `CursorExpired`.
+        Events are encoded as needed, up to the `stop`th if given. Raises `TurnNotFound`.
         """
         events = self._log.events()
         stop = len(events) if stop is None else stop
@@ -219,7 +220,7 @@ class FrameReader:
     def take(self, size: int) -> list[bytes]:
         """The next frames, up to `size` bytes or a single larger one; none when there are no more by now.
 
-        Raises `CursorExpired` when the log is no longer kept.
+        Raises `TurnNotFound` when the log is no longer kept.
         """
         shared = self._shared
         if (frames := shared.only_delta(self)) is not None:
@@ -301,22 +302,23 @@ async def position_after(
 ) -> int:
     """Where a reader goes on that has had frames up to number `last`. A log that is behind its turn is given time.
 
-    Raises `InvalidRequest`, naming `field`, for the number of no frame yet; `CursorExpired` when the log is gone, or it
-    is not certain that the frames the reader had are those of the log.
+    Raises `InvalidRequest`, naming `field`, for the number of no frame yet; `CursorExpired` when it is not certain that
+    the frames the reader had are those of the log; `TurnNotFound` when that is no longer kept.
     """
     position = last + 1
     if log.behind:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await _caught_up(log, encoder_of, position)
-    _check_same(log, encoder_of, position)
+    _check_same(log, encoder_of, position, field)
     tip = frames_out(log, encoder_of, enough=position)
     if position <= tip:
         return position
     if log.behind or _was_cut(log):
         raise CursorExpired(
             f"event {last} of turn {log.id} is not written down, and lost if the process that said it is gone: what is "
-            f"kept ends with number {tip - 1}; read from the beginning, without a cursor"
+            f"kept ends with number {tip - 1}; {_READ_AGAIN.format(field)}",
+            field=field,
         )
     raise InvalidRequest(
         f"{field} is {last}, but the last event of turn {log.id} is {tip - 1}; "
@@ -339,9 +341,9 @@ async def _caught_up(log: TurnLog, encoder_of: EncoderOf, frames: int) -> None:
         log.unwatch(more.set)
 
 
-def _check_same(log: TurnLog, encoder_of: EncoderOf, position: int) -> None:
-    """Raises `CursorExpired` when the reader may have had other frames under numbers before `position`, from a process
-    that ended before it wrote them down."""
+def _check_same(log: TurnLog, encoder_of: EncoderOf, position: int, field: str) -> None:
+    """Raises `CursorExpired`, naming `field`, when the reader may have had other frames under numbers before
+    `position`, from a process that ended before it wrote them down."""
     if log.taken_at is None:
         return
     same = encoder_of(log.turn)
@@ -349,7 +351,8 @@ def _check_same(log: TurnLog, encoder_of: EncoderOf, position: int) -> None:
     if position > same.number:
         raise CursorExpired(
             f"a process that worked on turn {log.id} ended before what it said last was written down: events after "
-            f"number {same.number - 1} may be others than those you had; read from the beginning, without a cursor"
+            f"number {same.number - 1} may be others than those you had; {_READ_AGAIN.format(field)}",
+            field=field,
         )
 
 
@@ -359,7 +362,7 @@ def _was_cut(log: TurnLog) -> bool:
 
 
 def frames_out(log: TurnLog, encoder_of: EncoderOf, enough: int = _NO_END) -> int:
-    """How many numbered frames the turn has by now; counting may stop at `enough`. Raises `CursorExpired`."""
+    """How many numbered frames the turn has by now; counting may stop at `enough`. Raises `TurnNotFound`."""
     shared = log.views.get(encoder_of)
     if isinstance(shared, SharedFrames) and enough < shared.tip:
         return enough

@@ -23,7 +23,7 @@ from greenroom.transports.process_encode import ProcessEncoder
 def response_object(log: TurnLog) -> bytes:
     """The turn so far as one JSON `response`: the last one of its stream if it has ended, else one in progress.
 
-    It holds what the stream's frames say up to its `sequence_number`. Raises `CursorExpired`.
+    It holds what the stream's frames say up to its `sequence_number`. Raises `TurnNotFound`.
     """
     events = log.events()
     encoder = ProcessEncoder(log.turn)

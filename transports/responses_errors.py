@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from greenroom.actors.errors import (
     BodyTooLarge,
-    CursorExpired,
     GreenroomError,
     KeyReused,
     MailboxFull,
@@ -95,7 +94,6 @@ class Problem(Struct, frozen=True, gc=False):
 _WORDS: tuple[tuple[type[GreenroomError], int, str, str], ...] = (
     (Unauthenticated, 401, INVALID, "invalid_api_key"),
     (TurnNotFound, 404, INVALID, "response_not_found"),
-    (CursorExpired, 404, INVALID, "response_not_found"),
     (SessionBusy, 400, INVALID, "conversation_locked"),
     (TurnExists, 400, INVALID, "response_exists"),
     (KeyReused, 400, INVALID, "idempotency_key_reused"),

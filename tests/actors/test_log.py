@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.errors import CursorExpired
+from greenroom.actors.errors import TurnNotFound
 from greenroom.actors.events import Event, TextDelta, TurnAccepted, TurnCompleted
 from greenroom.actors.log import TurnLog
 from kits.system import turn
@@ -86,9 +86,9 @@ async def test_an_expired_log_says_so_and_still_knows_its_ending() -> None:
     for event in sample(3):
         log.append(event)
     log.expire()
-    with pytest.raises(CursorExpired):
+    with pytest.raises(TurnNotFound):
         log.events(2)
-    with pytest.raises(CursorExpired):
+    with pytest.raises(TurnNotFound):
         async for _ in log.read():
             pass
     assert await log.ended() is END

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenroom.actors.errors import CursorExpired, InvalidRequest
+from greenroom.actors.errors import InvalidRequest, TurnNotFound
 from greenroom.actors.events import Event, TextDelta
 from greenroom.actors.log import TurnLog
 from greenroom.transports import frames as frames_module
@@ -205,11 +205,11 @@ async def test_an_expired_log_cannot_be_read() -> None:
     reader = SharedFrames.of(log, ProcessEncoder).reader()
     reader.take(1)
     log.expire()
-    with pytest.raises(CursorExpired):
+    with pytest.raises(TurnNotFound):
         reader.take(1)
-    with pytest.raises(CursorExpired):
+    with pytest.raises(TurnNotFound):
         await resume("1", log, ProcessEncoder)
-    with pytest.raises(CursorExpired):
+    with pytest.raises(TurnNotFound):
         SharedFrames.of(log, ProcessEncoder).reader(3)
 
 

@@ -50,7 +50,7 @@ INVALID = "invalid_request_error"
         (Unauthenticated("x"), 401, INVALID, "invalid_api_key"),
         (Forbidden("x"), 403, INVALID, "forbidden"),
         (TurnNotFound("x"), 404, INVALID, "response_not_found"),
-        (CursorExpired("x"), 404, INVALID, "response_not_found"),
+        (CursorExpired("x", field="starting_after"), 410, INVALID, "cursor_expired"),
         (SessionBusy("x"), 400, INVALID, "conversation_locked"),
         (TurnExists("x"), 400, INVALID, "response_exists"),
         (BodyTooLarge("x"), 413, INVALID, "body_too_large"),

@@ -18,7 +18,7 @@ WHY = {
     404: "There is nothing of this name, or it is no longer kept, or it is somebody else's",
     405: "The path does not take this method",
     409: "It would get in the way of something else",
-    410: "The events asked for are no longer kept",
+    410: "Events up to the number named may have been lost with a process: read all of them again, without it",
     413: "The body is larger than this server takes",
     415: "The body is not declared as JSON",
     422: "The answer is not of the form that was asked for",

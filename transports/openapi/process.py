@@ -167,7 +167,7 @@ def turn_operation(operation_id: str) -> Operation:
         body=ref("ProcessRequest"),
         headers={**KEYED, **_CURSOR},
         answers={200: Answer(what="The turn", json=_RESPONSE, events=_EVENT)},
-        refusals=(*OF_A_BODY, 401, 403, 409, 410, 503),
+        refusals=(*OF_A_BODY, *_TURN, 409, 410, 503),
     )
 
 
@@ -191,7 +191,7 @@ def standing_operation(operation_id: str) -> Operation:
         summary="How a turn in the background stands, and when it has ended its result",
         tag="process",
         answers={200: Answer(what="How it stands", json=ref("ProcessStanding"))},
-        refusals=(*_TURN, 410),
+        refusals=_TURN,
     )
 
 

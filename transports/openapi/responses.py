@@ -248,7 +248,7 @@ RESPONSES: dict[str, Operation] = {
             "starting_after": integer(0, 10**18 - 1),
         },
         answers={200: Answer(what="The response", json=_RESPONSE, events=_EVENT)},
-        refusals=(400, *_ONE),
+        refusals=(400, 410, *_ONE),
     ),
     "DELETE /responses/{id}": Operation(
         id="deleteResponse",
