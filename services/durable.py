@@ -165,6 +165,19 @@ class DurableStore(SessionStore, Protocol):
         """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""
         ...
 
+    async def tell_followed(self, turn_id: str, principal: str | None, seconds: float) -> bool:
+        """Tell the living owner of a running or waiting turn that somebody follows it in this process, which holds for
+        `seconds` unless it is told again; 0: nobody does any more. Whether there was one to tell."""
+        ...
+
+    def when_followed(self, followed: Callable[[str, str | None, str, float], object]) -> None:
+        """Call this (turn id, principal, the process's name, seconds) when a process tells this one who follows."""
+        ...
+
+    async def hear(self) -> None:
+        """Be given all that others asked or told this process before this was called."""
+        ...
+
     def when_lost(self, lost: Callable[[], object]) -> None:
         """Call this when this process could not renew in time: others may have its sessions, and it must stop what it
         does for them. It has begun anew, as another owner, when this is called."""

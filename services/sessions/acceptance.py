@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from greenroom.actors.errors import NotServing, SessionLost, StoreUnavailable
+from greenroom.actors.errors import NotServing, SessionHeld, SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import (
     Acceptance,
@@ -48,6 +48,13 @@ class Blocked(Exception):
     def __init__(self, found: Head | None) -> None:
         super().__init__(f"blocked by {found!r}")
         self.found = found
+
+    def held(self, key: SessionKey) -> SessionHeld:
+        """What who wanted the session is told."""
+        return SessionHeld(
+            f"session {key.session_id!r} has turns that another process works on, or that are to be taken from one "
+            "that is gone, or this process is ending; try again when they have ended"
+        )
 
 
 class _Unsure(Struct):

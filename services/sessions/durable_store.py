@@ -18,7 +18,6 @@ from greenroom.actors.errors import (
     ConfigurationError,
     HandlerError,
     SessionDamaged,
-    SessionHeld,
     SessionLost,
     TurnOver,
 )
@@ -29,11 +28,12 @@ from greenroom.services.durable import Acceptance, Ending, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
 from greenroom.services.sessions.draft import Draft, Retention
-from greenroom.services.sessions.head import KIND, encode_head, folder_of
+from greenroom.services.sessions.head import KIND, folder_of
 from greenroom.services.sessions.hold import Hold
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_life import OwnerLife
-from greenroom.services.sessions.reading import HISTORY, WHOLE, fork_of, legible, record_of
+from greenroom.services.sessions.owner_notes import OwnerNotes
+from greenroom.services.sessions.reading import HISTORY, legible, record_of
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
@@ -93,7 +93,7 @@ class DurableSessions:
             new_name=new_owner,
             monotonic=monotonic,
             lost=self._lose,
-            noted=lambda note: self._anywhere.noted(note),  # noqa: PLW0108 - it is made below
+            noted=lambda note: self._notes.read(note),  # noqa: PLW0108 - it is made below
             busy=lambda: self._owned.busy,
             beaten=self._settle,
         )
@@ -101,6 +101,7 @@ class DurableSessions:
         self._owned = OwnedSessions(storage, self._life, retention, most=max_holds, most_bytes=hold_bytes)
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
+        self._notes = OwnerNotes(storage, self._life)
         self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
         """Endings of which it is not known whether they were written."""
         self._lost: Callable[[], object] = _nothing
@@ -169,14 +170,16 @@ class DurableSessions:
                 try:
                     await self._owned.until_written(key, attempt)
                 except Blocked as blocked:
-                    raise _held(key) from blocked
+                    raise blocked.held(key) from blocked
 
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
         """Make `target` what `source` was after that turn; see `SessionStore.fork`."""
         source, target = SessionKey(*source), SessionKey(*target)
         with self._calls:
             async with self._owned.locks.of(target):
-                return await self._owned.until_written(target, lambda: self._fork(source, turn_id, target))
+                return await self._owned.until_written(
+                    target, partial(self._anywhere.fork, source, turn_id, target)
+                )
 
     async def forget(self, key: SessionKey) -> None:
         """Keep nothing of the session any more. Who still wants to write to it is refused."""
@@ -311,11 +314,25 @@ class DurableSessions:
     async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
         """Ask the living owner of a running or waiting turn to cancel it. Whether there was one to ask."""
         with self._calls:
-            return await self._anywhere.ask_to_cancel(turn_id, principal, reason)
+            return await self._notes.ask_to_cancel(turn_id, principal, reason)
 
     def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:
         """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""
-        self._anywhere.cancel = cancel
+        self._notes.cancel = cancel
+
+    async def tell_followed(self, turn_id: str, principal: str | None, seconds: float) -> bool:
+        """Tell the living owner of an open turn that it is followed here. Whether there was one to tell."""
+        with self._calls:
+            return await self._notes.tell_followed(turn_id, principal, seconds)
+
+    def when_followed(self, followed: Callable[[str, str | None, str, float], object]) -> None:
+        """Call this (turn id, principal, process, seconds) when another process says that it follows a turn."""
+        self._notes.followed = followed
+
+    async def hear(self) -> None:
+        """Be given all that others asked or told this process before this was called. Raises `StoreUnavailable`."""
+        with self._calls:
+            await self._life.hear()
 
     def when_lost(self, lost: Callable[[], object]) -> None:
         """Call this when this process could not renew in time; it has begun anew then, as another owner."""
@@ -343,30 +360,6 @@ class DurableSessions:
         draft = await self._owned.bounded(key, hold, draw, opened.number)
         await self._owned.write(key, draft, ending.changes)
 
-    async def _fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
-        folder = await self.storage.read(folder_of(source), WHOLE)
-        if folder is None:
-            return False
-        with legible(source):
-            fork = fork_of(folder, turn_id)
-        if fork is None:
-            return False
-        expected = folder.head.fence if source == target else None
-        self._owned.drop(target)
-        await self.storage.write(
-            [
-                Change(
-                    key=folder_of(target),
-                    expected=expected,
-                    delete=True,
-                    head=encode_head(fork.head),
-                    put=fork.cells,
-                )
-            ]
-        )
-        self._reached("fork.written")
-        return True
-
     async def _settle(self) -> None:
         for key in self._acceptor.unsure:
             async with self._owned.locks.of(key):
@@ -387,10 +380,3 @@ class DurableSessions:
 
 def _over(turn_id: str) -> TurnOver:
     return TurnOver(f"turn {turn_id} is not open: it has ended, how can be looked up, or it never was")
-
-
-def _held(key: SessionKey) -> SessionHeld:
-    return SessionHeld(
-        f"session {key.session_id!r} has turns that another process works on, or that are to be taken from one that is "
-        "gone, or this process is ending; try again when they have ended"
-    )

@@ -60,6 +60,8 @@ class OwnerLife:
         self._state: OwnerState = "serving"
         self._until = NEVER
         """Until when this process may be sure that it lives."""
+        self._begun = self._given = 0
+        """Renewals that were begun, and the number of the last one that gave this process its notes."""
         self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.name = new_name()
@@ -109,24 +111,39 @@ class OwnerLife:
     async def beat(self) -> None:
         """Renew now. Raises `StoreUnavailable` when that is not confirmed; who is late has another name then."""
         async with self._beating:
-            name = self.name
-            try:
-                await self._renew()
-            except OwnerGone:
-                if self._until == NEVER:
-                    self.name = self._new_name()
-                elif self.name == name:
-                    self._begin_anew()
-                await self._renew()
-            except StoreUnavailable:
-                self.lives()
-                raise
+            await self._beat()
+
+    async def hear(self) -> None:
+        """Be given all notes that were left before this was called. Those who call at once share a renewal.
+
+        Raises `StoreUnavailable` when that is not confirmed; who is late has another name then.
+        """
+        before = self._begun
+        async with self._beating:
+            if self._given <= before:
+                await self._beat()
 
     # ------------------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        name = self.name
+        try:
+            await self._renew()
+        except OwnerGone:
+            if self._until == NEVER:
+                self.name = self._new_name()
+            elif self.name == name:
+                self._begin_anew()
+            await self._renew()
+        except StoreUnavailable:
+            self.lives()
+            raise
 
     async def _renew(self) -> None:
         """A renewal counts from before it was asked for; one that does not come back in time is given up."""
         name, asked = self.name, self._monotonic()
+        self._begun += 1
+        number = self._begun
         patience = self._seconds if self._until == NEVER else max(0.0, self._until - asked)
         try:
             async with asyncio.timeout(patience):
@@ -138,6 +155,7 @@ class OwnerLife:
         self._until = asked + self._seconds * (1 - MARGIN)
         for note in notes:
             self._noted(note)
+        self._given = number
 
     def _begin_anew(self) -> None:
         before, self.name, self._until = self.name, self._new_name(), NEVER

@@ -1,39 +1,38 @@
-"""Turns by id, in whatever process their sessions are: finding them, forgetting them, asking that they be cancelled."""
+"""Turns by id, in whatever process their sessions are: finding them, forgetting them, forking sessions after them."""
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
-
-from msgspec import DecodeError, msgpack
 
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import TurnEntry
 from greenroom.services.sessions.acceptance import Acceptor
 from greenroom.services.sessions.draft import Draft
-from greenroom.services.sessions.head import CHUNKS, ENDED, decode_ended, decode_head, folder_of
+from greenroom.services.sessions.head import (
+    CHUNKS,
+    ENDED,
+    decode_ended,
+    decode_head,
+    encode_head,
+    folder_of,
+)
 from greenroom.services.sessions.hold import hold_of
 from greenroom.services.sessions.log import first_of
 from greenroom.services.sessions.owned import OwnedSessions
-from greenroom.services.sessions.reading import legible
+from greenroom.services.sessions.reading import WHOLE, fork_of, legible
 from greenroom.services.sessions.turn_names import id_name, names_of, number_in
-from greenroom.services.storage import Named, Span
-
-logger = logging.getLogger("greenroom.services")
+from greenroom.services.storage import Change, Span
 
 PLACES: Final = 1_000
 """In logs that are remembered."""
 
-_note_decoder = msgpack.Decoder(tuple[str, str | None, str])
-
 
 class TurnsAnywhere:
-    """Finds turns by their names. `cancel`: called with (turn id, principal, reason) when this process is asked."""
+    """Finds turns by their names."""
 
     def __init__(self, owned: OwnedSessions, acceptor: Acceptor, reached: Callable[[str], object]) -> None:
-        self.cancel: Callable[[str, str | None, str], object] = _nobody
         self._places: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         """By name, the last chunk of a log that was read, and the number of its first event."""
         self._owned = owned
@@ -77,26 +76,21 @@ class TurnsAnywhere:
         async with self._owned.locks.of(key):
             return await self._owned.until_written(key, lambda: self._remove(key, number))
 
-    async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
-        """Ask the living owner of an open turn to cancel it. Whether there was one to ask."""
-        named = await self._storage.lookup(id_name(turn_id, principal))
-        owner = None if named is None else await self._living_owner(named)
-        if owner is None:
+    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        """Make `target` what `source` was after that turn; false: that is not known. Raises `Conflict`."""
+        folder = await self._storage.read(folder_of(source), WHOLE)
+        if folder is None:
             return False
-        if owner == self._owned.life.name:
-            self.cancel(turn_id, principal, reason)
-            return True
-        note = msgpack.encode([turn_id, principal, reason.encode("utf-8", "replace").decode()])
-        return await self._storage.note(owner, note)
-
-    def noted(self, note: bytes) -> None:
-        """A note was left for this process."""
-        try:
-            turn_id, principal, reason = _note_decoder.decode(note)
-        except DecodeError:
-            logger.warning("a note of another version was left for this process: %r", note)
-        else:
-            self.cancel(turn_id, principal, reason)
+        with legible(source):
+            fork = fork_of(folder, turn_id)
+        if fork is None:
+            return False
+        expected = folder.head.fence if source == target else None
+        head, to = encode_head(fork.head), folder_of(target)
+        self._owned.drop(target)
+        await self._storage.write([Change(key=to, expected=expected, delete=True, head=head, put=fork.cells)])
+        self._reached("fork.written")
+        return True
 
     def _remember(self, name: bytes, chunks: Sequence[tuple[int, bytes]]) -> None:
         """Whoever follows a turn asks again, for what comes after the last chunk."""
@@ -106,15 +100,6 @@ class TurnsAnywhere:
             self._places[name] = (last, first_of(chunks[-1:]))
             if len(self._places) > PLACES:
                 self._places.popitem(last=False)
-
-    async def _living_owner(self, named: Named) -> str | None:
-        """Who works on the turn; none: it has ended, or nobody does."""
-        folder = await self._storage.read(named.key)
-        if folder is None or folder.head.owner_state == "gone":
-            return None
-        with legible(SessionKey(*named.key[1:])):
-            numbers = {one.number for one in decode_head(folder.head.body).open}
-        return folder.head.owner if number_in(named.value) in numbers else None
 
     async def _remove(self, key: SessionKey, number: int) -> bool:
         """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""
@@ -129,7 +114,3 @@ class TurnsAnywhere:
         await self._storage.write([draft.change(key)])
         self._reached("remove.written")
         return True
-
-
-def _nobody(turn_id: str, principal: str | None, reason: str) -> None:
-    """Until somebody asks to be told."""

@@ -319,6 +319,29 @@ class DurableKit(DurableEndingsKit):
             await be_late(one, other)
             assert not await other.ask_to_cancel("turn-2", None, "gone")
 
+    async def test_the_owner_of_a_turn_is_told_where_it_is_followed(self) -> None:
+        async with self.processes() as (one, other):
+            told: list[tuple[str, str | None, str, float]] = []
+            one.when_followed(lambda *what: told.append(what))
+            await one.accept(turn(1, principal="Ada"))
+            await one.accept(turn(2))
+            assert not await other.tell_followed("turn-1", None, 9.0)
+            assert await other.tell_followed("turn-1", "Ada", 9.0)
+            assert await other.tell_followed("turn-1", "Ada", 0.0)
+            assert await other.tell_followed("turn-2", None, 1.5)
+            await one.hear()
+            assert told == [
+                ("turn-1", "Ada", other.owner, 9.0),
+                ("turn-1", "Ada", other.owner, 0.0),
+                ("turn-2", None, other.owner, 1.5),
+            ]
+            assert await one.tell_followed("turn-2", None, 2.0)
+            assert told[3:] == [("turn-2", None, one.owner, 2.0)]
+            await one.finish(KEY, ending(1, principal="Ada"))
+            assert not await other.tell_followed("turn-1", "Ada", 9.0)
+            await be_late(one, other)
+            assert not await other.tell_followed("turn-2", None, 9.0)
+
     async def test_history_keeps_its_bounds_whoever_has_the_session(self) -> None:
         async with self.processes(turns_kept=3, states_kept=2) as stores:
             for number in range(1, 80):

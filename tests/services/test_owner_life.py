@@ -85,6 +85,35 @@ async def test_a_cancel_is_heard_within_a_second_while_turns_are_open() -> None:
             await heard.wait()
 
 
+async def test_what_was_noted_before_one_listens_is_heard_then_by_all_who_listen_at_once() -> None:
+    storage = Cut()
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        heard: list[str] = []
+        one.when_asked(lambda _turn, _principal, why: heard.append(why))
+        await one.accept(turn(1))
+        before = len(storage.renewals)
+        storage.answers.clear()
+        listening = [asyncio.create_task(one.hear())]
+        await asyncio.sleep(0)
+        assert await other.ask_to_cancel("turn-1", None, "why")
+        # They come after the renewal was begun, which may have been given its notes already.
+        listening += [asyncio.create_task(one.hear()) for _ in range(9)]
+        await asyncio.sleep(0)
+        storage.answers.set()
+        await asyncio.gather(*listening)
+        assert heard == ["why"]
+        assert len(storage.renewals) == before + 2
+
+
+async def test_who_cannot_listen_is_told() -> None:
+    storage = Cut()
+    async with process(storage, "a") as one:
+        storage.refuses = True
+        with pytest.raises(StoreUnavailable):
+            await one.hear()
+        storage.refuses = False
+
+
 async def test_what_open_turns_keep_is_kept_for_as_long_as_the_process_lives() -> None:
     storage = Cut()
     async with process(storage, "a") as one, process(storage, "b") as other:
