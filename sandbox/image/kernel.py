@@ -1,7 +1,8 @@
 """The process that runs cells: ipykernel, which tells by a context variable which cell an output belongs to.
 
 Threads do not inherit context variables before Python 3.14, and what a thread prints would belong to whatever cell runs
-at the moment. So threads that cells start get the context of their cell.
+at the moment. So threads that cells start get the context of their cell. And `exit()` ends the cell and not the kernel,
+which would go a moment later, in the midst of the next cell.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import contextvars
 import sys
 import threading
+import warnings
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main() -> None:
@@ -22,7 +24,22 @@ def main() -> None:
     sys.path.insert(0, "")  # cells may import what lies beside them
     # Not before: the kernel's own threads read what subprocesses print, and that is the running cell's.
     app.shell.events.register("pre_execute", inherit_context)
+    let_exit_end_the_cell(app.shell)
     app.start()
+
+
+def let_exit_end_the_cell(shell: Any) -> None:
+    """`exit`, `quit` and IPython's own way to leave raise `SystemExit`, as in any program; the kernel stays."""
+    from IPython.core.autocall import ZMQExitAutocall
+
+    class Exit(ZMQExitAutocall):
+        def __call__(self, code: object = None, *, keep_kernel: bool = True) -> NoReturn:  # type: ignore[override]
+            raise SystemExit(code)
+
+    shell.exiter = shell.ask_exit = Exit(shell)  # type: ignore[no-untyped-call]
+    shell.init_user_ns()  # where `exit` and `quit` are
+    # It would be said of every `SystemExit`.
+    warnings.filterwarnings("ignore", "To exit: use 'exit'", UserWarning)
 
 
 def inherit_context() -> None:

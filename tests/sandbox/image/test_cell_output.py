@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from greenroom.sandbox.image.cell_output import PICTURE_LENGTH, PICTURES, CellOutput
+from greenroom.sandbox.image.output import OUTPUT_BYTES
 
 
 def shown(output: CellOutput, encoded: str) -> None:
@@ -28,3 +29,12 @@ def test_a_cell_shows_so_many_pictures_and_no_more() -> None:
         shown(output, base64.b64encode(b"small").decode())
     kinds = [part["type"] for part in output.answer()["content"]]
     assert kinds.count("image") == PICTURES
+
+
+def test_a_kernel_that_says_odd_things_of_an_exit_is_told_within_bounds() -> None:
+    output = CellOutput()
+    output.take("error", {"ename": "SystemExit", "evalue": "x" * 1_000_000, "traceback": []})
+    answer = output.answer()
+    assert answer["isError"]
+    assert len(answer["content"][1]["text"]) < 2 * OUTPUT_BYTES
+    assert "with exit code 1;" in answer["content"][1]["text"]

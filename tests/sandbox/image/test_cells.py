@@ -220,6 +220,42 @@ async def test_a_cell_that_ends_python_says_so(box: BoxProcess) -> None:
     assert "2" in (await box.cell("1 + 1")).part("stdout")
 
 
+@pytest.mark.parametrize(
+    ("leaving", "code"),
+    [
+        ("exit()", 0),
+        ("quit()", 0),
+        ("exit(3)", 3),
+        ("raise SystemExit", 0),
+        ("raise SystemExit(0)", 0),
+        ("import sys; sys.exit(-2)", -2),
+        ("import sys; sys.exit('no more')", 1),
+        ("import asyncio; await asyncio.sleep(0); exit()", 0),
+        ("get_ipython().ask_exit()", 0),
+    ],
+)
+async def test_a_cell_that_exits_says_so_and_python_goes_on(box: BoxProcess, leaving: str, code: int) -> None:
+    await box.cell("kept = 8")
+    result = await box.cell(f"print('before')\n{leaving}\nprint('after')")
+
+    assert result.is_error == (code != 0)
+    assert result.part("stdout") == "before\n"
+    said = f"[the cell ended itself, with exit code {code}; Python goes on: variables are kept]"
+    assert result.part("stderr") == ("no more\n" if "no more" in leaving else "") + said
+    assert "8" in (await box.cell("import time; time.sleep(0.1); kept")).part("stdout")
+
+
+async def test_exit_needs_no_brackets_and_ends_functions_and_outlives_a_reset_of_the_names(
+    box: BoxProcess,
+) -> None:
+    assert "with exit code 0;" in (await box.cell("exit")).part("stderr")
+    await box.cell("%reset -f")
+    result = await box.cell("def leave():\n    exit(5)\n    print('after')\nleave()")
+
+    assert "with exit code 5;" in result.part("stderr")
+    assert "after" not in result.text
+
+
 async def test_a_reset_ends_what_is_under_way(box: BoxProcess) -> None:
     word = f"3615.{os.getpid()}"
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
