@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from greenroom.actors.messages import SessionKey
+from greenroom.services.sessions.head import folder_of
+from greenroom.services.store_urls import storage_at
+from greenroom.transports.json_checks import owner
 from kits.durable_servers import Site
+from kits.http_client import body
+from kits.needs import needs_bubblewrap
 from kits.node_clients import NodeMissing, Scripts
 from kits.postgres_server import PostgresServer
 from kits.preloaded import Preloaded, preloading
@@ -84,13 +90,39 @@ def preloaded() -> Iterator[Preloaded]:
 @pytest_asyncio.fixture
 async def site(request: pytest.FixtureRequest, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
     """Servers on one store: a SQLite file, or what the test's parameter names."""
-    site = Site(tmp_path, _store_of(request), preloaded)
+    site = Site(tmp_path, _store_of(request, getattr(request, "param", "sqlite")), preloaded)
     yield site
     await site.end()
 
 
-def _store_of(request: pytest.FixtureRequest) -> str | None:
-    engine, mine = getattr(request, "param", "sqlite"), f"site_{uuid.uuid4().hex}"
+@pytest.fixture(scope="module", params=["memory", "sqlite", "redis", "postgres"])
+def kept_in(request: pytest.FixtureRequest) -> str:
+    """What kind of place the sessions of the fuzzed application are in."""
+    place: str = request.param
+    return place
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fuzzed(
+    kept_in: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """The application with every kind of route. At the end its sessions must be where they belong."""
+    needs_bubblewrap()
+    file = tmp_path_factory.mktemp("fuzzed") / "sessions.db"
+    url = "memory" if kept_in == "memory" else _store_of(request, kept_in) or f"sqlite:///{file}"
+    async with stage_of("fuzzed.py", GREENROOM_SESSIONS=url) as stage:
+        yield stage
+        status, answer = await stage.client.json("POST", "/process", json=body("hi", "last", stream=False))
+        assert status == 200, answer
+    if url != "memory":
+        storage = storage_at(url)
+        await storage.start()
+        assert await storage.read(folder_of(SessionKey(owner(None, None, "last"), "last")))
+        await storage.stop()
+
+
+def _store_of(request: pytest.FixtureRequest, engine: str) -> str | None:
+    mine = f"site_{uuid.uuid4().hex}"
     if engine == "redis":
         redis: RedisServer = request.getfixturevalue("redis_server")
         return redis.url(f"?prefix={mine}")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import hypothesis
 import pytest
-import pytest_asyncio
 import requests
 from anyio import to_thread
 from schemathesis import Case, GenerationMode
 
 from kits.api_fuzz import SECONDS, Fuzz
 from kits.http_client import body
-from kits.needs import needs_bubblewrap
 from kits.stage import Stage, for_installed_line, stage_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -23,18 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MORE = max(1, hypothesis.settings().max_examples // 100)
 """How much more is tried than usual: HYPOTHESIS_PROFILE=thorough."""
 V1 = "/compatible-mode/v1"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "file"])
-async def fuzzed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
-    needs_bubblewrap()
-    file = tmp_path_factory.mktemp("fuzzed") / "sessions.db"
-    sessions = "memory" if request.param == "memory" else f"sqlite:///{file}"
-    async with stage_of("fuzzed.py", GREENROOM_SESSIONS=sessions) as stage:
-        yield stage
-        assert file.exists() == (request.param == "file")
 
 
 TOOL = {"name": "look", "parameters": {"type": "object"}}
