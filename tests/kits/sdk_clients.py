@@ -21,6 +21,9 @@ DONE = "data: [DONE]\n\n"
 SDK_LINE = int(openai.__version__.partition(".")[0])
 _http: Any = importlib.import_module("httpx2" if SDK_LINE >= 3 else "httpx")
 
+CUT_OFF: tuple[type[Exception], ...] = (openai.APIConnectionError, _http.TransportError)
+"""What a stream raises whose server is gone: 3.x its own error, 2.x that of its HTTP library."""
+
 
 @dataclass
 class Answer:
