@@ -12,11 +12,12 @@ from contextvars import copy_context
 from functools import partial
 
 from greenroom.actors.answering import answer, end_tasks
-from greenroom.actors.commit import commit, keep_words, last_words
-from greenroom.actors.endings import stopped, timed_out, unhappy
-from greenroom.actors.errors import MailboxFull, SessionBusy, SessionLost
+from greenroom.actors.commit import commit, keep_words, last_words, settle
+from greenroom.actors.endings import cut_off, defect, stopped, timed_out, unhappy
+from greenroom.actors.errors import SessionLost
 from greenroom.actors.events import Event, Terminal, TurnAccepted, TurnCancelled, TurnFailed, TurnStarted
 from greenroom.actors.log import TurnLog
+from greenroom.actors.mailbox import check_room
 from greenroom.actors.messages import ErrorInfo, SessionKey, Turn
 from greenroom.actors.scope import TurnScope, current_turn
 from greenroom.actors.session import Session
@@ -27,6 +28,7 @@ from greenroom.services.work import Work, current_work
 logger = logging.getLogger("greenroom.actors")
 
 STARTED = TurnStarted()
+TORN_DOWN = "the server stopped in the middle of the turn; ask again in a moment"
 
 
 class SessionActor:
@@ -109,18 +111,9 @@ class SessionActor:
 
     def check_room(self, turn: Turn) -> None:
         """Raises `SessionBusy` or `MailboxFull` when there is no room for this turn."""
-        if self._current is None:
-            return
-        if (turn.overlap or self._system.overlap) == "reject":
-            raise SessionBusy(
-                f"session {self.key.session_id!r} is working on a turn and this request asked not to wait "
-                '(overlap "reject"); send it again later, or with overlap "queue" or "interrupt"'
-            )
-        if len(self._mailbox) >= self._system.limits.waiting_turns:
-            raise MailboxFull(
-                f"{len(self._mailbox)} turns wait for session {self.key.session_id!r} already; "
-                "send it again when some are done"
-            )
+        if self._current is not None:
+            system = self._system
+            check_room(turn, len(self._mailbox), system.limits.waiting_turns, system.overlap)
 
     def _start(self, run: TurnRun) -> None:
         """Give a turn its task: one a turn, in the context it was submitted in."""
@@ -131,7 +124,9 @@ class SessionActor:
         task.add_done_callback(run.watch)
 
     def _next(self) -> None:
-        if self._mailbox:
+        if self._mailbox and self._system.torn_down:
+            self._tear_down()
+        elif self._mailbox:
             run, *waiting = self._mailbox
             self._mailbox = tuple(waiting)
             self._start(run)
@@ -155,7 +150,7 @@ class SessionActor:
             if self._system.ledger is None:
                 self._end(run, ending)
                 return
-            run.closer = self._system.loop.create_task(self._end_unheard(run, ending), name=run.name)
+            self._close(run, ending)
 
     def interrupt(self, run: TurnRun, why: ErrorInfo) -> None:
         """Have that turn, if it runs, end as one that failed."""
@@ -190,84 +185,86 @@ class SessionActor:
         for task in run.scope.tasks:
             task.cancel()
         self._forget_agent()
-        ending = stopped(run, last_words(run), self._now())
-        run.closer = self._system.loop.create_task(self._close(run, ending), name=run.name)
+        self._close(run, stopped(run, last_words(run), self._now()))
 
-    async def _close(self, run: TurnRun, ending: Terminal) -> None:
+    def _close(self, run: TurnRun, ending: Terminal) -> None:
+        """End a turn without its handler. It takes a task, and if that is cancelled another one."""
+        if self._system.torn_down:
+            self._tear_down(run)
+            return
+        run.phase = "committing"
+        run.closer = self._system.loop.create_task(self._closing(run, ending), name=run.name)
+        run.closer.add_done_callback(partial(self._closer_gone, run, ending))
+
+    async def _closing(self, run: TurnRun, ending: Terminal) -> None:
         try:
             ending = await self._keep(run, ending)
         except SessionLost as error:
-            self.lose(error)
-        if run.over:  # the session was lost meanwhile
+            self.lose(error, run)
+        if run.over:  # the session was lost, now or meanwhile
             return
+        if run.work is not None and run.unattended:
+            settle(run.work, ending)
         self._end(run, ending)
-        self._next()
+        if self._current is run:
+            self._next()
 
-    async def _end_unheard(self, run: TurnRun, ending: Terminal) -> None:
-        """End a turn that never began: nothing of it enters the history."""
-        run.phase = "committing"
-        if self._system.ledger is not None:
-            try:
-                ending = await self._system.ledger.end(run, ending, None)
-            except SessionLost as error:
-                self.lose(error, run)
-            if run.over:
-                return
-        self._end(run, ending)
+    def _closer_gone(self, run: TurnRun, ending: Terminal, task: asyncio.Task[None]) -> None:
+        if run.over:
+            return
+        if task.cancelled():
+            self._close(run, ending)
+        else:
+            defect(run, task.exception(), self._system.sources)
+            self._tear_down(run)
 
     def lose(self, error: SessionLost, *others: TurnRun) -> None:
         """The session is another process's now, and all its open turns are: here they just stop. `others`: turns that
         were taken out of the mailbox already."""
-        lost = [run for run in (*self.turns, *others) if not run.over]
+        lost = (*self.turns, *others)
         busy = self.busy
         self._mailbox, self._current = (), None
         self.session.turn_id = None
         self.forget_session(None)
         for run in lost:
-            self._let_go(run, error)
+            if not run.over:
+                self._let_go(run, error)
         if busy:
             self._system.actor_idle(self)
 
     def _let_go(self, run: TurnRun, error: SessionLost) -> None:
-        run.phase = "ended"
-        run.scope.closed = True
-        run.stop_timers()
-        for task in (run.task, *run.scope.tasks):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
-        if run.composer is not None:
-            run.composer.end()
-            run.composer = None
-        run.log.break_off(error.again())
+        run.break_off(error)
         self._system.turn_lost(run)
 
     def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
         error = None if task.cancelled() else task.exception()
-        if error is not None:
-            logger.error("turn %s: the actor failed; a defect of Greenroom", run.log.id, exc_info=error)
+        why = None if error is None else defect(run, error, self._system.sources)
         if run.over:
             run.release()
             if error is not None and self._current is run:  # it failed after the ending
                 self._next()
-        if run.over or run.closer is not None:
-            return
-        durable = self._system.ledger is not None
-        failed = TurnFailed(self._now(), ErrorInfo("internal_error", "the server failed; its log says how"))
-        if durable and error is None:  # what is written down of them is for others to end
-            self.lose(SessionLost("the server stopped in the middle of the turn; ask again in a moment"))
-            return
-        if durable:  # as long as this process lives, nobody else ends it
-            run.phase = "committing"
+        elif run.closer is None:
             self._forget_agent()
-            run.closer = self._system.loop.create_task(self._close(run, failed), name=run.name)
+            if why is not None:
+                self._close(run, TurnFailed(self._now(), why))
+            else:
+                self._close(run, cut_off(run, last_words(run), self._now(), self._system.torn_down))
+
+    def _tear_down(self, *others: TurnRun) -> None:
+        """Whoever closes the loop has torn this down: the open turns end here and now, as nothing may be waited for.
+
+        What is written down of them is for other processes to end. `others`: as in `lose`.
+        """
+        if self._system.ledger is not None:
+            self.lose(SessionLost(TORN_DOWN), *others)
             return
-        if error is not None:
-            self._end(run, failed)
-        else:  # whoever closes the loop has torn it down, and would those that wait
-            for lost in (run, *self._mailbox):
-                self._end(lost, TurnCancelled(self._now(), "the server stopped", last_words(lost)))
-            self._mailbox = ()
+        lost = [run for run in self.turns if not run.over]
+        self._mailbox = ()
+        for run in lost:
+            if run.work is not None:
+                run.work.roll_back()
+            self._end(run, cut_off(run, last_words(run), self._now(), torn_down=True))
         self._forget_agent()
         self._next()
 
@@ -276,9 +273,8 @@ class SessionActor:
     async def _work(self, run: TurnRun) -> None:
         """One turn, from start to its one ending. Runs as a task, in a context of its own."""
         if run.reason is not None:  # cancelled before it began
-            await self._end_unheard(run, TurnCancelled(self._now(), run.reason))
-            if self._current is run:
-                self._next()
+            run.phase = "committing"
+            await self._closing(run, TurnCancelled(self._now(), run.reason))
             return
         work = self._begin(run)
         error: BaseException | None = None
@@ -294,8 +290,6 @@ class SessionActor:
         run.scope.closed = True
         if run.timers:
             run.stop_timers()
-        if run.scope.tasks:
-            await end_tasks(run, self._system.limits.cancel_seconds)
         here = await self._finish(run, work, error)
         error = None  # its traceback holds this frame, and the two would wait for the garbage collector
         if not here:
@@ -314,7 +308,7 @@ class SessionActor:
             run.log.emit(STARTED)
         if system.ledger is not None:
             system.ledger.begun(run)
-        work = Work(run.log.turn.id)
+        work = run.work = Work(run.log.turn.id)
         current_work.set(work)
         current_turn.set(run.scope)
         return work
@@ -326,6 +320,11 @@ class SessionActor:
         to another process, and so it has no ending here."""
         ending: Terminal | None = None
         try:
+            if run.scope.tasks:
+                try:
+                    await end_tasks(run, self._system.limits.cancel_seconds)
+                except asyncio.CancelledError as caught:
+                    error = error or caught
             if error is None and not run.stopping:
                 try:
                     ending = await commit(run, work, self.session, self._system)
@@ -334,8 +333,10 @@ class SessionActor:
                         self.last_kept = turn.id
                 except SessionLost:
                     raise
-                except Exception as caught:  # noqa: BLE001 - whatever it is, the turn has failed
+                except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 - as in `_work`
                     error = caught
+            else:
+                work.roll_back()
             if ending is None:
                 ending = await self._keep_unhappy(run, work, error)
         except SessionLost as lost:
@@ -348,17 +349,18 @@ class SessionActor:
         return True
 
     async def _keep_unhappy(self, run: TurnRun, work: Work, error: BaseException | None) -> Terminal:
-        """Keep what is to be kept of a turn that did not end well. Raises `SessionLost`."""
+        """Keep what is to be kept of a turn that did not end well; one whose commit was cut off may turn out to have.
+
+        Raises `SessionLost`.
+        """
         system = self._system
-        work.roll_back()
         self._forget_agent()
         output = last_words(run)
-        if run.stopping:
-            ending = stopped(run, output, self._now())
-        else:
-            ending = unhappy(run, error, output, system.sources, system.debug)
+        ending = stopped(run, output, self._now()) if run.stopping else unhappy(run, error, output, system)
         error = None
-        return await self._keep(run, ending)
+        kept = await self._keep(run, ending)
+        settle(work, kept)
+        return kept
 
     async def _keep(self, run: TurnRun, ending: Terminal) -> Terminal:
         ending, kept = await keep_words(run, ending, self.key, self._system)

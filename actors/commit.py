@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 from weakref import WeakSet
 
+import anyio
+
 from greenroom.actors.endings import record_of
+from greenroom.actors.errors import SessionLost
 from greenroom.actors.events import Item, Terminal, TurnCompleted
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -19,6 +22,9 @@ from greenroom.services.work import Work
 
 logger = logging.getLogger("greenroom.actors")
 
+LAST_SECONDS: Final = 1.0
+"""What a store that answers needs for an ending: one that does not is not waited for while the loop is torn down."""
+
 
 class Keeper(Protocol):
     """What turns are kept with. `services`: those that took part in turns. `ledger`: where the store is one that loses
@@ -29,6 +35,11 @@ class Keeper(Protocol):
     ledger: Ledger | None
     sources: Sources
     services: WeakSet[object]
+
+    @property
+    def torn_down(self) -> bool:
+        """Whether whoever owns the loop is closing it: all that runs in it was cancelled, not one turn alone."""
+        ...
 
 
 async def commit(run: TurnRun, work: Work, session: Session, keeper: Keeper) -> TurnCompleted:
@@ -73,10 +84,23 @@ async def keep_words(
 ) -> tuple[Terminal, bool]:
     """Keep what a turn that did not end well had said, marked so; the state stays the last good one.
 
-    Gives the ending that the turn has then, and whether it is kept. Raises `SessionLost`.
+    Of one that never began nothing is kept. Gives the ending that the turn has then, and whether it is kept. Raises
+    `SessionLost`.
     """
+    with anyio.move_on_after(LAST_SECONDS if keeper.torn_down else None):
+        return await _keep_words(run, ending, key, keeper)
+    if keeper.ledger is not None:
+        raise SessionLost(
+            "the server stopped before the turn's ending was written down; ask again in a moment"
+        )
+    return ending, False
+
+
+async def _keep_words(
+    run: TurnRun, ending: Terminal, key: SessionKey, keeper: Keeper
+) -> tuple[Terminal, bool]:
     turn = run.log.turn
-    record = record_of(turn, ending) if turn.kept else None
+    record = record_of(turn, ending) if turn.kept and run.work is not None else None
     if keeper.ledger is not None:
         return await keeper.ledger.end(run, ending, record), record is not None
     if record is None:
@@ -87,6 +111,14 @@ async def keep_words(
         logger.exception("the %s turn %s could not be added to its session's history", record.status, turn.id)
         return ending, False
     return ending, True
+
+
+def settle(work: Work, ending: Terminal) -> None:
+    """Apply what a turn changed, or nothing of it, as its ending says."""
+    if isinstance(ending, TurnCompleted):
+        work.commit()
+    else:
+        work.roll_back()
 
 
 def last_words(run: TurnRun) -> tuple[Item, ...]:

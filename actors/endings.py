@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
 from greenroom.actors.errors import GreenroomError, HandlerError
 from greenroom.actors.events import Item, Terminal, TurnCancelled, TurnFailed, TurnStatus
@@ -23,17 +24,55 @@ def stopped(run: TurnRun, output: tuple[Item, ...], now: float) -> TurnFailed | 
     return TurnCancelled(now, run.reason or "", output, usage)
 
 
+class Circumstances(Protocol):
+    """What an ending says more or less of. `torn_down`: whether the loop is being closed around all that runs in it."""
+
+    sources: Sources
+    debug: bool
+
+    @property
+    def torn_down(self) -> bool: ...
+
+
 def unhappy(
-    run: TurnRun, error: BaseException | None, output: tuple[Item, ...], sources: Sources, debug: bool
+    run: TurnRun, error: BaseException | None, output: tuple[Item, ...], system: Circumstances
 ) -> TurnFailed | TurnCancelled:
-    """The ending of a turn whose handler raised that error."""
-    usage = run.composer.usage if run.composer else None
+    """The ending of a turn whose handler raised that error, or whose commit did."""
+    sources = system.sources
     if isinstance(error, asyncio.CancelledError):
         if run.task is not None and run.task.cancelling():
-            return TurnCancelled(sources.now(), "the server stopped", output, usage)
+            return cut_off(run, output, sources.now(), system.torn_down)
         error = HandlerError("the handler was cancelled from within: a task it awaited was cancelled")
     assert error is not None
-    return TurnFailed(sources.now(), _report(run, error, sources, debug), output, usage)
+    usage = run.composer.usage if run.composer else None
+    return TurnFailed(sources.now(), _report(run, error, sources, system.debug), output, usage)
+
+
+def cut_off(
+    run: TurnRun, output: tuple[Item, ...], now: float, torn_down: bool
+) -> TurnFailed | TurnCancelled:
+    """The ending of a turn whose task was cancelled, and not by its actor unless it is `stopping`."""
+    if run.stopping:
+        return stopped(run, output, now)
+    usage = run.composer.usage if run.composer else None
+    if torn_down:
+        return TurnCancelled(now, "the server stopped", output, usage)
+    logger.warning(
+        "the task of turn %s of session %r was cancelled by code outside of Greenroom; its turn ends as cancelled",
+        run.log.id,
+        run.log.turn.key.session_id,
+    )
+    return TurnCancelled(
+        now, "other code in the server cancelled the task that worked on the turn", output, usage
+    )
+
+
+def defect(run: TurnRun, error: BaseException | None, sources: Sources) -> ErrorInfo:
+    """What is said of a turn that Greenroom itself failed, and logged under an id of its own."""
+    error_id = _logged(run, sources, ": the actor failed; a defect of Greenroom", error)
+    return ErrorInfo(
+        "internal_error", f"the server failed; its log has the details under {error_id}", error_id
+    )
 
 
 def timed_out(run: TurnRun, seconds: float, sources: Sources) -> ErrorInfo:

@@ -19,7 +19,9 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.aftermath import Aftermath
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
+from greenroom.actors.disconnects import Disconnects
 from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy, TurnNotFound
+from greenroom.actors.followers import FollowedLog
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
@@ -28,7 +30,7 @@ from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.sharing import Sharing
-from greenroom.actors.turn import TurnKey, TurnRun
+from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import is_durable
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
@@ -99,7 +101,7 @@ class ActorSystem:
         self.ledger = self._sharing.ledger if self._sharing is not None else None
         self._accepted = 0
         self._placing = 0
-        self._graces: dict[TurnKey, asyncio.TimerHandle] = {}
+        self._disconnects = Disconnects(self._cancel_here, store.hear if is_durable(store) else None)
         self._forgetting: dict[SessionKey, asyncio.Task[None]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
@@ -115,7 +117,8 @@ class ActorSystem:
         self.loop = asyncio.get_running_loop()
         self.worker_threads = CapacityLimiter(self.limits.worker_threads)
         if self._sharing is not None:
-            self._sharing.store.when_asked(self._asked_to_cancel)
+            self._sharing.store.when_asked(self._cancel_here)
+            self._sharing.store.when_followed(self._followed_elsewhere)
         await self.store.start()
         if self._sharing is not None:
             await self._sharing.start()
@@ -155,9 +158,9 @@ class ActorSystem:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
-            self._housekeeping = None
         if self._sharing is not None:
             await self._sharing.stop()
+        await self._disconnects.stop()
         await self._aftermath.done()
         self._roster.passivate_all()
         while self._releasing:
@@ -234,6 +237,11 @@ class ActorSystem:
         self._archive.add(run)
         self._accepted += 1
 
+    def readmit(self, actor: SessionActor, run: TurnRun) -> None:
+        """The actor has a turn that was taken over."""
+        self.admit(actor, run)
+        self._disconnects.taken_over(run.log)
+
     async def locate(self, turn_id: str, principal: str | None = None) -> TurnLog:
         """The log of a turn, wherever it runs or ran. Raises `TurnNotFound`, `StoreUnavailable`."""
         try:
@@ -259,7 +267,7 @@ class ActorSystem:
             return await self._sharing.cancel(turn_id, principal, reason)
         return self._archive.log((principal, turn_id))
 
-    def _asked_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> None:
+    def _cancel_here(self, turn_id: str, principal: str | None, reason: str) -> None:
         run = self._archive.run((principal, turn_id))
         if run is not None:
             self._actor_of(run).cancel(run, reason)
@@ -285,28 +293,17 @@ class ActorSystem:
 
     def client_left(self, log: TurnLog) -> None:
         """Somebody who followed a turn has gone before its end: the turn's own policy says what now (law 4)."""
-        policy = log.turn.disconnect
-        if log.terminal is not None or log.watched or policy.policy == "continue":
+        if log.turn.disconnect.policy == "continue" or log.watched:
             return
-        if policy.policy == "cancel":
-            self._cancel_deserted(log, "the client disconnected")
-        else:
-            reason = f"the client disconnected and did not come back within {policy.grace_seconds:g} s"
-            key = (log.turn.principal, log.id)
-            self._end_grace(key)  # the time runs from the last leave
-            self._graces[key] = self.loop.call_later(policy.grace_seconds, self._cancel_deserted, log, reason)
+        if not isinstance(log, FollowedLog):
+            self._disconnects.left(log)
+        elif self.state == "serving":  # one that stops has cut its clients off itself, and they come back elsewhere
+            log.client_left()
 
-    def _end_grace(self, key: TurnKey) -> None:
-        timer = self._graces.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _cancel_deserted(self, log: TurnLog, reason: str) -> None:
-        key = (log.turn.principal, log.id)
-        self._end_grace(key)
-        run = self._archive.run(key)
-        if run is not None and not log.watched:
-            self._actor_of(run).cancel(run, reason)
+    def _followed_elsewhere(self, turn_id: str, principal: str | None, process: str, seconds: float) -> None:
+        run = self._archive.run((principal, turn_id))
+        if run is not None:
+            self._disconnects.followed(run.log, process, seconds)
 
     def statistics(self) -> Statistics:
         """How things stand."""
@@ -320,13 +317,19 @@ class ActorSystem:
             accepted_turns=self._accepted,
         )
 
+    @property
+    def torn_down(self) -> bool:
+        """Whether whoever owns the loop is closing it: all that runs in it was cancelled, not one turn alone."""
+        witness = self._housekeeping  # which `stop` cancels at its end, and who cancels everything
+        return witness is not None and witness.cancelling() > 0
+
     # -- for actors ------------------------------------------------------------------------------------------------
 
     def turn_ended(self, run: TurnRun) -> None:
         """A turn has its ending."""
-        if self._graces:
-            self._end_grace(run.key)
         turn = run.log.turn
+        if turn.disconnect.policy != "continue":
+            self._disconnects.over(run.log)
         if turn.stored or not turn.kept:
             self._aftermath.of(run.log)
         if turn.webhook is not None and self.announcer is not None and run.log.terminal is not None:
@@ -339,8 +342,8 @@ class ActorSystem:
 
     def turn_lost(self, run: TurnRun) -> None:
         """A turn has no ending here: another process has it, and whoever looks for it finds it there."""
-        if self._graces:
-            self._end_grace(run.key)
+        if run.log.turn.disconnect.policy != "continue":
+            self._disconnects.over(run.log)
         if self.ledger is not None:
             self.ledger.over(run)
         self._archive.drop(run)

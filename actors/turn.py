@@ -10,10 +10,11 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from greenroom.actors.composer import Composer
-from greenroom.actors.errors import GreenroomError, InvalidRequest
+from greenroom.actors.errors import GreenroomError, InvalidRequest, SessionLost
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, SessionKey
 from greenroom.actors.scope import TurnScope
+from greenroom.services.work import Work
 
 _NO_CONTEXT = Context()
 _NO_SCOPE = TurnScope(SessionKey("", ""), "", closed=True)
@@ -38,6 +39,8 @@ class TurnRun(Struct, eq=False):
     task: asyncio.Task[None] | None = None
     closer: asyncio.Task[None] | None = None
     """What ends the turn without its handler."""
+    work: Work | None = None
+    """What the turn changes; none: it has not begun."""
     composer: Composer | None = None
     reason: str | None = None
     """Why the turn is being cancelled; none: it is not."""
@@ -72,7 +75,12 @@ class TurnRun(Struct, eq=False):
     @property
     def never_ran(self) -> bool:
         """Whether it was cancelled before it began."""
-        return self.phase == "queued" and self.reason is not None
+        return self.work is None and self.reason is not None
+
+    @property
+    def unattended(self) -> bool:
+        """Whether its own task is at it no more."""
+        return self.task is None or self.task.done()
 
     @property
     def over(self) -> bool:
@@ -92,7 +100,22 @@ class TurnRun(Struct, eq=False):
         """
         self.scope.own = None
         self.context, self.scope = _NO_CONTEXT, _NO_SCOPE
-        self.task = self.watch = None
+        self.task = self.watch = self.work = None
+
+    def break_off(self, error: SessionLost) -> None:
+        """Stop it without an ending: it is another process's."""
+        self.phase = "ended"
+        self.scope.closed = True
+        self.stop_timers()
+        for task in (self.task, *self.scope.tasks):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        if self.composer is not None:
+            self.composer.end()
+            self.composer = None
+        if self.work is not None and self.unattended:
+            self.work.roll_back()
+        self.log.break_off(error.again())
 
     def stop_timers(self) -> None:
         """No timer fires on a turn that has moved on."""

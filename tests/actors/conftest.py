@@ -6,7 +6,14 @@ import pytest
 
 from kits import system
 
-BOTH = {"test_actor", "test_branches", "test_continuation", "test_interleavings", "test_system"}
+BOTH = {
+    "test_actor",
+    "test_branches",
+    "test_continuation",
+    "test_cut_off",
+    "test_interleavings",
+    "test_system",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
