@@ -77,7 +77,7 @@ class BrowserSandbox(BaseSandbox):
         waiting for a text to waiting for time. With several arguments they are waited for one after another.
 
         Args:
-            time (float, optional): Seconds to wait. It must be less than the time a call may take.
+            time (float, optional): Seconds to wait, fewer than the call may take. To wait for longer, call it again.
             text (str, optional): Wait until this text is visible on the page.
             text_gone (str, optional): Wait until this text is no longer visible on the page.
         """

@@ -8,6 +8,7 @@ Rule 3: what a tool answers is a `ToolResult`, its failures too; errors are for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -78,12 +79,17 @@ def health(*, warm: bool = False) -> Request:
 
 def call(tool: str, arguments: Mapping[str, Any], seconds: float) -> Request:
     """Run a tool. Arguments that are none or empty are left out: the official image fails on them."""
-    given = without_empty(arguments)
+    given = {name: _named(value) for name, value in without_empty(arguments).items()}
     headers = {SECONDS_HEADER: f"{seconds:.3f}"}
     field = TOOL_ROUTES.get(tool)
     if field is not None:
         return _json("POST", f"/tools/{tool}", {field: "", **given}, headers)
     return _json("POST", "/mcp/call_tool", {"tool_name": tool, "arguments": given}, headers)
+
+
+def _named(value: Any) -> Any:
+    """Numbers that JSON has none for by their names, so that the tool can say what is wrong: `nan`, `inf`."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def without_empty(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from greenroom.sandbox.image.answers import ToolError
+from greenroom.sandbox.image.answers import ToolError, one_line
 from greenroom.sandbox.image.tool_schemas import TOOLS, Schema
 
 _LENIENT: Final = frozenset({"element", "startElement", "endElement", "text"})
 """Needed by the schema, so that a model thinks of them, but clients drop empty texts: empty when missing."""
 
+_LARGE: Final = 1e9
+"""No number that a tool takes is larger."""
 
-def checked(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by their names, null ones left out. Raises `ToolError` that says what is wrong with which."""
+_LOOK_SECONDS: Final = 5.0
+"""Of a call that waits so many, but no more than a tenth, are left for what comes after: a look at the page."""
+
+_SHOWN: Final = 80
+"""Characters of a wrong value that are shown."""
+
+
+def checked(name: str, arguments: Mapping[str, Any], seconds: float = math.inf) -> dict[str, Any]:
+    """The arguments by their names, null ones left out. `seconds`: how long the call may take; it cannot wait for
+    longer. Raises `ToolError` that says what is wrong with which."""
     parameters = TOOLS[name]["parameters"]
     properties: dict[str, Schema] = parameters["properties"]
+    if name == "browser_wait_for":
+        properties = {**properties, "time": _within(properties["time"], seconds)}
     given = {key: value for key, value in arguments.items() if value is not None}
     for key in given.keys() - properties.keys():
         raise ToolError(f"{name} has no argument {key!r}. It takes: {', '.join(properties) or 'none'}.")
@@ -27,17 +40,28 @@ def checked(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _value(key, value, properties[key]) for key, value in given.items()}
 
 
+def _within(schema: Schema, seconds: float) -> Schema:
+    """A number of seconds that a call of so many can wait."""
+    return {**schema, "maximum": round(seconds - min(_LOOK_SECONDS, seconds / 10), 1)}
+
+
 def _value(key: str, value: Any, schema: Schema) -> Any:
     kind = schema["type"]
     meant = _READERS[kind](value)
     if meant is None:
-        raise ToolError(f"{key!r} must be of the type {kind}, not {value!r}. {schema['description']}")
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if (low is not None and meant < low) or (high is not None and meant > high):
-        raise ToolError(
-            f"{key!r} must be at least {low}" + (f" and at most {high}." if high is not None else ".")
-        )
+        raise ToolError(f"{key!r} must be of the type {kind}, not {_shown(value)}. {schema['description']}")
+    if kind in {"number", "integer"}:
+        low, high = schema.get("minimum", -_LARGE), min(schema.get("maximum", _LARGE), _LARGE)
+        if not low <= meant <= high:
+            most = f" and at most {high:g}" if "maximum" in schema or meant > high else ""
+            raise ToolError(
+                f"{key!r} must be at least {low:g}{most}, not {_shown(value)}. {schema['description']}"
+            )
     return meant
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value), _SHOWN)
 
 
 def _string(value: Any) -> str | None:
@@ -51,14 +75,16 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
-    return number if abs(number) < 1e9 else None  # leaves out what is not finite as well
+    except OverflowError:  # a whole number of more digits than there are
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
+    return None if math.isnan(number) else number
 
 
 def _integer(value: Any) -> int | None:
     number = _number(value)
-    return int(number) if number is not None and number == int(number) else None
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _boolean(value: Any) -> bool | None:

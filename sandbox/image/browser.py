@@ -101,7 +101,7 @@ class BrowserTools:
             raise KeyError(name)
         try:
             async with asyncio.timeout(seconds):
-                return await self._in_turn(name, checked(name, arguments))
+                return await self._in_turn(name, checked(name, arguments, seconds))
         except ToolError as error:
             return answer([str(error)], is_error=True)
         except TimeoutError:

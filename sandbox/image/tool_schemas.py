@@ -94,7 +94,7 @@ _PAGES: Final[Mapping[str, Schema]] = {
             "time": {
                 "type": "number",
                 "minimum": 0,
-                "description": "Seconds to wait. It must be less than the time a call may take.",
+                "description": "Seconds to wait, fewer than the call may take. To wait for longer, call it again.",
             },
             "text": _text("Wait until this text is visible on the page."),
             "textGone": _text("Wait until this text is no longer visible on the page."),

@@ -1,6 +1,7 @@
 """The protocol of boxes: what is asked, and that no answer is believed."""
 
 import json
+import math
 from collections.abc import Callable
 from email.parser import BytesParser
 from typing import Any
@@ -66,6 +67,13 @@ def test_false_zero_and_empty_lists_say_something() -> None:
     given_ = {"raw": False, "index": 0, "paths": [], "filename": "", "text": None}
 
     assert wire.without_empty(given_) == {"raw": False, "index": 0, "paths": []}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_sent_by_its_name(number: float) -> None:
+    request = wire.call("browser_wait_for", {"time": number}, 5)
+
+    assert json.loads(request.body or b"")["arguments"] == {"time": str(number)}
 
 
 def test_a_browser_tool_goes_to_the_common_route() -> None:

@@ -80,12 +80,22 @@ def test_what_is_plainly_meant_is_put_right() -> None:
         ("browser_click", {"element": "x"}, "needs 'ref'"),
         ("browser_click", {"ref": "e1", "selector": "#x"}, "no argument 'selector'. It takes: element, ref"),
         ("browser_close", {"x": 1}, "It takes: none"),
-        ("browser_tab_select", {"index": 0}, "at least 1"),
+        ("browser_tab_select", {"index": 0}, r"at least 1, not 0\."),
         ("browser_tab_select", {"index": True}, "must be of the type integer"),
         ("browser_tab_select", {"index": 1.5}, "must be of the type integer"),
         ("browser_resize", {"width": 5, "height": 100}, "at least 50 and at most 4000"),
-        ("browser_wait_for", {"time": "NaN"}, "must be of the type number"),
-        ("browser_wait_for", {"time": float("inf")}, "must be of the type number"),
+        ("browser_wait_for", {"time": "NaN"}, r"must be of the type number, not 'NaN'\. Seconds to wait"),
+        ("browser_wait_for", {"time": "soon"}, "must be of the type number, not 'soon'"),
+        ("browser_wait_for", {"time": "a moment " * 1000}, r"^.{,250}$"),
+        ("browser_wait_for", {"time": -1}, "must be at least 0 and at most .*, not -1"),
+        ("browser_wait_for", {"time": float("inf")}, r"at most 1e\+09, not inf"),
+        ("browser_wait_for", {"time": 1e12}, r"at most 1e\+09, not 1000000000000\.0"),
+        ("browser_tab_select", {"index": 10**400}, "must be of the type integer, not 1000"),
+        (
+            "browser_tab_select",
+            {"index": 10**300},
+            r"must be at least 1 and at most 1e\+09, not 1000.{,150}$",
+        ),
         ("browser_handle_dialog", {"accept": "perhaps"}, "must be of the type boolean"),
         ("browser_file_upload", {"paths": [1]}, "must be of the type array"),
     ],
@@ -93,6 +103,19 @@ def test_what_is_plainly_meant_is_put_right() -> None:
 def test_what_is_wrong_is_said(name: str, arguments: dict[str, object], said: str) -> None:
     with pytest.raises(ToolError, match=said):
         checked(name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds", "most"),
+    [(55.1, 60, "55"), ("3600", 60, "55"), (float("inf"), 60, "55"), (1e300, 60, "55"), (10, 10, "9")],
+)
+def test_a_wait_that_is_longer_than_its_call_is_refused(time: object, seconds: float, most: str) -> None:
+    with pytest.raises(
+        ToolError, match=rf"at least 0 and at most {most}, not .* To wait for longer, call it again"
+    ):
+        checked("browser_wait_for", {"time": time}, seconds)
+    assert checked("browser_wait_for", {"time": most}, seconds) == {"time": float(most)}
+    assert checked("browser_wait_for", {"time": most}, seconds - 0.01) == {"time": float(most)}
 
 
 def test_base_tools_take_text() -> None:

@@ -194,6 +194,7 @@ async def test_waiting(tmp_path: Path) -> None:
         assert "Ready" in await browse.good("wait_for", textGone="Loading")
         assert "needs one of" in await browse.bad("wait_for")
         assert "not done within 0.3 s" in await browse.bad("wait_for", 0.3, text="Never")
+        assert "'time' must be at least 0 and at most 27," in await browse.bad("wait_for", 30.0, time=28)
         assert "Ready" in await browse.good("snapshot")
 
 
