@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-NO_TUTORIAL = "needs the tutorial in ../shared/seed"
+NO_TUTORIAL = "needs the tutorial in ../shared/seed, or in the folder that GREENROOM_TUTORIAL names"
 
-FOLDER = Path(__file__).parents[3] / "shared" / "seed"
+BESIDE = Path(__file__).parents[3] / "shared" / "seed"
 CELL = re.compile(r"^```\{code-cell\}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 MODEL = "from agentscope.model import DashScopeChatModel\n"
@@ -37,8 +38,12 @@ class Tutorial:
 
 
 def the_tutorial() -> Tutorial:
-    """Skips the test when it is not at hand."""
-    pages = sorted(FOLDER.glob("*.txt")) if FOLDER.is_dir() else []
+    """Skips the test when it is not at hand; fails it when it is not where GREENROOM_TUTORIAL says that it is."""
+    named = os.environ.get("GREENROOM_TUTORIAL")
+    folder = Path(named) if named else BESIDE
+    pages = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    if not pages and named:
+        pytest.fail(f"GREENROOM_TUTORIAL names {named}, where no page (*.txt) is")
     if not pages:
         pytest.skip(NO_TUTORIAL)
     return Tutorial(pages[0].read_text(encoding="utf-8"))
