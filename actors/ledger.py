@@ -98,6 +98,17 @@ class Ledger:
             if run.journaled == before:
                 pause = await _wait(pause)
 
+    async def write_rest(self, run: TurnRun, told: Sequence[Event]) -> None:
+        """Write what is not yet written of a turn that this process is about to let go. `told`: its events until then.
+
+        Raises `StoreUnavailable`, `SessionLost`, and `HandlerError` for what cannot be written.
+        """
+        if run.writing is not None:
+            await asyncio.wait([run.writing])
+        if len(told) > run.journaled:
+            turn = run.log.turn
+            await self.store.append(turn.key, turn.id, run.journaled, told[run.journaled :])
+
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
 

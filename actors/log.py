@@ -33,8 +33,8 @@ class TurnLog(Struct, eq=False, weakref=True):
     """Events of `turn`, numbered from 0. `size`: of its text, when it has ended; `ended_at`: when that was, by the
     loop's clock. `views`: forms of it that its readers share, by protocol. `behind`: it is filled from a store, some
     time after the turn, in another process, said it. `taken_at`: how many events it had when it was first taken over
-    from a process that had begun the turn, and that may have told others after these; none: it never was. `lost`: why
-    it does not go on here; the store has its other half, or will.
+    from a process that died having begun the turn, and that may have told others after these; none: it never was.
+    `lost`: why it does not go on here; the store has its other half, or will.
 
     A struct, as every turn makes several such objects and a class of Python's own takes twice as long to fill one.
     """

@@ -154,10 +154,11 @@ class Sharing:
         try:
             if run is not None and not run.stopping and (run.queued or self._may_begin_again(run)):
                 again = run.log.id
-                task = run.task
+                task, told = run.task, () if run.queued else tuple(run.log.events())
                 actor.lose(SessionLost(MOVED))
                 if task is not None:  # while it runs it may act, and must not beside another
                     await asyncio.wait([task], timeout=self._system.limits.cancel_seconds)
+                await self.ledger.write_rest(run, told)
             elif run is not None:
                 why = structs.replace(INTERRUPTED, message=f"the server is stopping: {INTERRUPTED.message}")
                 actor.interrupt(run, why)

@@ -34,8 +34,8 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs
     to one that lives. `events`: those of its log that are kept, from the number on that was asked for; of an ended turn
     its ending is the last.
-    `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it;
-    none: it never was. That process may have told others after these, under the same numbers.
+    `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it and
+    not let go of it; none: it never was. That process may have told others after these, under the same numbers.
     """
 
     turn: Turn
@@ -138,7 +138,8 @@ class DurableStore(SessionStore, Protocol):
 
     async def release(self, key: SessionKey, again: str | None = None) -> None:
         """Let the session go, with its open turns: another process takes it. `again`: the running turn to be begun
-        once more; every other that runs must have ended."""
+        once more, if it ever was; all that others were told of it is in its log. Every other that runs must have
+        ended."""
         ...
 
     async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:

@@ -100,14 +100,15 @@ class Draft:
         """Whoever takes the session begins the first of its turns, maybe not for the first time. Its log is held."""
         head = self.hold.head
         turns = head.open
-        if turns and turns[0].attempts and turns[0].taken_at is None:
+        # Of one that was let go all is written down that anybody was told.
+        if turns and turns[0].running and turns[0].taken_at is None:
             # That it was accepted is known, written down or not.
             known = max(1, self.hold.logs[turns[0].number].events)
             turns = (replace(turns[0], taken_at=known), *turns[1:])
         self.hold.head = replace(head, open=_first_begun(turns, again=True))
 
     def release(self, again: str | None) -> None:
-        """The running turn of that id is to be begun once more."""
+        """The running turn of that id is to be begun once more, and nobody was told of more than its log has."""
         head = self.hold.head
         waiting = tuple(replace(one, running=False) if one.turn_id == again else one for one in head.open)
         self.hold.head = replace(head, open=waiting)

@@ -18,7 +18,7 @@ from greenroom.actors.errors import (
     StoreUnavailable,
     TurnNotFound,
 )
-from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.events import TextDelta, TurnCancelled, TurnCompleted, TurnFailed
 from greenroom.actors.log import TurnLog
 from kits.grammar import check_events
 from kits.sharing import KEY, LEASE, LIMITS, Diary, processes, repeatable, words
@@ -277,18 +277,36 @@ async def test_a_stop_hands_the_waiting_over_and_ends_what_runs() -> None:
         assert running.terminal.error.code == "turn_interrupted"
         with pytest.raises(SessionLost):
             await waiting.ended()
-        assert words(await _ended(await second.system.locate("waiting"))) == "b"
+        there = await _ended(await second.system.locate("waiting"))
+        assert words(there) == "b"
+        assert there.taken_at is None, "it had told nobody anything that it has not told here"
     assert Diary.begun == ["a 60", "b"]
 
 
 async def test_a_stop_hands_idempotent_turns_over_too() -> None:
     async with processes(idempotent=True) as (first, second):
-        running = await first.system.submit(turn("a 5", id="t"))
-        await first.system.drain(1)
-        with pytest.raises(SessionLost):
-            await running.ended()
-        assert words(await _ended(await second.system.locate("t"))).endswith("a.")
-    assert Diary.begun == ["a 5", "a 5"]
+        running = await first.system.submit(turn("a 1 5", id="t"))
+        reading = asyncio.create_task(_told_until_it_is_lost(running))
+        await first.system.drain(1.05)  # in which what it has just said is not written down yet
+        told = await reading
+        assert told[-1] == TextDelta(".", told[-1].item)
+        there = await _ended(await second.system.locate("t"))
+        assert words(there).endswith("a..")
+        assert there.events()[: len(told)] == told
+        assert there.taken_at is None, "readers may go on from whatever they had"
+    assert Diary.begun == ["a 1 5", "a 1 5"]
+
+
+async def _told_until_it_is_lost(log: TurnLog) -> list[Any]:
+    told: list[Any] = []
+    with pytest.raises(SessionLost):
+        await _tell(log, told)
+    return told
+
+
+async def _tell(log: TurnLog, told: list[Any]) -> None:
+    async for event in log.read():
+        told.append(event)  # noqa: PERF401 - they are wanted also if there is no end
 
 
 # -- a store that fails ------------------------------------------------------------------------------------------------

@@ -244,11 +244,22 @@ class DurableKit(DurableEndingsKit):
             with pytest.raises(SessionLost):
                 await one.append(KEY, "turn-1", 3, SAID)
             entries = await other.take(KEY)
-            assert [(entry.status, entry.attempts) for entry in entries] == [
-                ("waiting" if again else "running", 1),
-                ("waiting", 0),
+            assert [(entry.status, entry.attempts, entry.taken_at) for entry in entries] == [
+                ("waiting", 1, None) if again else ("running", 1, len(SAID)),
+                ("waiting", 0, None),
             ]
             assert await status_of(other, 1) == "running"
+
+    async def test_a_turn_that_was_let_go_and_lost_then_is_taken_at_what_was_known_last(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            await one.append(KEY, "turn-1", 0, SAID[:2])
+            await one.release(KEY, "turn-1")
+            await other.take(KEY)
+            await other.append(KEY, "turn-1", 2, SAID[2:])
+            await be_late(other, one)
+            (entry,) = await one.take(KEY)
+            assert (entry.status, entry.attempts, entry.taken_at) == ("running", 2, len(SAID))
 
     # -------------------------------------------------------------------------------------------------- being a store
 
