@@ -135,17 +135,35 @@ class Composer(Struct, eq=False):
     def abandon(self) -> None:
         """The turn ends now, whatever is open: its partial items are kept in `output`, marked incomplete.
 
-        A tool call that has no result gets one that says so: models refuse a history with calls left unanswered.
+        A tool call that has no result gets one that says so: models refuse a history with calls left unanswered. It
+        comes after the call, as every output does.
         """
         self.limit = NO_LIMIT  # a turn that overran its bound still says how it ended
-        self._end_calls()
-        self.output += [draft.abandon() for draft in self._drafts.values()]
+        unanswered = self._unanswered()
+        for draft in self._unfinished():
+            self._keep_partial(draft.abandon())
+        self._end_calls(unanswered)
         self._drafts.clear()
         self.speech = None
         self.ended = True
 
-    def _end_calls(self) -> None:
-        for call, complete in self._unanswered():
+    def _unfinished(self) -> list[Draft]:
+        """What is open, but for the outputs of tools."""
+        return [draft for draft in self._drafts.values() if not isinstance(draft, OutputDraft)]
+
+    def _keep_partial(self, item: Item) -> None:
+        """Behind what is complete; a call before its output, if that is there already."""
+        place = len(self.output)
+        for call in item.parts:
+            if isinstance(call, ToolCall):
+                told = [(number, part) for number, one in enumerate(self.output) for part in one.parts]
+                of_it = [one for one in told if getattr(one[1], "call_id", None) == call.call_id]
+                if of_it and isinstance(of_it[0][1], ToolOutput):
+                    place = of_it[0][0]
+        self.output.insert(place, item)
+
+    def _end_calls(self, unanswered: list[tuple[ToolCall, bool]]) -> None:
+        for call, complete in unanswered:
             output = self.output_of(call.call_id, call.name, call.server_label)
             output.done([Text(OUTCOME_UNKNOWN if complete else NOT_CALLED)])
         for draft in list(self._drafts.values()):
@@ -173,8 +191,11 @@ class Composer(Struct, eq=False):
 
     def close_broken(self) -> None:
         """All that is open stops here, as the turn is begun once more: what comes now is said by another attempt."""
-        self._end_calls()
-        self.close()
+        unanswered = self._unanswered()
+        for draft in self._unfinished():
+            draft.done()
+        self.speech = None
+        self._end_calls(unanswered)
 
     # -- for drafts ------------------------------------------------------------------------------------------------
 

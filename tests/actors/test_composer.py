@@ -51,6 +51,58 @@ def test_a_turn_cut_short_keeps_what_was_said(script: list[Deed]) -> None:
     check_events([TurnAccepted("t", 1.0), TurnStarted(), *writer.events, ending])
 
 
+@given(deeds)
+def test_in_a_turn_cut_short_every_call_has_one_output_and_it_comes_after_the_call(
+    script: list[Deed],
+) -> None:
+    writer = Writer()
+    for deed in script:
+        deed(writer)
+    writer.composer.abandon()
+    told: dict[str, list[tuple[type, bool]]] = {}
+    for item in writer.composer.output:
+        for part in item.parts:
+            if isinstance(part, ToolCall | ToolOutput):
+                told.setdefault(part.call_id, []).append((type(part), item.complete))
+    for of_a_call in told.values():
+        kinds = [kind for kind, _ in of_a_call]
+        assert ToolOutput in kinds, "a call without an output"
+        if (ToolCall, False) in of_a_call:  # what an adapter completed in another order stays so
+            assert kinds[0] is ToolCall
+
+
+def test_a_call_that_was_being_written_comes_before_the_output_that_says_so() -> None:
+    writer = Writer()
+    writer.composer.say("I look ")
+    call = writer.composer.call("c1", "search")
+    call.arguments('{"q')
+    note = writer.composer.message()
+    note.text("meanwhile")
+    writer.composer.abandon()
+    assert [(item.kind, item.complete) for item in writer.composer.output] == [
+        ("message", True),
+        ("tool_call", False),
+        ("message", False),
+        ("tool_output", True),
+    ]
+
+
+def test_a_call_that_was_left_open_comes_before_the_output_it_has() -> None:
+    writer = Writer()
+    writer.composer.call("c1", "search").arguments("{}")
+    writer.composer.output_of("c1", "search").done([Text("found")])
+    writer.composer.say("I found ")
+    writer.composer.abandon()
+    assert [item.kind for item in writer.composer.output] == ["tool_call", "tool_output", "message"]
+
+
+def test_what_is_open_when_a_turn_is_begun_once_more_is_closed_with_calls_before_their_outputs() -> None:
+    writer = Writer()
+    writer.composer.call("c1", "search").arguments("{}")
+    writer.composer.close_broken()
+    assert [item.kind for item in check_items(writer.events)] == ["tool_call", "tool_output"]
+
+
 @given(deeds, openings)
 def test_nothing_is_heard_after_the_end(script: list[Deed], late: Deed) -> None:
     writer = Writer()

@@ -44,13 +44,14 @@ def opening(new: Callable[[Composer], Draft]) -> Deed:
 
 words = st.sampled_from(["", "a", "Hello ", "wörld", "😀", "\n"])
 numbers = st.integers(0, 3)
+calls = st.sampled_from(["call_1", "call_2", "call_3"])
 content = st.sampled_from([Text("whole"), Image("https://example.org/cat.png")])
 
 openings = st.one_of(
     st.sampled_from(["assistant", "user", "system"]).map(lambda role: opening(lambda c: c.message(role))),
     st.just(opening(lambda c: c.reasoning())),
-    st.just(opening(lambda c: c.call("call_1", "search"))),
-    st.just(opening(lambda c: c.output_of("call_1", "search", "a server"))),
+    calls.map(lambda call: opening(lambda c: c.call(call, "search"))),
+    calls.map(lambda call: opening(lambda c: c.output_of(call, "search", "a server"))),
 )
 deltas = st.one_of(
     words.map(lambda word: lambda writer: writer.composer.say(word)),

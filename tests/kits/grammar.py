@@ -148,12 +148,14 @@ class Items:
         return self.open[item]
 
     def check_output(self, ending: Terminal) -> None:
-        """What the ending carries is what was said: the finished items, then those it cut off."""
-        finished, cut = ending.output[: len(self.done)], ending.output[len(self.done) :]
-        assert finished == tuple(self.done), f"the ending carries {finished!r}, {self.done!r} were done"
-        assert [item.id for item in cut] == list(self.open), (
+        """What the ending carries is what was said: the finished items in their order, and those it cut off."""
+        finished = [item for item in ending.output if item.id not in self.open]
+        cut = [item for item in ending.output if item.id in self.open]
+        assert finished == self.done, f"the ending carries {finished!r}, {self.done!r} were done"
+        assert {item.id for item in cut} == set(self.open), (
             f"open at the end: {list(self.open)}, kept: {cut!r}"
         )
+        assert len(cut) == len(self.open), f"one is kept twice: {cut!r}"
         for item in cut:
             self.open[item.id].check_partial(item)
 

@@ -304,15 +304,15 @@ def test_a_failed_turn_keeps_what_was_said() -> None:
     assert response["completed_at"] == 1795328013
     assert [(message["type"], message["status"]) for message in response["output"]] == [
         ("message", "completed"),
-        ("plugin_call_output", "completed"),  # that the call was interrupted
         ("message", "incomplete"),
         ("plugin_call", "incomplete"),
+        ("plugin_call_output", "completed"),  # that the call was interrupted
     ]
-    contents = response["output"][2]["content"]
+    contents = response["output"][1]["content"]
     assert [part["status"] for part in contents] == ["completed", "completed", "incomplete"]
     assert contents[2]["text"] == "par"
     assert contents[2]["sequence_number"] == response["sequence_number"]
-    assert response["output"][3]["content"][0]["data"]["arguments"] == '{"a"'
+    assert response["output"][2]["content"][0]["data"]["arguments"] == '{"a"'
 
 
 def test_a_turn_cancelled_while_it_waits() -> None:

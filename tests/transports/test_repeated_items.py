@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from greenroom.actors.drafts import NOT_CALLED
 from greenroom.actors.messages import Message, Text
 from greenroom.services.store import TurnRecord
 from greenroom.transports.responses_decode import Settings
 from greenroom.transports.session_items import session_items
 from kits.memory_app import Memory
 from kits.responses_http import ResponsesClient, responses_of
+from kits.turns import Telling
 
 MORE = {"role": "user", "content": "two"}
 TWICE = [{**MORE, "id": "msg_1"}, {"role": "assistant", "content": "one", "id": "msg_1"}, MORE]
@@ -75,3 +77,19 @@ def test_a_turn_of_another_protocol_that_repeats_an_id() -> None:
     items = session_items(records, Settings(model="m", label="m"))
     assert len({item["id"] for item in items}) == 4
     assert items == session_items(records, Settings(model="m", label="m"))
+
+
+@pytest.mark.parametrize("display", ["function_call", "mcp_call"])
+def test_a_call_that_was_broken_off_is_listed_once_with_what_became_of_it(display: Any) -> None:
+    told = Telling()
+    told.start()
+    told.composer.call("c1", "search").arguments('{"q')
+    told.composer.close_broken()  # as when its turn is begun once more
+    told.complete()
+    record = TurnRecord("t", "completed", 1.0, (Message((Text("one"),)),), told.ending.output)
+    _, *said = session_items([record], Settings(model="m", label="m", display=display))
+    if display == "mcp_call":
+        assert [(item["type"], item["output"]) for item in said] == [("mcp_call", NOT_CALLED)]
+    else:
+        assert [item["type"] for item in said] == ["function_call", "function_call_output"]
+        assert {item["call_id"] for item in said} == {"c1"}
