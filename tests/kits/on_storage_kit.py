@@ -8,6 +8,7 @@ Subclass each and say where, with a storage that has nothing in it, not yet star
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -168,13 +169,23 @@ class ResponsesOnStorage(OnStorage, TurnResponsesKit):
 
 
 class LeasesOnStorage(OnStorage, SharedLeasesKit):
-    """Leases of one folder are in one storage, as processes share it."""
+    """Leases of one folder are in one storage, as processes share it; each has a client of its own."""
+
+    @abstractmethod
+    def client(self, place: str) -> Storage:
+        """One more client, not started, of the storage at this place; the first one finds nothing there."""
 
     @pytest.fixture(autouse=True)
     def none_yet(self) -> None:
-        self.storages: dict[Path, Storage] = {}
+        self.places: dict[Path, str] = {}
 
     def leases(self, folder: Path) -> SharedLeases:
-        if folder not in self.storages:
-            self.storages[folder] = self.storage()
-        return DurableLeases(self.storages[folder])
+        return DurableLeases(self.client(self.places.setdefault(folder, uuid.uuid4().hex)))
+
+    async def test_processes_share_the_place_and_no_client(self, tmp_path: Path) -> None:
+        first, second = self.leases(tmp_path), self.leases(tmp_path)
+        assert isinstance(first, DurableLeases)
+        assert isinstance(second, DurableLeases)
+        assert first.storage is not second.storage
+        async with self.sharing(tmp_path) as one, self.sharing(tmp_path) as other:
+            assert one.place == other.place

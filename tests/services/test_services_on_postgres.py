@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import uuid
 
 import pytest
 
@@ -20,8 +20,6 @@ from kits.on_storage_kit import (
 )
 from kits.postgres_server import PostgresServer
 
-SCHEMAS = itertools.count()
-
 
 class InPostgres(OnStorage):
     """Each storage has a schema of its own."""
@@ -31,8 +29,10 @@ class InPostgres(OnStorage):
         self.postgres = postgres_server
 
     def storage(self) -> Storage:
-        schema = f"services_{next(SCHEMAS)}"
-        return PostgresStorage(self.postgres.url(), schema=schema, pool_size=4)
+        return self.client(uuid.uuid4().hex)
+
+    def client(self, place: str) -> Storage:
+        return PostgresStorage(self.postgres.url(), schema=f"services_{place}", pool_size=4)
 
 
 class TestStatesInPostgres(InPostgres, StatesOnStorage): ...

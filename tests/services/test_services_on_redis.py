@@ -35,7 +35,10 @@ class OnRedis(OnStorage):
         self.url = redis_server.url()
 
     def storage(self) -> Storage:
-        return RedisStorage(self.url, prefix=uuid.uuid4().hex)
+        return self.client(uuid.uuid4().hex)
+
+    def client(self, place: str) -> Storage:
+        return RedisStorage(self.url, prefix=place)
 
 
 class TestStatesOnRedis(OnRedis, StatesOnStorage): ...
