@@ -9,6 +9,8 @@ import asyncio
 import logging
 from typing import Final
 
+from msgspec.structs import replace
+
 from greenroom.actors.errors import SessionDamaged, SessionLost, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
 from greenroom.actors.log import TurnLog
@@ -84,22 +86,21 @@ class Elsewhere:
 
     async def _follow(self, key: TurnKey, log: TurnLog) -> None:
         try:
-            await self._fill(key, log)
+            await self._fill(log)
         finally:
             self._logs.pop(key, None)
             if log.terminal is None:
                 log.break_off(SessionLost("the turn is not followed here any more; ask for it again"))
 
-    async def _fill(self, key: TurnKey, log: TurnLog) -> None:
-        principal, turn_id = key
+    async def _fill(self, log: TurnLog) -> None:
         pause, patience = SHORTEST_PAUSE, PATIENCE
         while log.terminal is None and patience:
             await asyncio.sleep(pause)
             patience = PATIENCE if log.watched else patience - 1
             try:
-                entry = await self._store.find(turn_id, principal, len(log))
+                entry = await self._next(log)
             except StoreUnavailable as error:
-                logger.warning("turn %s cannot be followed for now: %s", turn_id, error)
+                logger.warning("turn %s cannot be followed for now: %s", log.id, error)
                 pause = LONGEST_PAUSE
                 continue
             except SessionDamaged:  # that is in the log; whoever asks for the turn again is told
@@ -110,6 +111,18 @@ class Elsewhere:
             for event in entry.events:
                 log.append(event)
             pause = SHORTEST_PAUSE if entry.events else min(2 * pause, LONGEST_PAUSE)
+
+    async def _next(self, log: TurnLog) -> TurnEntry | None:
+        """The turn with the events that its log has not; none: it is no longer kept."""
+        turn = log.turn
+        entry = await self._store.find(turn.id, turn.principal, len(log))
+        if entry is None and turn.idempotency_key is not None:
+            # It may have ended as one of which nothing is kept: then there is what repeats get.
+            entry = await self._store.known(turn)
+            if entry is None or entry.turn.id != turn.id:
+                return None
+            entry = replace(entry, events=entry.events[len(log) :])
+        return entry
 
 
 def _log(entry: TurnEntry) -> TurnLog:

@@ -22,7 +22,7 @@ from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.turn import TurnKey, TurnRun
-from greenroom.services.durable import DurableStore, Ending
+from greenroom.services.durable import DurableStore, Ending, ForRepeats
 from greenroom.services.storage import Change
 from greenroom.services.store import TurnRecord
 from greenroom.services.webhooks.announcing import Announcer
@@ -37,13 +37,16 @@ LONGEST_PAUSE: Final = 2.0
 
 class Ledger:
     """Writes turns down. `journal_seconds`: how often what running turns say is written; `patience`: for how long the
-    ending of a turn that went well is tried to be written, before it is one that failed."""
+    ending of a turn that went well is tried to be written, before it is one that failed; `repeats_seconds`: how long a
+    repeat gets the answer of a turn of which nothing else is kept. `now`: seconds since the epoch."""
 
     __slots__ = (
         "_announcer",
         "_away",
         "_fresh",
+        "_now",
         "_patience",
+        "_repeats_seconds",
         "_running",
         "_seconds",
         "_timer",
@@ -52,7 +55,14 @@ class Ledger:
     )
 
     def __init__(
-        self, store: DurableStore, announcer: Announcer | None, *, journal_seconds: float, patience: float
+        self,
+        store: DurableStore,
+        announcer: Announcer | None,
+        *,
+        journal_seconds: float,
+        patience: float,
+        repeats_seconds: float,
+        now: Callable[[], float],
     ) -> None:
         self.store = store
         self._announcer = announcer
@@ -60,6 +70,8 @@ class Ledger:
         """Hears of sessions that are another process's now."""
         self._seconds = journal_seconds
         self._patience = patience
+        self._repeats_seconds = repeats_seconds
+        self._now = now
         self._running: dict[TurnKey, TurnRun] = {}
         self._fresh: set[TurnKey] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -201,8 +213,8 @@ class Ledger:
         try:
             await self._finish(run, ending, record, bare=bare)
         except TurnOver:
-            entry = await self.store.find(run.log.id, run.log.turn.principal)
-            if entry is not None and isinstance(entry.events[-1], Terminal):
+            entry = await self.store.known(run.log.turn)
+            if entry is not None and entry.turn.id == run.log.id and isinstance(entry.events[-1], Terminal):
                 return entry.events[-1]
         return ending
 
@@ -267,7 +279,14 @@ class Ledger:
             events=[*said[written:], ending],
             changes=changes,
             kept=turn.kept,
+            for_repeats=self._for_repeats(turn, [*said, ending]),
         )
+
+    def _for_repeats(self, turn: Turn, events: Sequence[Event]) -> ForRepeats | None:
+        if turn.kept or turn.idempotency_key is None:
+            return None
+        now = self._now()
+        return ForRepeats(turn=turn, events=events, since=now, until=now + self._repeats_seconds)
 
 
 async def _wait(pause: float) -> float:

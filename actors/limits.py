@@ -26,7 +26,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     kept_bytes: int = 64 * 1024 * 1024
     """Text and arguments of all ended turns that are kept."""
     kept_seconds: float = 300.0
-    """How long an ended turn's log can be read."""
+    """How long an ended turn's log can be read; also, where sessions outlive the process, how long a repeat gets the answer
+    of a turn with an idempotency key of which nothing else is kept."""
     cancel_seconds: float = 5.0
     """How long a cancelled handler may tidy up before its turn is ended over its head."""
     elsewhere_seconds: float = 10.0

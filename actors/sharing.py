@@ -77,17 +77,21 @@ class Sharing:
             system.announcer,
             journal_seconds=limits.journal_seconds,
             patience=limits.store_seconds,
+            repeats_seconds=limits.kept_seconds,
+            now=system.sources.now,
         )
         self.ledger.lost = self._session_lost
         self.elsewhere = Elsewhere(store)
         recovery = Recovery(
-            self.ledger, system.handler, limits, system.sources, system.admit, system.turn_recovered
+            self.ledger, system.handler, limits, system.sources, system.readmit, system.turn_recovered
         )
         self.intake = Intake(store, system, roster, archive, continuations, recovery, self.elsewhere, limits)
         self._system = system
         self._roster = roster
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
+        self._forgetting_at = 0.0
+        """When it is next looked for answers whose time is over, seconds of the loop's clock."""
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
         self._insisting: dict[TurnKey, asyncio.Task[None]] = {}
@@ -184,6 +188,7 @@ class Sharing:
         while not self._draining:
             try:
                 await self._take_all_over()
+                await self._forget_repeats()
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             except Exception:
@@ -233,6 +238,12 @@ class Sharing:
         _, before = self._rests.get(key, (0.0, SHORTEST_REST / 2))
         rest = min(2 * before, LONGEST_REST)
         self._rests[key] = asyncio.get_running_loop().time() + rest, rest
+
+    async def _forget_repeats(self) -> None:
+        """A round that leaves nothing is the last for a while. Raises `StoreUnavailable`."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._forgetting_at and await self.store.forget_repeats(self._system.sources.now()):
+            self._forgetting_at = now + self._system.limits.kept_seconds / 4
 
     # -- turns that run elsewhere ----------------------------------------------------------------------------------
 

@@ -48,11 +48,21 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     taken_at: int | None = None
 
 
+class ForRepeats(Struct, frozen=True, kw_only=True):
+    """What repeats of an ended turn get of which nothing else is kept. `events`: all of its log. `since`, `until`: for
+    what time, in seconds since the epoch. Only its idempotency key leads to it."""
+
+    turn: Turn
+    events: Sequence[Event]
+    since: float
+    until: float
+
+
 class Ending(Struct, frozen=True, kw_only=True):
     """How a turn ends. `record`: what the session's history has of it, none: nothing. `state`: the session's new
     state, none leaves the one before it. `first`: the number of the first of `events`, which end its log. `changes`:
     what services staged, in the same storage. `kept`: whether the turn can still be found afterwards; if not, no trace
-    of it stays.
+    of it stays but what is `for_repeats`.
     """
 
     turn_id: str
@@ -63,6 +73,7 @@ class Ending(Struct, frozen=True, kw_only=True):
     events: Sequence[Event] = ()
     changes: Sequence[Change] = ()
     kept: bool = True
+    for_repeats: ForRepeats | None = None
 
 
 class TurnAccepted(Struct, frozen=True):
@@ -152,6 +163,11 @@ class DurableStore(SessionStore, Protocol):
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
+        ...
+
+    async def forget_repeats(self, now: float) -> bool:
+        """Keep nothing of what was for repeats until before `now`, whoever wrote it; a round of bounded length. Whether
+        that was all of it."""
         ...
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:

@@ -23,6 +23,7 @@ from greenroom.services.durable import (
     TurnEntry,
     TurnKnown,
 )
+from greenroom.services.sessions import repeats
 from greenroom.services.sessions.draft import Draft
 from greenroom.services.sessions.head import SessionHead, decode_head, folder_of
 from greenroom.services.sessions.hold import Hold, hold_of
@@ -176,6 +177,8 @@ class Acceptor:
 
     async def entry(self, named: Named) -> TurnEntry | None:
         """The turn that a name leads to, with all its events; none: it is no longer kept."""
+        if named.key.kind == repeats.KIND:
+            return await repeats.entry_for_repeats(self._storage, named)
         folder = await self.read_turn(named)
         return None if folder is None else self.entry_in(folder, named, 0)
 

@@ -34,6 +34,7 @@ from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_life import OwnerLife
 from greenroom.services.sessions.owner_notes import OwnerNotes
 from greenroom.services.sessions.reading import HISTORY, legible, record_of
+from greenroom.services.sessions.repeats import change_for, forget_repeats
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
@@ -262,7 +263,7 @@ class DurableSessions:
                     raise
                 except BaseException:
                     # It stays the first one that was tried: that may be the one that was written.
-                    self._tried.setdefault(tried, replace(ending, changes=()))
+                    self._tried.setdefault(tried, _alike(ending))
                     raise
                 self._tried.pop(tried, None)
                 self._reached("finish.written")
@@ -305,6 +306,11 @@ class DurableSessions:
         with self._calls:
             return await self._anywhere.remove(turn_id, principal)
 
+    async def forget_repeats(self, now: float) -> bool:
+        """Keep nothing of what was for repeats until before `now`. Whether that was all of it."""
+        with self._calls:
+            return await forget_repeats(self.storage, now)
+
     async def orphans(self, limit: int) -> Sequence[SessionKey]:
         """Sessions with open turns whose owner is gone."""
         with self._calls:
@@ -345,7 +351,7 @@ class DurableSessions:
         opened = hold.turn(ending.turn_id, ending.principal)
         if opened is None:
             before = self._tried.get((key, ending.turn_id, ending.principal))
-            if before is None or before != replace(ending, changes=()):
+            if before is None or before != _alike(ending):
                 raise _over(ending.turn_id)
             return
         await self._owned.log_at(key, hold, opened, ending.first)
@@ -358,7 +364,8 @@ class DurableSessions:
                 draft.commit(raw, ending.state)
 
         draft = await self._owned.bounded(key, hold, draw, opened.number)
-        await self._owned.write(key, draft, ending.changes)
+        repeats = [] if ending.for_repeats is None else [change_for(ending.for_repeats, opened)]
+        await self._owned.write(key, draft, [*ending.changes, *repeats])
 
     async def _settle(self) -> None:
         for key in self._acceptor.unsure:
@@ -376,6 +383,11 @@ class DurableSessions:
     def _lose(self) -> None:
         self._forget_all()
         self._lost()
+
+
+def _alike(ending: Ending) -> Ending:
+    """What is the same each time an ending is tried."""
+    return replace(ending, changes=(), for_repeats=None)
 
 
 def _over(turn_id: str) -> TurnOver:

@@ -19,9 +19,7 @@ _VALUE_BYTES: Final = 8
 def names_of(turn: Turn) -> tuple[bytes, ...]:
     """All names of a turn, that of its id first."""
     name = id_name(turn.id, turn.principal)
-    if turn.idempotency_key is None:
-        return (name,)
-    return (name, _digest(b"key", turn.principal, turn.idempotency_key))
+    return (name,) if turn.idempotency_key is None else (name, key_name(turn))
 
 
 def check_names(turn: Turn) -> None:
@@ -38,6 +36,12 @@ def check_names(turn: Turn) -> None:
 def id_name(turn_id: str, principal: str | None) -> bytes:
     """The name that is made of a turn's id."""
     return _digest(b"turn", principal, turn_id)
+
+
+def key_name(turn: Turn) -> bytes:
+    """The name that is made of a turn's idempotency key, which it has."""
+    assert turn.idempotency_key is not None
+    return _digest(b"key", turn.principal, turn.idempotency_key)
 
 
 def value_of(number: int) -> bytes:

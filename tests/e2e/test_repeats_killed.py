@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ REQUESTS = {
     "chat": (
         f"{BASE}/chat/completions",
         {"messages": [{"role": "user", "content": "hello there"}], "session_id": "s"},
+    ),
+    "responses, not kept": (f"{BASE}/responses", {"input": "hello there", "store": False}),
+    "chat, not kept": (
+        f"{BASE}/chat/completions",
+        {"messages": [{"role": "user", "content": "hello there"}], "stream": True},
     ),
 }
 
@@ -94,3 +100,61 @@ async def test_two_servers_that_are_asked_at_once_run_one_turn(tmp_path: Path) -
             assert first == second
             assert first[0] == 200, first
     assert (tmp_path / "notes").read_text().count("slow done") == 3
+
+
+UNKEPT: dict[str, tuple[str, dict[str, Any]]] = {
+    "responses": (f"{BASE}/responses", {"input": "slow 3", "store": False}),
+    "chat": (f"{BASE}/chat/completions", {"messages": [{"role": "user", "content": "slow 3"}]}),
+}
+
+
+@pytest.mark.parametrize("protocol", UNKEPT)
+async def test_two_servers_give_one_answer_of_which_nothing_is_kept(protocol: str, tmp_path: Path) -> None:
+    """At the same time, one after the other, and when the one that gave it is gone."""
+    path, request = UNKEPT[protocol]
+    async with (
+        server("plain.py", *options(tmp_path), env=environment(tmp_path)) as one,
+        server("plain.py", *options(tmp_path), env=environment(tmp_path)) as other,
+    ):
+        first, *more = await asyncio.gather(
+            *(ask(running, path, request, **{HEADER: "k"}) for running in (one, other, one, other))
+        )
+        assert first[0] == 200
+        assert more == [first] * 3
+        for running in (one, other):
+            assert await ask(running, path, request, **{HEADER: "k"}) == first
+            assert (await ask(running, path, {**request, "user": "x"}, **{HEADER: "k"}))[0] == 400
+            assert await retrieved(running, json.loads(first[1])["id"]) == 404
+        await one.stop(signal.SIGKILL)
+        assert await ask(other, path, request, **{HEADER: "k"}) == first
+        assert await other.stop() == 0, other.log
+    async with server("plain.py", *options(tmp_path), env=environment(tmp_path)) as third:
+        assert await ask(third, path, request, **{HEADER: "k"}) == first
+    assert (tmp_path / "notes").read_text().count("slow done") == 1
+
+
+async def retrieved(running: ServerProcess, response_id: str) -> int:
+    async with (
+        http_client(running.url) as client,
+        client.http.get(f"{client.url}{BASE}/responses/{response_id}") as response,
+    ):
+        return response.status
+
+
+async def test_one_whose_server_was_killed_amid_it_has_failed_for_repeats(tmp_path: Path) -> None:
+    request = {"input": "stall", "store": False, "stream": True}
+    async with (
+        server("plain.py", *options(tmp_path), env=environment(tmp_path)) as one,
+        server("plain.py", *options(tmp_path), env=environment(tmp_path)) as other,
+        http_client(one.url) as client,
+    ):
+        async with client.http.post(
+            f"{client.url}{BASE}/responses", json=request, headers={HEADER: "k"}
+        ) as stream:
+            await stream.content.readline()  # it runs
+            repeat = asyncio.create_task(ask(other, f"{BASE}/responses", request, **{HEADER: "k"}))
+            await one.stop(signal.SIGKILL)
+        status, heard = await asyncio.wait_for(repeat, 60)
+        assert status == 200
+        assert b"turn_interrupted" in heard
+        assert await ask(other, f"{BASE}/responses", request, **{HEADER: "k"}) == (status, heard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,11 +20,14 @@ from greenroom.actors.events import TurnAccepted as Began
 from greenroom.actors.messages import Data, Message, SessionKey, Turn
 from greenroom.services.durable import (
     Ending,
+    ForRepeats,
     TurnAccepted,
     TurnEntry,
+    TurnKnown,
 )
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import folder_of
+from greenroom.services.sessions.repeats import AT_ONCE
 from greenroom.services.storage import Change, Conflict, Fence, FolderKey, Storage
 from greenroom.services.store import SessionRecord
 from kits.store_kit import record
@@ -34,6 +38,8 @@ OTHER = SessionKey("u1", "s2")
 SERVICE = FolderKey("service", "u1", "")
 SAID: list[Event] = [Began("t", 1.0), TextDelta("a"), TextDelta("b")]
 LAST = TurnCompleted(2.0)
+SINCE, UNTIL = 1_000.0, 1_300.0
+"""The time of what repeats get."""
 
 
 def turn(number: int, key: SessionKey = KEY, **changes: Any) -> Turn:
@@ -45,6 +51,19 @@ def ending(number: int, state: bytes | None = None, **changes: Any) -> Ending:
     """A turn's good ending, with nothing said before it."""
     made = Ending(turn_id=f"turn-{number}", record=record(number), state=state, events=[*SAID, LAST])
     return replace(made, **changes)
+
+
+def unkept(number: int, **changes: Any) -> Turn:
+    """A turn of which nothing is kept, with a key."""
+    return turn(number, **{"kept": False, "idempotency_key": "k", **changes})
+
+
+def answered(sent: Turn, *, since: float = SINCE, until: float = UNTIL, **changes: Any) -> Ending:
+    """The good ending of such a turn. Its log is what was said, and the events that it ends with."""
+    made = Ending(turn_id=sent.id, principal=sent.principal, events=[*SAID, LAST], kept=False)
+    made = replace(made, **changes)
+    log = [*SAID[: made.first], *made.events]
+    return replace(made, for_repeats=ForRepeats(turn=sent, events=log, since=since, until=until))
 
 
 class DurableEndingsKit(ABC):
@@ -155,6 +174,105 @@ class DurableEndingsKit(ABC):
             await one.finish(KEY, ending(3, record=None, kept=False, events=[]))
             assert await one.load(KEY) == before
             assert await one.find("turn-3", None) is None
+
+    async def test_a_repeat_of_a_turn_that_is_not_kept_gets_its_answer_everywhere(self) -> None:
+        async with self.processes() as (one, other):
+            sent = unkept(1, principal="Ada")
+            await one.accept(sent)
+            await one.append(KEY, "turn-1", 0, SAID)
+            await one.finish(KEY, answered(sent, first=3, events=[LAST]))
+            for store in (one, other):
+                for repeat in (sent, replace(sent, id="turn-2"), replace(sent, id="turn-2", key=OTHER)):
+                    entry = TurnEntry(turn=sent, number=1, status="ended", events=[*SAID, LAST])
+                    assert await store.accept(repeat) == TurnKnown(entry)
+                    assert await store.known(repeat) == entry
+            assert await other.accept(unkept(3, principal="Eve")) == TurnAccepted(1, True)
+
+    async def test_nothing_else_finds_a_turn_that_is_not_kept(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(unkept(1))
+            await one.finish(KEY, answered(unkept(1)))
+            for store in (one, other):
+                assert await store.storage.read(folder_of(KEY)) is None
+                assert await store.storage.sessions("session", KEY.user_id) == ()
+                assert await store.orphans(10) == []
+                assert await store.take(KEY) == ()
+                assert await store.load(KEY) is None
+                assert await store.find("turn-1", None) is None
+                assert not await store.ask_to_cancel("turn-1", None, "why")
+                assert not await store.remove("turn-1", None)
+            assert await other.known(turn(1)) is None
+            assert await other.known(unkept(1)) is not None
+
+    async def test_it_changes_nothing_of_a_session_that_is_kept(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            await one.finish(KEY, ending(1, b"state"))
+            before = await one.load(KEY)
+            await one.accept(unkept(2))
+            await one.finish(KEY, answered(unkept(2)))
+            assert await other.load(KEY) == before
+            assert isinstance(await other.accept(unkept(3)), TurnKnown)
+            assert await other.fork(KEY, "turn-1", OTHER)
+            assert not await other.fork(KEY, "turn-2", OTHER)
+            assert await other.forget_repeats(UNTIL)
+            assert await one.load(KEY) == before
+            assert await status_of(one, 1) == "ended"
+
+    async def test_one_that_was_taken_over_says_so(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(unkept(1))
+            await one.append(KEY, "turn-1", 0, SAID)
+            await be_late(one, other)
+            await other.take(KEY)
+            await other.finish(KEY, answered(unkept(1), first=3, events=[LAST]))
+            entry = await one.known(unkept(2))
+            assert entry is not None
+            assert (entry.turn.id, entry.taken_at, entry.events) == ("turn-1", 3, [*SAID, LAST])
+
+    async def test_what_repeats_get_is_let_go_when_its_time_is_over(self) -> None:
+        async with self.processes() as (one, other):
+            for number, until in ((1, UNTIL), (2, UNTIL + 1)):
+                sent = unkept(number, idempotency_key=str(number))
+                await one.accept(sent)
+                await one.finish(KEY, answered(sent, until=until))
+            first, second = (unkept(8 + number, idempotency_key=str(number)) for number in (1, 2))
+            assert await other.forget_repeats(UNTIL - 1)
+            assert await other.known(first) is not None
+            assert await other.forget_repeats(UNTIL)
+            assert await one.known(first) is None
+            assert await one.known(second) is not None
+            assert await one.accept(first) == TurnAccepted(1, True)
+            assert await one.forget_repeats(UNTIL + 1)
+            assert await one.storage.orphans("repeat", 10) == ()
+            assert await one.known(second) is None
+
+    async def test_processes_let_go_at_once_of_more_than_goes_in_one_write(self) -> None:
+        async with self.processes() as stores:
+            for number in range(2 * AT_ONCE + 2):
+                sent = unkept(number, idempotency_key=str(number))
+                await stores[0].accept(sent)
+                await stores[0].finish(KEY, answered(sent))
+            while not all(await asyncio.gather(*(store.forget_repeats(UNTIL) for store in stores))):
+                pass  # each round lets some go
+            assert await stores[0].storage.orphans("repeat", 10) == ()
+
+    async def test_what_a_clock_wrote_that_was_years_ahead_does_not_stay_for_years(self) -> None:
+        async with self.processes() as (one, _):
+            year = 365 * 86_400.0
+            await one.accept(unkept(1))
+            await one.finish(KEY, answered(unkept(1), since=SINCE + year, until=UNTIL + year))
+            assert await one.forget_repeats(SINCE)
+            assert await one.known(unkept(1)) is None
+
+    async def test_an_answer_that_cannot_be_kept_is_refused_with_its_ending(self) -> None:
+        async with self.processes() as (one, _):
+            await one.accept(unkept(1))
+            with pytest.raises(HandlerError):
+                await one.finish(KEY, answered(unkept(1), events=[TextDelta(5), LAST]))  # type: ignore[arg-type]
+            assert await status_of(one, 1) == "running"
+            await one.finish(KEY, answered(unkept(1)))
+            assert await one.known(unkept(1)) is not None
 
     async def test_an_ended_turn_can_be_removed_by_anybody(self) -> None:
         async with self.processes() as (one, other):

@@ -7,6 +7,7 @@ of steps, so that one which fails can be run again. After each step what lies in
 - no acknowledged turn is lost, none is in the history twice;
 - the state is the one that the turns in the history make, in their order;
 - logs have no gaps, and all that was said to be written;
+- of a turn that is not kept, and has ended, a repeat gets the answer, and nothing else is left;
 - what there is adds up, and belongs to a turn that is there.
 """
 
@@ -27,6 +28,7 @@ from greenroom.actors.events import Event, Item, TextDelta, TurnCompleted, TurnF
 from greenroom.actors.messages import ErrorInfo, SessionKey, Text, Turn
 from greenroom.services.durable import (
     Ending,
+    ForRepeats,
     SessionTaken,
     TurnAccepted,
     TurnEntry,
@@ -34,10 +36,12 @@ from greenroom.services.durable import (
 )
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import decode_head, folder_of
+from greenroom.services.sessions.repeats import KIND, entry_for_repeats
+from greenroom.services.sessions.turn_names import key_name
 from greenroom.services.storage import OwnerGone, Storage
 from greenroom.services.store import TurnRecord
 from kits.flaky_storage import Fault, FlakyStorage
-from kits.session_findings import SECTIONS, Found, tag_of
+from kits.session_findings import SECTIONS, Found, check_answer, tag_in
 from kits.turns import a_turn
 
 PROCESSES: Final = 3
@@ -181,8 +185,7 @@ class Process:
         ending = view.ending
         if ending is None:
             ending = view.ending = self.world.new_ending(view, good)
-        assert ending.record is not None
-        tag = tag_of(ending.record)
+        tag = tag_in(ending.events)
         try:
             await self.store.finish(key, ending)
         except SessionLost:
@@ -193,6 +196,8 @@ class Process:
             self.world.maybe.add(tag)
             raise
         self.world.written.add(tag)
+        if ending.record is not None:
+            self.world.with_history.add(key)
         if ending.state is not None:
             view.state = ending.state
         del view.open[0]
@@ -221,6 +226,7 @@ class World:
         self.name = name
         self.keys = [SessionKey(name, str(number)) for number in range(SESSIONS)]
         self.sent: list[Turn] = []
+        self.with_history: set[SessionKey] = set()
         self.acknowledged: set[str] = set()
         self.said: dict[str, int] = {}
         self.written: set[str] = set()
@@ -232,8 +238,12 @@ class World:
             process.store._forget_all()  # or turns that are open for good would have it renew all the time
 
     def new_turn(self, key: SessionKey) -> Turn:
-        """A turn that nobody has sent before."""
-        return replace(a_turn(f"{self.name}-{len(self.sent)}"), key=key)
+        """A turn that nobody has sent before. Every third of a session with a history is not kept, and has a key."""
+        number = len(self.sent)
+        turn = replace(a_turn(f"{self.name}-{number}"), key=key)
+        if number % 3 or key not in self.with_history:
+            return turn
+        return replace(turn, kept=False, idempotency_key=turn.id)
 
     def new_ending(self, view: View, good: bool) -> Ending:
         """The end of a session's first turn, with a tag that no other ending has."""
@@ -241,8 +251,12 @@ class World:
         turn, tag = view.open[0], f"tag{self._count}"
         output = (Item("1", "message", "assistant", (Text(tag),)),)
         last = TurnCompleted(1.0, output) if good else TurnFailed(1.0, ErrorInfo("interrupted", tag), output)
-        record = TurnRecord(turn.id, "completed" if good else "failed", 1.0, (), output)
         first = view.said[turn.id]
+        if not turn.kept:
+            said = [*_events(0, first + 1), last]
+            answer = ForRepeats(turn=turn, events=said, since=0.0, until=1.0)
+            return Ending(turn_id=turn.id, first=first, events=said[first:], kept=False, for_repeats=answer)
+        record = TurnRecord(turn.id, "completed" if good else "failed", 1.0, (), output)
         return Ending(
             turn_id=turn.id,
             record=record,
@@ -278,17 +292,32 @@ class World:
     async def check(self) -> None:
         """Raises `AssertionError` for what must not be."""
         tags: set[str] = set()
-        lost = set(self.acknowledged)
+        there: set[str] = set()
         for key in self.keys:
             folder = await self.storage.read(folder_of(key), SECTIONS)
             if folder is not None:
                 found = Found(folder)
                 found.check(self.said)
                 tags |= found.tags
-                lost -= found.turns
+                there |= found.turns
+        for turn in self.sent:
+            entry = await self._for_repeats(turn)
+            if entry is not None:
+                check_answer(entry, turn, self.said)
+                assert turn.id not in there, "a turn that is not kept is still with its session"
+                tags.add(tag_in(entry.events))
+                there.add(turn.id)
+        lost = self.acknowledged - there
         assert not lost, f"turns were acknowledged and lost: {lost}"
         assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
         assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
+
+    async def _for_repeats(self, turn: Turn) -> TurnEntry | None:
+        """What a repeat gets of a turn that has ended and is not kept."""
+        named = await self.storage.lookup(key_name(turn)) if turn.idempotency_key is not None else None
+        if named is None or named.key.kind != KIND:
+            return None
+        return await entry_for_repeats(self.storage, named)
 
     async def check_known(self) -> None:
         """Raises `AssertionError` when a living process has open turns of which it does not know: nobody would ever run

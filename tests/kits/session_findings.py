@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from greenroom.actors.events import TextDelta
-from greenroom.actors.messages import Text
+from greenroom.actors.events import Event, Item, Terminal, TextDelta
+from greenroom.actors.messages import Text, Turn
 from greenroom.services.compact import decode_turn as decode_record
+from greenroom.services.durable import TurnEntry
 from greenroom.services.sessions.head import (
     EARLIER,
     ENDED,
@@ -83,8 +85,27 @@ class Found:
         return ended.size
 
 
+def check_answer(entry: TurnEntry, turn: Turn, said: dict[str, int]) -> None:
+    """`entry`: what a repeat gets of that turn, of which nothing else is kept. `said`: as in `Found.check`."""
+    assert (entry.turn, entry.status) == (turn, "ended")
+    words = [event.text for event in entry.events[:-1] if isinstance(event, TextDelta)]
+    assert words == [str(place) for place in range(len(entry.events) - 1)], "the log has gaps"
+    assert len(words) >= said.get(turn.id, 0), "events were acknowledged and lost"
+
+
 def tag_of(record: TurnRecord) -> str:
     """What tells an ending from all others: its words."""
-    (part,) = record.output[0].parts
+    return _tag(record.output)
+
+
+def tag_in(events: Sequence[Event]) -> str:
+    """The same of the ending that ends a log."""
+    last = events[-1]
+    assert isinstance(last, Terminal)
+    return _tag(last.output)
+
+
+def _tag(output: tuple[Item, ...]) -> str:
+    (part,) = output[0].parts
     assert isinstance(part, Text)
     return part.text

@@ -18,7 +18,7 @@ from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
 from kits.cut_storage import CutStorage
 from kits.grammar import check_events
-from kits.system import asked, running_system, said, turn
+from kits.system import EPOCH, asked, running_system, said, turn
 
 KEY = SessionKey("u", "s")
 LIMITS = Limits(elsewhere_seconds=5.0, recovery_seconds=1.0, journal_seconds=0.25, cancel_seconds=1.0)
@@ -95,6 +95,7 @@ async def processes(
                     overlap=overlap,
                     idempotent=idempotent,
                     first_id=1 + 1000 * number,
+                    now=lambda: EPOCH + loop.time(),
                 )
             )
             found.append(Process(system, storage))

@@ -39,10 +39,10 @@ def new_store() -> SessionStore:
     return InMemoryStore() if kind == "memory" else DurableSessions(MemoryStorage())
 
 
-def counting_sources(first: int = 1) -> Sources:
-    """Ids 1, 2, 3 …, or from another number on; the time is always `EPOCH`."""
+def counting_sources(first: int = 1, now: Callable[[], float] | None = None) -> Sources:
+    """Ids 1, 2, 3 …, or from another number on; the time is always `EPOCH` if it is not said."""
     numbers = itertools.count(first)
-    return Sources(now=lambda: EPOCH, uuid=lambda: str(next(numbers)))
+    return Sources(now=now or (lambda: EPOCH), uuid=lambda: str(next(numbers)))
 
 
 @asynccontextmanager
@@ -57,6 +57,7 @@ async def running_system(
     responses: ResponseStore | None = None,
     idempotent: bool = False,
     first_id: int = 1,
+    now: Callable[[], float] | None = None,
 ) -> AsyncIterator[ActorSystem]:
     """A system with a plain handler (or, with `agent`, a factory), started and stopped."""
     handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None, idempotent=idempotent)
@@ -64,7 +65,7 @@ async def running_system(
         handler,
         store or new_store(),
         limits=limits,
-        sources=counting_sources(first_id),
+        sources=counting_sources(first_id, now),
         overlap=overlap,
         debug=debug,
         responses=responses,
