@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
+import re
 import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +26,11 @@ from kits.durable_servers import Site, free_port
 from kits.needs import needs_bubblewrap
 from kits.postgres_server import PASSWORD, PORT, PostgresServer, children, running_postgres
 from kits.preloaded import Preloaded
-from kits.recovery_kit import completed, load, more, refused
+from kits.recovery_kit import asking_once, completed, load, more, refused
 from kits.redis_server import RedisServer, running_redis
 from kits.rejoining import Told
 from kits.server_process import ServerProcess
+from kits.small_disk import SmallDisk, postgres_on_small_disk
 from kits.until import until
 
 pytestmark = pytest.mark.slow
@@ -37,13 +40,17 @@ SHORT, LONG = "1", "30"
 LOST = "was not renewed in time"
 """What a server's log says that has lost its sessions."""
 TEXT = "say:a nap:0.2 tool nap:0.2 say:b"
+LARGE = f"say:{random.Random(3).randbytes(20_000).hex()} {TEXT}"
+"""Where a store is nearly full, what is small may fit in somewhere."""
+UNWRITTEN = "what turns say is not written down for now"
+"""What a server's log says when turns run that its store takes nothing of."""
 
 Fault = Callable[[ServerProcess, list[Told]], Awaitable[None]]
 
 
-async def seen_through(site: Site, server: ServerProcess, fault: Fault) -> list[Told]:
+async def seen_through(site: Site, server: ServerProcess, fault: Fault, text: str = TEXT) -> list[Told]:
     """The turns of clients before, in and after a fault, through all of which one server runs."""
-    async with load([server.url], TEXT, clients=6, sessions=3) as turns:
+    async with load([server.url], text, clients=6, sessions=3) as turns:
         await more(completed, turns, 6)
         await fault(server, turns)
         await more(completed, turns, 6)
@@ -113,18 +120,23 @@ class Postgres:
     def __init__(self, server: PostgresServer) -> None:
         self.url = server.url(query="&answer_seconds=1")
         self.start, self.kill, self.send = server.start, server.kill, server.signal
-        self._folder = server.folder
+        self._server = server
 
     async def refuse_writes(self, refuse: bool) -> None:
         """It may only be read."""
-        connection = await asyncpg.connect(
-            host=str(self._folder), port=PORT, user="postgres", password=PASSWORD, database="postgres"
-        )
+        connection = await connected(self._server)
         now = "on" if refuse else "off"
         await connection.execute("SET default_transaction_read_only = off")
         await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {now}")
         await connection.execute("SELECT pg_reload_conf()")
         await connection.close()
+
+
+async def connected(server: PostgresServer) -> asyncpg.Connection:
+    """A connection of the operator's."""
+    return await asyncpg.connect(
+        host=str(server.folder), port=PORT, user="postgres", password=PASSWORD, database="postgres"
+    )
 
 
 @pytest.fixture(params=["redis", "postgres"])
@@ -179,6 +191,102 @@ async def test_a_store_that_refuses_writes_for_a_while(store: Store, on_server: 
 
     server = await on_server.server(free_port(), DURABLE_LEASE=LONG)
     assert failures(await nothing_lost(on_server, server, fault)) == []
+
+
+# --------------------------------------------------------------------------------------------- servers that are full
+
+
+class Full(Protocol):
+    """A server of a store that has no room, for a while. `says`: what clients are told then."""
+
+    url: str
+    says: str
+
+    async def fill(self) -> None: ...
+
+    async def make_room(self) -> None: ...
+
+
+class FullRedis:
+    """It may take no more memory than it takes now, and very little more."""
+
+    says = "it is full"
+
+    def __init__(self, server: RedisServer) -> None:
+        self.url = server.url()
+        self._command = server.command
+
+    async def fill(self) -> None:
+        used = re.search(rb"used_memory:(\d+)", self._command("INFO", "memory"))
+        assert used is not None
+        self._command("CONFIG", "SET", "maxmemory", str(int(used[1]) + 100_000))
+
+    async def make_room(self) -> None:
+        self._command("CONFIG", "SET", "maxmemory", "0")
+
+
+class FullPostgres:
+    """Its disk is full. `stops`: as what it is about to do would not be in its log, it stops, and does not come up."""
+
+    says = "disk is full"
+
+    def __init__(self, server: PostgresServer, disk: SmallDisk, *, stops: bool) -> None:
+        self.url = server.url(query="&answer_seconds=1")
+        self._server, self._disk, self._stops = server, disk, stops
+        if stops:
+            self.says = "PostgreSQL cannot be reached"
+
+    async def fill(self) -> None:
+        await to_thread.run_sync(self._disk.fill)
+        while self._stops and "PANIC" not in (self._server.folder / "log").read_text():
+            with suppress(asyncpg.PostgresError, OSError):
+                connection = await connected(self._server)
+                await connection.execute("SELECT pg_switch_wal()")
+                await connection.execute("SELECT pg_logical_emit_message(true, '', 'begins the next file')")
+
+    async def make_room(self) -> None:
+        await to_thread.run_sync(self._disk.make_room)
+
+
+@pytest.fixture(params=["redis", "postgres", "postgres' log"])
+def full(request: pytest.FixtureRequest) -> Iterator[Full]:
+    if request.param == "redis":
+        with running_redis() as redis:
+            yield FullRedis(redis)
+    else:
+        template: Path = request.getfixturevalue("postgres_template")
+        with postgres_on_small_disk(template, fsync="on", full_page_writes="on") as (postgres, disk):
+            yield FullPostgres(postgres, disk, stops=request.param != "postgres")
+
+
+@pytest_asyncio.fixture
+async def on_full(full: Full, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
+    """Servers on that store."""
+    site = Site(tmp_path, full.url, preloaded)
+    yield site
+    await site.end()
+
+
+async def test_a_server_that_is_full_and_has_room_again(full: Full, on_full: Site) -> None:
+    refused: list[Told] = []
+
+    async def fault(server: ServerProcess, turns: list[Told]) -> None:
+        await full.fill()
+        async with asking_once(server.url, LARGE, clients=6, turns=turns, refused=refused):
+            await until(lambda: len(refused) >= 12 and UNWRITTEN in server.log)
+            await full.make_room()
+
+    server = await on_full.server(free_port(), DURABLE_LEASE=LONG)
+    turns = await seen_through(on_full, server, fault, LARGE)
+    assert await server.stop() == 0
+    told = [trouble for one in refused for trouble in one.trouble]
+    assert any(full.says in trouble for trouble in told), told
+    # Of the others nobody knows: a server that stops may have written what it did not answer any more.
+    unchanged = [one for one in refused if "nothing was changed" in one.trouble[0]]
+    assert unchanged
+    await on_full.check(turns, refused=unchanged)
+    assert failures(turns) == []
+    assert LOST not in server.log
 
 
 # ------------------------------------------------------------------------------------------------- a file that fails

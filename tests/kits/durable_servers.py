@@ -102,15 +102,22 @@ class Site:
         *,
         begun_once: bool = True,
         keys: Mapping[str, SessionKey] | None = None,
+        refused: Iterable[Told] = (),
     ) -> None:
         """Read the store: every turn that was acknowledged is there, once, as its client was told; state, history and
-        logs agree; no session has turns open. `keys`: of sessions that have more than their id."""
+        logs agree; no session has turns open. `keys`: of sessions that have more than their id. `refused`: turns that
+        were the first of their sessions, and of which nothing may be there."""
         turns = list(turns)
         async with self._opened() as (store, states):
             assert not await store.orphans(100), "sessions are left that nobody has"
             for session in sorted({told.session for told in turns}):
                 key = (keys or {}).get(session) or SessionKey(owner(None, None, session), session)
                 await _check_session(store, states, key, [told for told in turns if told.session == session])
+            for told in refused:
+                assert await store.find(told.id, None) is None, f"{told.id} was refused and is kept"
+                key = SessionKey(owner(None, None, told.session), told.session)
+                assert await store.storage.read(folder_of(key)) is None, f"{told.session} was never begun"
+                assert not self.begun()[told.id], f"{told.id} was refused and is begun"
         if begun_once:
             twice = {turn: times for turn, times in self.begun().items() if times > 1}
             assert not twice, f"begun more than once: {list(map(self.said_of, twice))}"

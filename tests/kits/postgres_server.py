@@ -58,20 +58,15 @@ class PostgresServer:
         """Where its database `postgres` is."""
         return f"postgresql://{user}:{password}@/postgres?host={self.folder}&port={PORT}{query}"
 
-    def start(self) -> None:
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
         options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        command = [
-            program("postgres"),
-            "-D",
-            str(self.data),
-            "-k",
-            str(self.folder),
-            "-p",
-            str(PORT),
-            *options,
-        ]
+        return [program("postgres"), "-D", str(self.data), "-k", str(self.folder), "-p", str(PORT), *options]
+
+    def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self._process = start(command, log)
+            self._process = start(self.command, log)
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             assert self._process.poll() is None, (self.folder / "log").read_text(encoding="utf-8")
@@ -107,12 +102,17 @@ class PostgresServer:
         return self.folder / "data"
 
     def _ready(self) -> bool:
-        try:
-            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return False
         assert self._process is not None
-        return lines[:1] == [str(self._process.pid)] and len(lines) >= 8 and lines[7].strip() == "ready"
+        return is_ready(self.data, self._process.pid)
+
+
+def is_ready(data: Path, pid: int | None = None) -> bool:
+    """Whether the server takes connections, by the file that it keeps among its databases. `pid`: its number."""
+    try:
+        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    return (pid is None or lines[:1] == [str(pid)]) and len(lines) >= 8 and lines[7].strip() == "ready"
 
 
 def children(parent: int) -> list[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from kits.durable_servers import Site, free_port
-from kits.rejoining import Told, turn
+from kits.rejoining import PAUSE, Told, once, turn
 from kits.server_process import ServerProcess
 from kits.until import until
 
@@ -51,6 +52,34 @@ async def load(
             group.create_task(client(name))
         try:
             yield turns
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def asking_once(
+    url: str, text: str, *, clients: int, turns: list[Told], refused: list[Told]
+) -> AsyncIterator[None]:
+    """Clients that ask for one turn after the other, each in a session of its own and each a single time.
+
+    `turns`: those of other clients, to which theirs are added that are acknowledged, and `refused` has the others.
+    """
+    stop = asyncio.Event()
+    names = (f"once_{number}" for number in itertools.count())
+
+    async def client() -> None:
+        while not stop.is_set():
+            name = next(names)
+            told = Told(name, name)
+            await once(url, told, text)
+            (turns if told.acknowledged else refused).append(told)
+            await asyncio.sleep(PAUSE)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(client())
+        try:
+            yield
         finally:
             stop.set()
 

@@ -63,6 +63,14 @@ async def turn(urls: list[str], told: Told, text: str, seconds: float = 60.0) ->
     return told
 
 
+async def once(url: str, told: Told, text: str) -> None:
+    """Ask for a turn, and not again when it is refused: one that is acknowledged is seen through."""
+    async with aiohttp.ClientSession() as client:
+        await _post(client, url, told, text)
+    if told.acknowledged:
+        await turn([url], told, text)
+
+
 def _ended(told: Told) -> bool:
     return bool(told.frames) and told.last.get("object") == "response" and told.status in ENDED
 
