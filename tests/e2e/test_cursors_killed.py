@@ -4,7 +4,9 @@ exactly there, or are told that those events may be others, and read them again.
 from __future__ import annotations
 
 import json
+import random
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -27,6 +29,8 @@ WORDS = [f"say:{word}" for word in "abcdefgh"]
 TEXT = " ".join([*WORDS, "nap:1", "say:i"])
 LAST = " h"
 """The last word before the nap, in which the server dies."""
+SLOWLY = " ".join(["nap:0.1", *WORDS, "nap:0.3", "say:i"])
+ROUNDS = 5
 
 DEATHS = pytest.mark.parametrize("point", ["append.before", "append.written"])
 """A server kills itself as it is about to write down what was said, or just has."""
@@ -55,9 +59,14 @@ async def begin(client: Any) -> list[dict[str, Any]]:
     return events
 
 
-async def read(stream: Any, events: list[dict[str, Any]]) -> None:
+async def read(
+    stream: Any, events: list[dict[str, Any]], count: int = 0, then: Callable[[], object] | None = None
+) -> None:
+    """Read to the end. `then`: called when there are so many."""
     async for event in stream:
-        events.append(event.to_dict())  # noqa: PERF401 - they are wanted also if there is no end
+        events.append(event.to_dict())
+        if then is not None and len(events) == count:
+            then()
 
 
 async def rest(client: Any, identity: str, after: int | None = None) -> list[dict[str, Any]]:
@@ -106,6 +115,41 @@ async def test_a_response_goes_on_after_its_last_event_or_is_read_again(
         assert (await client.responses.retrieve(identity)).status == status
         assert await second.stop() == 0
     assert events == await in_the_log(site, identity)
+    check_wire(wire)
+
+
+async def come_back(client: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All events of a response whose first ones were told before its server died."""
+    identity = events[0]["response"]["id"]
+    try:
+        return [*events, *await rest(client, identity, events[-1]["sequence_number"])]
+    except openai.APIStatusError as error:
+        if error.code != "cursor_expired":
+            raise
+        return await rest(client, identity)
+
+
+@HANDLERS
+async def test_whenever_its_server_is_killed_a_client_has_in_the_end_what_the_log_has(
+    handler: str, site: Site
+) -> None:
+    dice, port, wire = random.Random(7), free_port(), Wire()
+    server = await site.server(port, **environment(handler))
+    told = []
+    async with sdk(url_of(port), wire) as client:
+        for number in range(ROUNDS):
+            stream = await client.responses.create(
+                model="m", input=SLOWLY, stream=True, extra_body={"session_id": f"s{number}"}
+            )
+            events: list[dict[str, Any]] = []
+            with pytest.raises(CUT_OFF):
+                await read(stream, events, dice.randrange(1, 12), server.process.kill)
+            await killed(server)
+            server = await site.server(port, **environment(handler))
+            told.append(await come_back(client, events))
+        assert await server.stop() == 0
+    for events in told:
+        assert events == await in_the_log(site, events[0]["response"]["id"])
     check_wire(wire)
 
 
