@@ -279,14 +279,14 @@ class Ledger:
             events=[*said[written:], ending],
             changes=changes,
             kept=turn.kept,
-            for_repeats=self._for_repeats(turn, [*said, ending]),
+            for_repeats=None if turn.kept else self._for_repeats(turn, said, ending),
         )
 
-    def _for_repeats(self, turn: Turn, events: Sequence[Event]) -> ForRepeats | None:
-        if turn.kept or turn.idempotency_key is None:
+    def _for_repeats(self, turn: Turn, said: Sequence[Event], ending: Terminal) -> ForRepeats | None:
+        if turn.idempotency_key is None:
             return None
         now = self._now()
-        return ForRepeats(turn=turn, events=events, since=now, until=now + self._repeats_seconds)
+        return ForRepeats(turn=turn, events=[*said, ending], since=now, until=now + self._repeats_seconds)
 
 
 async def _wait(pause: float) -> float:
