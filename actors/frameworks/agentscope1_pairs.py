@@ -1,8 +1,8 @@
 """Calls and their results in an AgentScope 1.x prompt: no model service takes a call without a result right after it.
 
 A call of a client's tool ends its turn and waits in the agent's memory. Its output comes with a later turn, perhaps
-beside or after other messages, or never. So what an agent's formatter gets is put in order first; the memory stays as
-things happened. No I/O.
+beside or after other messages, or never; some clients hand the call back with it. So what an agent's formatter gets is
+put in order first; the memory stays as things happened. No I/O.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class _Call:
     def __repr__(self) -> str:
         return f"<_Call {self.block.get('id')} {'open' if self.result is None else 'answered'}>"
 
+    def is_echoed_by(self, block: Block) -> bool:
+        """Whether that is this call handed back: while it waits, another one would have another id."""
+        return all(self.block.get(name) == block.get(name) for name in ("id", "name", "input"))
+
     def answered(self) -> Msg:
         """Its result, or one that says that there is none."""
         return self.result or _result(
@@ -40,10 +44,12 @@ class _Call:
 def paired(msgs: Sequence[Msg]) -> list[Msg]:
     """The messages with the results of each message's calls right after it.
 
-    An open call gets a result that says so. A result of a call that is not there becomes text; a second one is dropped.
+    An open call gets a result that says so; one that is handed back while it is open is there once. A result of a call
+    that is not there becomes text; a second one is dropped.
     """
     if _is_paired(msgs):
         return list(msgs)
+    msgs = _without_echoes(msgs)
     calls, loose = _matched(msgs)
     ordered: list[Msg] = []
     for number, msg in enumerate(msgs):
@@ -73,6 +79,26 @@ def _is_paired(msgs: Sequence[Msg]) -> bool:
                 called.add(block.get("id"))
         waiting |= called
     return not waiting
+
+
+def _without_echoes(msgs: Sequence[Msg]) -> list[Msg]:
+    """The messages without calls that were handed back before they had a result."""
+    kept: list[Msg] = []
+    open_calls: dict[Any, _Call] = {}
+    for msg in msgs:
+        echoes: list[Block] = []
+        for block in _blocks(msg, "tool_use"):
+            call = open_calls.get(block.get("id"))
+            if call is not None and call.is_echoed_by(block):
+                echoes.append(block)
+            else:
+                open_calls[block.get("id")] = _Call(block)
+        for block in _blocks(msg, "tool_result"):
+            open_calls.pop(block.get("id"), None)
+        rest = without_calls(msg, echoes) if echoes else msg
+        if rest.content or not echoes:
+            kept.append(rest)
+    return kept
 
 
 def _matched(msgs: Sequence[Msg]) -> tuple[dict[int, list[_Call]], dict[int, list[Block]]]:

@@ -227,6 +227,19 @@ class OptionsKit(ABC):
             assert texts(ending.output) == ["Sunny where you are."]
             assert play.results() == {"c1": "Paris", "c2": "sunny in Paris"}
 
+    async def test_a_call_that_is_handed_back_with_its_output_is_there_once(self, level: Level) -> None:
+        script = (CallTool("locate", {"precise": True}, id="c1"), "sunny in Berlin")
+        async with self.playing(level, *script) as play:
+            options = TurnOptions(tools=(LOCATE,))
+            await play.ask("weather?", options=options)
+            handed_back = call("c1", "locate", '{"precise": true}')
+            ending = await play.ask(handed_back, output("c1", "Berlin"), options=options)
+            assert texts(ending.output) == ["sunny in Berlin"]
+            assert play.results() == {"c1": "Berlin"}
+            messages = play.prompts[-1]["messages"]
+            made = [made["id"] for message in messages for made in message.get("tool_calls") or ()]
+            assert made == ["c1"]
+
     async def test_a_client_may_be_asked_again_and_again(self, level: Level) -> None:
         options = TurnOptions(tools=(LOCATE, DIAL))
         script = (CallTool("locate", {}, id="c1"), CallTool("dial", {}, id="c2"), "Done.")

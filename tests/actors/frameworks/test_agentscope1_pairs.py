@@ -99,6 +99,27 @@ def test_ids_that_are_used_again_belong_to_the_latest_call() -> None:
     assert shape(paired(msgs)) == ["call a", "result a=one", "call a", "result a=two", "user: hm"]
 
 
+def test_a_call_that_is_handed_back_with_its_result_is_there_once() -> None:
+    msgs = [calls("a", "b", text="Look:"), calls("a"), calls("b"), result("b"), result("a"), says("hi")]
+    assert shape(paired(msgs)) == ["call a b", "result a=ok", "result b=ok", "user: hi"]
+    assert paired(msgs)[0] == msgs[0]
+
+
+def test_a_message_that_hands_a_call_back_keeps_its_words() -> None:
+    (_, _, said) = paired([calls("a"), calls("a", text="as I said"), result("a")])
+    assert shape([said]) == ["assistant: as I said"]
+
+
+def test_an_id_that_is_used_again_for_another_call_is_no_echo() -> None:
+    other = Msg("Friday", [{"type": "tool_use", "id": "a", "name": "tool_a", "input": {"x": 1}}], "assistant")
+    assert shape(paired([calls("a"), other, result("a")])) == [
+        "call a",
+        f"result a={INTERRUPTED}",
+        "call a",
+        "result a=ok",
+    ]
+
+
 pieces = st.one_of(
     st.builds(says, st.sampled_from(["x", "y"]), st.sampled_from(["user", "assistant", "system"])),
     st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True).map(lambda ids: calls(*ids)),
