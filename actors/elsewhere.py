@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from greenroom.actors.errors import SessionDamaged, SessionLost, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
+from greenroom.actors.followers import FollowedLog, tell_of_followers
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
 from greenroom.actors.repeats import key_reused, turn_exists
@@ -72,9 +74,7 @@ class Elsewhere:
         if log is None:
             log = self._logs[key] = _log(entry)
             log.behind = True
-            task = asyncio.get_running_loop().create_task(self._follow(key, log), name=f"following {log!r}")
-            self._following.add(task)
-            task.add_done_callback(self._following.discard)
+            _ = self._begin(self._follow(key, log), f"following {log!r}")
         return log
 
     async def stop(self) -> None:
@@ -84,10 +84,21 @@ class Elsewhere:
         if self._following:
             await asyncio.wait(self._following)
 
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+        return task
+
     async def _follow(self, key: TurnKey, log: TurnLog) -> None:
+        telling = None
+        if isinstance(log, FollowedLog):
+            telling = self._begin(tell_of_followers(self._store, log), f"telling who follows {log!r}")
         try:
             await self._fill(log)
         finally:
+            if telling is not None:
+                telling.cancel()
             self._logs.pop(key, None)
             if log.terminal is None:
                 log.break_off(SessionLost("the turn is not followed here any more; ask for it again"))
@@ -126,7 +137,8 @@ class Elsewhere:
 
 
 def _log(entry: TurnEntry) -> TurnLog:
-    log = TurnLog(entry.turn, taken_at=entry.taken_at)
+    plain = entry.status == "ended" or entry.turn.disconnect.policy == "continue"
+    log = (TurnLog if plain else FollowedLog)(entry.turn, taken_at=entry.taken_at)
     for event in entry.events or (TurnAccepted(entry.turn.id, entry.turn.created_at),):
         log.append(event)
     log.size = sum(map(_size, entry.events))

@@ -54,6 +54,10 @@ class System(Reception, Protocol):
     announcer: Announcer | None
     sandboxes: Sandboxes | None
 
+    def readmit(self, actor: SessionActor, run: TurnRun) -> None:
+        """An actor has a turn that was taken over."""
+        ...
+
     def turn_recovered(self, log: TurnLog) -> None:
         """A turn of a process that is gone has been ended."""
         ...

@@ -297,7 +297,7 @@ class ActorSystem:
             return
         if not isinstance(log, FollowedLog):
             self._disconnects.left(log)
-        elif self.state == "serving":  # one that stops has cut its clients off itself, and they come back elsewhere
+        elif self.state == "serving":  # else it was cut off here, and comes back elsewhere
             log.client_left()
 
     def _followed_elsewhere(self, turn_id: str, principal: str | None, process: str, seconds: float) -> None:

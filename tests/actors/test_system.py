@@ -165,7 +165,7 @@ async def test_a_client_that_comes_back_within_the_grace_keeps_its_turn() -> Non
 
 async def test_the_grace_runs_from_the_last_leave() -> None:
     async with running_system(slow) as system:
-        log = await system.submit(turn("abcdefgh", disconnect=Disconnect("grace", 4.0)))
+        log = await system.submit(turn("abcdefghij", disconnect=Disconnect("grace", 4.0)))
         await asyncio.sleep(1)
         system.client_left(log)
         await asyncio.sleep(3)  # meanwhile it was back, and now it goes again
@@ -174,7 +174,7 @@ async def test_the_grace_runs_from_the_last_leave() -> None:
         assert log.terminal is None
         await asyncio.sleep(2)
         assert isinstance(log.terminal, TurnCancelled)
-    assert not system._graces
+    assert not system._disconnects._absences
 
 
 async def test_a_turn_that_somebody_else_still_follows_is_not_deserted() -> None:
