@@ -1,4 +1,4 @@
-"""What pages and docstrings name is there: files by their paths, modules and what is in them, pages and headings."""
+"""What pages, docstrings and the CI name is there: files by their paths, modules, what is in them, pages, headings."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SOURCES = sorted(
     [
         *(ROOT / "greenroom").glob("*.py"),  # its folders are links to the rooms
         *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")),
+        *(ROOT / name for name in (".ci/run", "Makefile", "pyproject.toml")),
     ]
 )
 
@@ -72,7 +73,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     assert not list(dead_links(page))
 
 
-def test_what_docstrings_and_comments_name_is_there() -> None:
+def test_what_code_names_in_docstrings_and_comments_is_there() -> None:
     found = {path: missing(path.read_text(encoding="utf-8")) for path in SOURCES if path != Path(__file__)}
     assert not {path: names for path, names in found.items() if names}
 
