@@ -160,8 +160,10 @@ def turn_of(
     key: SessionKey | None = None,
     after: str | None = None,
     context: Context | None = None,
+    conversation: str | None = None,
 ) -> Turn:
-    """The turn. `key` and `after`: those of the response it continues. `context`: what can be referred to.
+    """The turn. `key`, `after` and `conversation`: those of the response it continues. `context`: what can be referred
+    to.
 
     Raises `InvalidRequest` for an item or a call that is not in the context.
     """
@@ -170,6 +172,8 @@ def turn_of(
         read = filled(create.read, context or Context())
         echo = structs.replace(turn.echo, items=read.listed)
         turn = structs.replace(turn, request=structs.replace(turn.request, input=read.messages), echo=echo)
+    if conversation is not None:
+        turn = structs.replace(turn, echo=structs.replace(turn.echo, conversation=conversation))
     if key is not None and key != turn.key:
         request = structs.replace(turn.request, session_id=key.session_id, user_id=key.user_id)
         turn = structs.replace(turn, key=key, request=request)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from greenroom.actors.messages import Turn
 from greenroom.services.sessions.turn_codec import register_echo
 
 ToolDisplay: TypeAlias = Literal["mcp_call", "function_call", "hidden"]
@@ -16,7 +17,8 @@ class ResponseEcho(Struct, frozen=True, kw_only=True):
 
     `items`: the input as `input_items` lists it, each item with an id and a status. `label`: whose tools the agent's
     own are said to be (`server_label`). `display`: how calls of those are shown. `sealed_reasoning`: whether reasoning
-    has an `encrypted_content`.
+    has an `encrypted_content`. `conversation`: the one that was asked for, or that of the response before, which the
+    turn is added to unless it forks (`echo_of`).
     """
 
     model: str
@@ -53,6 +55,13 @@ class ResponseEcho(Struct, frozen=True, kw_only=True):
 register_echo("responses", ResponseEcho)
 
 
-def echo_of(echo: Any, model: str) -> ResponseEcho:
+def echo_of(turn: Turn) -> ResponseEcho:
     """A turn's echo; for a turn that came by another protocol, one that repeats nothing."""
-    return echo if isinstance(echo, ResponseEcho) else ResponseEcho(model=model)
+    echo = turn.echo
+    if not isinstance(echo, ResponseEcho):
+        return ResponseEcho(model=turn.request.model or "agent")
+    if echo.conversation is not None and echo.conversation != turn.key.session_id:
+        return structs.replace(
+            echo, conversation=None
+        )  # it went on from an older response: in a session of its own
+    return echo

@@ -36,7 +36,7 @@ class ResponseShape:
     __slots__ = ("_created_at", "_id", "_template", "_turn", "echo")
 
     def __init__(self, turn: Turn) -> None:
-        self.echo = echo_of(turn.echo, turn.request.model or "agent")
+        self.echo = echo_of(turn)
         self._template = _template(self.echo)
         self._turn = turn
         self._id = encode(turn.id)

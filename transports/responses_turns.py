@@ -17,7 +17,7 @@ from greenroom.transports.conversations import Conversations
 from greenroom.transports.kept_turns import told_again
 from greenroom.transports.known_items import KnownItems, said_in
 from greenroom.transports.responses_decode import CreateRequest, Settings, turn_of
-from greenroom.transports.responses_echo import ResponseEcho
+from greenroom.transports.responses_echo import ResponseEcho, echo_of
 from greenroom.transports.responses_errors import ResponseNotFound
 from greenroom.transports.responses_items import Context
 from greenroom.transports.session_items import session_items
@@ -58,6 +58,7 @@ class ResponsesTurns:
             key=previous.turn.key if previous is not None else None,
             after=previous.id if previous is not None else None,
             context=await self.context(create, previous) if create.needs_context else None,
+            conversation=echo_of(previous.turn).conversation if previous is not None else None,
         )
         if own is None and not create.addressed:  # as nearly all are
             log = await self._host.submit(turn)

@@ -68,6 +68,47 @@ async def test_a_conversation_needs_nothing_to_begin_with() -> None:
         }
 
 
+async def test_a_response_that_goes_on_from_its_newest_is_one_of_it_and_says_so() -> None:
+    async with responses_of(Memory().app) as client:
+        conversation_id = await created(client)
+        first = await client.create("one", conversation=conversation_id)
+        second = await client.create("two", previous_response_id=first["id"])
+        third = await client.create("three", previous_response_id=second["id"])
+        assert await texts(client, conversation_id) == [
+            "one",
+            "one",
+            "two",
+            "one/two",
+            "three",
+            "one/two/three",
+        ]
+        for response in (first, second, third):
+            assert response["conversation"] == {"id": conversation_id}
+            found = await client.get(f"/responses/{response['id']}")
+            assert found["conversation"] == {"id": conversation_id}
+
+
+async def test_a_response_that_forks_from_it_is_none_of_it() -> None:
+    async with responses_of(Memory().app) as client:
+        conversation_id = await created(client)
+        first = await client.create("one", conversation=conversation_id)
+        await client.create("two", conversation=conversation_id)
+        fork = await client.create("three", previous_response_id=first["id"])
+        more = await client.create("four", previous_response_id=fork["id"])
+        assert await texts(client, conversation_id) == ["one", "one", "two", "one/two"]
+        for response in (fork, more):
+            assert response["conversation"] is None
+            found = await client.get(f"/responses/{response['id']}")
+            assert found["conversation"] is None
+
+
+async def test_a_session_that_was_named_otherwise_is_no_conversation_of_a_response() -> None:
+    async with responses_of(Memory().app) as client:
+        first = await client.create("one", session_id="s")
+        second = await client.create("two", previous_response_id=first["id"])
+        assert (first["conversation"], second["conversation"]) == (None, None)
+
+
 async def test_turns_are_its_items_whatever_the_protocol_with_ids_that_stay() -> None:
     async with responses_of(Memory().app) as client:
         conversation_id = await created(client)

@@ -146,7 +146,7 @@ def test_what_the_request_said_is_repeated() -> None:
         temperature=0.5,
         text={"format": {"type": "json_object"}, "verbosity": "low"},
     )
-    turn = msgspec.structs.replace(a_turn("resp_1"), echo=echo)
+    turn = msgspec.structs.replace(a_turn("resp_1", "conv_1"), echo=echo)
     response = msgspec.json.decode(response_object(turn, [TurnAccepted("resp_1", BEGAN)]))
     check_response(response)
     assert (response["model"], response["instructions"]) == ("50% off", "100%")
