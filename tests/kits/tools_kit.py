@@ -127,7 +127,7 @@ class ToolsKit(ABC):
             await box.run("sleep 60", 0.3)
             assert await box.running("3620.5") == 2
 
-    async def test_python_keeps_its_variables_through_an_interruption(self, folder: Path) -> None:
+    async def test_python_keeps_its_variables_through_an_interruption_and_an_exit(self, folder: Path) -> None:
         async with self.box(folder) as box:
             await box.cell("kept = 40 + 2")
             hiding = "(setsid env -i sleep 3630.5 &); sleep 3630.5"
@@ -135,6 +135,8 @@ class ToolsKit(ABC):
             assert stopped.is_error
             assert "variables are kept" in stopped.part("stderr"), stopped
             assert await box.running("3630.5") == 0
+            assert "42" in (await box.cell("kept")).part("stdout")
+            assert "with exit code 3;" in (await box.cell("exit(3)")).part("stderr")
             assert "42" in (await box.cell("kept")).part("stdout")
 
     async def test_the_tool_server_is_closed_to_what_it_runs(self, folder: Path) -> None:
