@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from greenroom.actors.errors import GreenroomError, HandlerError
 from greenroom.actors.events import Item, Terminal, TurnCancelled, TurnFailed, TurnStatus
@@ -14,6 +14,11 @@ from greenroom.actors.turn import TurnRun, error_info
 from greenroom.services.store import TurnRecord
 
 logger = logging.getLogger("greenroom.actors")
+
+INTERRUPTED: Final = (
+    "the process that worked on this turn ended before the turn did. What its tools had done by then stays done, so it "
+    "was not begun again; send it again, as a new turn, if that does no harm"
+)
 
 
 def stopped(run: TurnRun, output: tuple[Item, ...], now: float) -> TurnFailed | TurnCancelled:
@@ -69,7 +74,7 @@ def cut_off(
 
 def defect(run: TurnRun, error: BaseException | None, sources: Sources) -> ErrorInfo:
     """What is said of a turn that Greenroom itself failed, and logged under an id of its own."""
-    error_id = _logged(run, sources, ": the actor failed; a defect of Greenroom", error)
+    error_id = _logged(run.log.turn, sources, ": the actor failed; a defect of Greenroom", error)
     return ErrorInfo(
         "internal_error", f"the server failed; its log has the details under {error_id}", error_id
     )
@@ -77,12 +82,20 @@ def defect(run: TurnRun, error: BaseException | None, sources: Sources) -> Error
 
 def timed_out(run: TurnRun, seconds: float, sources: Sources) -> ErrorInfo:
     """What is said of a turn that runs too long, and logged under an id of its own."""
-    error_id = _logged(run, sources, f": it ran longer than the {seconds} s of Limits.turn_seconds")
+    error_id = _logged(run.log.turn, sources, f": it ran longer than the {seconds} s of Limits.turn_seconds")
     why = (
         f"the turn took longer than the {seconds} s a turn may take; ask for less at a time, or raise the server's "
         "limit (Limits.turn_seconds)"
     )
     return ErrorInfo("turn_timeout", why, error_id)
+
+
+def interrupted(turn: Turn, sources: Sources, *, stopping: bool = False) -> ErrorInfo:
+    """What is said of a turn that its process did not end, and logged under an id of its own. `stopping`: it is this
+    process, which lives and has to stop; else one that is gone."""
+    ended = "this process stops" if stopping else "the process that had begun it is gone"
+    why = f"the server is stopping: {INTERRUPTED}" if stopping else INTERRUPTED
+    return ErrorInfo("turn_interrupted", why, _logged(turn, sources, f": {ended}"))
 
 
 def record_of(turn: Turn, ending: Terminal) -> TurnRecord:
@@ -93,14 +106,13 @@ def record_of(turn: Turn, ending: Terminal) -> TurnRecord:
 
 def _report(run: TurnRun, error: BaseException, sources: Sources, debug: bool) -> ErrorInfo:
     known = isinstance(error, GreenroomError) and error.status < 500
-    return error_info(error, _logged(run, sources, error=None if known else error), debug)
+    return error_info(error, _logged(run.log.turn, sources, error=None if known else error), debug)
 
 
-def _logged(run: TurnRun, sources: Sources, why: str = "", error: BaseException | None = None) -> str:
+def _logged(turn: Turn, sources: Sources, why: str = "", error: BaseException | None = None) -> str:
     """Write down that a turn failed; the id under which that is found in the log."""
     error_id = f"err_{sources.uuid()}"
-    key = run.log.turn.key
     logger.error(
-        "turn %s of session %r failed [%s]%s", run.log.id, key.session_id, error_id, why, exc_info=error
+        "turn %s of session %r failed [%s]%s", turn.id, turn.key.session_id, error_id, why, exc_info=error
     )
     return error_id

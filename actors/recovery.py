@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from greenroom.actors.actor import SessionActor
+from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import SessionLost
 from greenroom.actors.events import TurnAccepted, TurnFailed
 from greenroom.actors.handler import Handler
@@ -24,12 +24,6 @@ from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import TurnEntry
 
 logger = logging.getLogger("greenroom.actors")
-
-INTERRUPTED: Final = ErrorInfo(
-    "turn_interrupted",
-    "the process that worked on this turn ended before the turn did. What its tools had done by then stays done, so it "
-    "was not begun again; send it again, as a new turn, if that does no harm",
-)
 
 
 class Recovery:
@@ -77,31 +71,31 @@ class Recovery:
 
     async def _end(self, entry: TurnEntry) -> None:
         """End a turn as it stands; what stands in the way of that is not in the way of its ending."""
+        why = interrupted(entry.turn, self._sources)
         try:
-            log = await self._end_whole(entry)
+            log = await self._end_whole(entry, why)
         except SessionLost:
             raise
         except Exception:
             logger.exception("what turn %s said cannot be kept; its ending is", entry.turn.id)
-            log = await self._end_bare(entry)
-        logger.warning("turn %s had begun in a process that is gone, and has failed", entry.turn.id)
+            log = await self._end_bare(entry, why)
         self._ended(log)
 
-    async def _end_whole(self, entry: TurnEntry) -> TurnLog:
+    async def _end_whole(self, entry: TurnEntry, why: ErrorInfo) -> TurnLog:
         """With what it had said until then."""
         log = _log(entry)
         composer = retold(log.events()[:], log, self._sources.uuid)
         composer.abandon()
         log.size = composer.spent
-        ending = TurnFailed(self._sources.now(), INTERRUPTED, tuple(composer.output), composer.usage)
+        ending = TurnFailed(self._sources.now(), why, tuple(composer.output), composer.usage)
         await self._ledger.end_of_another(log, len(entry.events), ending)
         log.append(ending)
         return log
 
-    async def _end_bare(self, entry: TurnEntry) -> TurnLog:
+    async def _end_bare(self, entry: TurnEntry, why: ErrorInfo) -> TurnLog:
         """With nothing but the events that are written already."""
         log = _log(entry)
-        ending = TurnFailed(self._sources.now(), INTERRUPTED, ())
+        ending = TurnFailed(self._sources.now(), why, ())
         await self._ledger.end_of_another(log, len(entry.events), ending, bare=True)
         log.append(ending)
         return log

@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import anyio
-from msgspec import structs
 
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.elsewhere import Elsewhere
+from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import GreenroomError, SessionDamaged, SessionLost, StoreUnavailable
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -26,7 +26,7 @@ from greenroom.actors.ledger import Ledger
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
-from greenroom.actors.recovery import INTERRUPTED, Recovery
+from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
@@ -168,8 +168,8 @@ class Sharing:
                     await asyncio.wait([task], timeout=self._system.limits.cancel_seconds)
                 await self.ledger.write_rest(run, told)
             elif run is not None:
-                why = structs.replace(INTERRUPTED, message=f"the server is stopping: {INTERRUPTED.message}")
-                actor.interrupt(run, why)
+                if run.running and not run.stopping:
+                    actor.interrupt(run, interrupted(run.log.turn, self._system.sources, stopping=True))
                 await run.log.ended()
             if self._system.sandboxes is not None:
                 await self._system.sandboxes.hand_over(actor.key)

@@ -166,7 +166,9 @@ async def test_a_repeat_in_another_process_joins_the_turn() -> None:
 # -- a process that goes -----------------------------------------------------------------------------------------------
 
 
-async def test_a_process_that_is_cut_off_stops_before_another_takes_its_sessions() -> None:
+async def test_a_process_that_is_cut_off_stops_before_another_takes_its_sessions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with processes() as (first, second):
         running = await first.system.submit(turn("a 1 60", id="running"))
         waiting = await first.system.submit(turn("b", id="waiting"))
@@ -182,6 +184,7 @@ async def test_a_process_that_is_cut_off_stops_before_another_takes_its_sessions
         await there.ended()
         assert isinstance(there.terminal, TurnFailed)
         assert there.terminal.error.code == "turn_interrupted"
+        assert f"turn running of session 's' failed [{there.terminal.error.id}]: the process" in caplog.text
         assert said(there.terminal) == "a.", "what it had said is kept"
         assert words(await _ended(await second.system.locate("waiting"))) == "b"
         first.storage.cut = False
@@ -264,7 +267,7 @@ async def test_a_store_that_fails_in_the_middle_of_taking_over_leaves_no_turn_be
     assert Diary.begun == ["a 60", "b", "c"]
 
 
-async def test_a_stop_hands_the_waiting_over_and_ends_what_runs() -> None:
+async def test_a_stop_hands_the_waiting_over_and_ends_what_runs(caplog: pytest.LogCaptureFixture) -> None:
     async with processes() as (first, second):
         running = await first.system.submit(turn("a 60", id="running"))
         waiting = await first.system.submit(turn("b", id="waiting"))
@@ -275,6 +278,10 @@ async def test_a_stop_hands_the_waiting_over_and_ends_what_runs() -> None:
         await stopping
         assert isinstance(running.terminal, TurnFailed)
         assert running.terminal.error.code == "turn_interrupted"
+        assert running.terminal.error.message.startswith("the server is stopping")
+        assert (
+            f"turn running of session 's' failed [{running.terminal.error.id}]: this process" in caplog.text
+        )
         with pytest.raises(SessionLost):
             await waiting.ended()
         there = await _ended(await second.system.locate("waiting"))
