@@ -14,6 +14,7 @@ All this is for turns that ask for it: one that runs on whatever happens costs n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ from msgspec import Struct
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.log import TurnLog
 from greenroom.actors.turn import TurnKey
+
+logger = logging.getLogger("greenroom.actors")
 
 RETURN_SECONDS: Final = 10.0
 """What a client has to find a turn that was taken over: those that wait between two tries do so for 8 s at the most."""
@@ -155,6 +158,9 @@ class Disconnects:
             try:
                 await hear()
             except StoreUnavailable:  # who renews in vain says so
+                await asyncio.sleep(PAUSE)
+            except Exception:
+                logger.exception("what was said of who follows turn %s was not heard", absence.log.id)
                 await asyncio.sleep(PAUSE)
             else:
                 self._judge(absence)

@@ -282,6 +282,17 @@ async def test_a_leave_that_could_not_be_told_is_told_later() -> None:
         assert await gone_at(client.log) < 4 + RETRY_SECONDS + SOON
 
 
+async def test_one_who_fails_at_what_was_said_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with processes() as (first, second):
+        client = await ask(first, "a 60", CANCEL)
+        first.system.store.when_followed(lambda *_: 1 / 0)  # type: ignore[attr-defined]
+        await asyncio.sleep(1.5)
+        await follow(second)
+        client.leave()
+        assert await gone_at(client.log) < 3
+    assert "ZeroDivisionError" in caplog.text
+
+
 # -- what it costs -----------------------------------------------------------------------------------------------------
 
 
