@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from greenroom.actors.drafts import NOT_CALLED, OUTCOME_UNKNOWN
 from greenroom.actors.events import (
     TERMINAL,
     ArgumentsDelta,
@@ -24,7 +23,6 @@ from greenroom.actors.events import (
     Item,
     ItemDone,
     ItemStarted,
-    Part,
     PartDone,
     Terminal,
     TextDelta,
@@ -35,13 +33,12 @@ from greenroom.actors.events import (
     TurnFailed,
     TurnStarted,
 )
-from greenroom.actors.messages import Refusal, Text, ToolCall, ToolOutput, Turn
+from greenroom.actors.messages import Turn
 from greenroom.transports import responses_templates as t
 from greenroom.transports.json_text import encode
+from greenroom.transports.responses_filling import tell_outcome, write_part, write_rest
 from greenroom.transports.responses_object import NONE, ResponseShape
 from greenroom.transports.responses_open import (
-    COMPLETED,
-    FAILED,
     IN_PROGRESS,
     INCOMPLETE,
     MESSAGE,
@@ -54,14 +51,12 @@ from greenroom.transports.responses_open import (
 )
 from greenroom.transports.responses_order import Order, Step, Unit
 from greenroom.transports.responses_packed import seal_summary
-from greenroom.transports.responses_text import answer_text, output_text
 from greenroom.transports.responses_usual_frames import usual_frames
 from greenroom.transports.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
 _NOWHERE: list[bytes] = []
 _NONE: frozenset[str] = frozenset()
-_UNKNOWN_OUTCOMES = (Text(OUTCOME_UNKNOWN), Text(NOT_CALLED))
 
 
 class ResponsesEncoder:
@@ -233,7 +228,7 @@ class ResponsesEncoder:
                 self._grow(event, speech[1])
             elif type(event) is PartDone:
                 self._format = None
-                self._write_part(speech[1], event.content)
+                write_part(self, speech[1], event.content)
         elif self._order is not None:
             self._show(self._order.tell(event, event.item))
 
@@ -315,41 +310,18 @@ class ResponsesEncoder:
     def _part_done(self, event: PartDone, unit: Unit) -> None:
         assert unit.wire is not None, f"a part for {unit!r}"
         self._format = None
-        self._write_part(unit.wire, event.content)
-
-    def _write_part(self, item: OpenItem, part: Part) -> None:
-        if type(part) is Text and type(item) is OpenText:
-            item.text(self, encode(part.text))
-        elif isinstance(part, ToolCall):
-            assert isinstance(item, OpenCall), "a call has an item of its own"
-            item.done(self, part.arguments)
-        elif isinstance(part, ToolOutput):
-            assert isinstance(item, OpenCall | OpenOutput), "an output is a call's, or has an item of its own"
-            item.output = encode(output_text(part.output))
-        else:
-            assert isinstance(item, OpenText), "content has an item of its own"
-            if isinstance(part, Refusal) and item.form is MESSAGE and not item.part_open:
-                item.refusal(self, encode(part.refusal))
-            else:
-                item.text(self, encode(answer_text(part)))
+        write_part(self, unit.wire, event.content)
 
     def _close(self, event: ItemDone, unit: Unit) -> None:
         assert unit.wire is not None, f"{unit!r} is shown"
         if event.done is not None and event.done.kind == "tool_output":
-            failed = COMPLETED if isinstance(unit.wire, OpenOutput) else FAILED  # its words say so
-            unit.wire.status = _outcome(event.done, failed)
+            tell_outcome(unit.wire, event.done)
 
     def _cut_off(self, unit: Unit, kept: Item | None, completed: bool) -> None:
         """Close an item that the turn's end found open. `kept`: what there is of it."""
         item = unit.wire
         assert item is not None, f"{unit!r} is shown"
-        parts = kept.parts if kept is not None else ()
-        if isinstance(item, OpenText):
-            parts = parts[len(item.parts) :]
-        elif isinstance(item, OpenCall) and item.arguments is not None:
-            parts = ()
-        for part in parts:
-            self._write_part(item, part)
+        write_rest(self, item, kept)
         if not completed:
             item.status = INCOMPLETE
         self._shut(item)
@@ -384,15 +356,6 @@ def _word(ending: TurnCompleted | TurnFailed) -> str:
     if isinstance(ending, TurnFailed):
         return "failed"
     return "completed" if ending.incomplete is None else "incomplete"
-
-
-def _outcome(item: Item, failed: bytes) -> bytes:
-    """How a tool did, as far as its framework says. `failed`: what is said when it did not do well."""
-    if (item.metadata or {}).get("state", "success") != "success":
-        return failed
-    last = item.parts[-1] if item.parts else None
-    unknown = isinstance(last, ToolOutput) and last.output and last.output[-1] in _UNKNOWN_OUTCOMES
-    return INCOMPLETE if unknown else COMPLETED
 
 
 def event_json(frame: bytes) -> bytes | None:
