@@ -92,6 +92,7 @@ class Sharing:
         self.intake = Intake(store, system, roster, archive, continuations, recovery, self.elsewhere, limits)
         self._system = system
         self._roster = roster
+        self._continuations = continuations
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
         self._forgetting_at = 0.0
@@ -245,8 +246,8 @@ class Sharing:
 
     async def _forget_repeats(self) -> None:
         """A round that leaves nothing is the last for a while. Raises `StoreUnavailable`."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._forgetting_at and await self.store.forget_repeats(self._system.sources.now()):
+        now, forget = asyncio.get_running_loop().time(), self._continuations.forget
+        if now >= self._forgetting_at and await self.store.forget_repeats(self._system.sources.now(), forget):
             self._forgetting_at = now + self._system.limits.kept_seconds / 4
 
     # -- turns that run elsewhere ----------------------------------------------------------------------------------

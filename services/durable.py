@@ -14,7 +14,7 @@ its owner is gone; the open turns are then the taker's to run or to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
@@ -165,9 +165,10 @@ class DurableStore(SessionStore, Protocol):
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
         ...
 
-    async def forget_repeats(self, now: float) -> bool:
+    async def forget_repeats(self, now: float, forget: Callable[[SessionKey], Awaitable[object]]) -> bool:
         """Keep nothing of what was for repeats until before `now`, whoever wrote it; a round of bounded length. Whether
-        that was all of it."""
+        that was all of it. `forget`: called with each session that was a fork for such a turn alone and is still there.
+        """
         ...
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:

@@ -34,7 +34,7 @@ from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_life import OwnerLife
 from greenroom.services.sessions.owner_notes import OwnerNotes
 from greenroom.services.sessions.reading import HISTORY, legible, record_of
-from greenroom.services.sessions.repeats import change_for, forget_repeats
+from greenroom.services.sessions.repeats import Forget, change_for, forget_repeats
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
@@ -306,10 +306,11 @@ class DurableSessions:
         with self._calls:
             return await self._anywhere.remove(turn_id, principal)
 
-    async def forget_repeats(self, now: float) -> bool:
-        """Keep nothing of what was for repeats until before `now`. Whether that was all of it."""
+    async def forget_repeats(self, now: float, forget: Forget) -> bool:
+        """Keep nothing of what was for repeats until before `now`. Whether that was all of it. `forget`: called with
+        each fork for one of those turns that is still there."""
         with self._calls:
-            return await forget_repeats(self.storage, now)
+            return await forget_repeats(self.storage, now, forget)
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:
         """Sessions with open turns whose owner is gone."""

@@ -14,13 +14,15 @@ any process finds those whose time is over, whichever wrote them and whatever be
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 from msgspec import DecodeError, Struct, msgpack
 
+from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import ForRepeats, TurnEntry
-from greenroom.services.sessions.head import ENTRY, LOG, OpenTurn
+from greenroom.services.sessions.head import ENTRY, LOG, OpenTurn, folder_of
 from greenroom.services.sessions.reading import legible
 from greenroom.services.sessions.turn_codec import decode_events, decode_turn, encode_events, encode_turn
 from greenroom.services.sessions.turn_names import key_name, value_of
@@ -29,6 +31,7 @@ from greenroom.services.storage import Cell, Change, Conflict, FolderKey, Head, 
 logger = logging.getLogger("greenroom.services")
 
 KIND: Final = "repeat"
+Forget: TypeAlias = Callable[[SessionKey], Awaitable[object]]
 AT_ONCE: Final = 64
 """Folders that one write removes, at most."""
 WRITES: Final = 16
@@ -36,12 +39,14 @@ WRITES: Final = 16
 
 
 class _Head(Struct, frozen=True, array_like=True):
-    """`since`, `until`: seconds since the epoch. `number`, `taken_at`: as `TurnEntry` says."""
+    """`since`, `until`: seconds since the epoch. `number`, `taken_at`: as `TurnEntry` says. `fork`: the id of the
+    turn's session, if that was a fork for this turn alone."""
 
     since: float
     until: float
     number: int
     taken_at: int | None = None
+    fork: str | None = None
 
     def is_over(self, now: float) -> bool:
         """Also long before it began: then it was written by a clock that was wrong, and could stay for years."""
@@ -57,14 +62,15 @@ def change_for(repeats: ForRepeats, opened: OpenTurn) -> Change:
 
     Raises `HandlerError` for events that cannot be kept.
     """
-    name = key_name(repeats.turn)
-    head = _Head(repeats.since, repeats.until, opened.number, opened.taken_at)
+    turn = repeats.turn
+    name, fork = key_name(turn), turn.key.session_id if turn.temporary else None
+    head = _Head(repeats.since, repeats.until, opened.number, opened.taken_at, fork)
     return Change(
-        key=FolderKey(KIND, repeats.turn.key.user_id, name.hex()),
+        key=FolderKey(KIND, turn.key.user_id, name.hex()),
         delete=True,
         head=_encoder.encode(head),
         open=True,
-        put=((Cell(ENTRY, 0), encode_turn(repeats.turn)), (Cell(LOG, 0), encode_events(repeats.events))),
+        put=((Cell(ENTRY, 0), encode_turn(turn)), (Cell(LOG, 0), encode_events(repeats.events))),
         names=((name, value_of(opened.number)),),
     )
 
@@ -86,11 +92,14 @@ async def entry_for_repeats(storage: Storage, named: Named) -> TurnEntry | None:
         )
 
 
-async def forget_repeats(storage: Storage, now: float) -> bool:
-    """Keep nothing of those whose time is over; whether that was all of them. Raises `StoreUnavailable`."""
+async def forget_repeats(storage: Storage, now: float, forget: Forget) -> bool:
+    """Keep nothing of those whose time is over; whether that was all of them. `forget`: called with each fork for one
+    of them that its process did not come to forget. Raises `StoreUnavailable`."""
     for _ in range(WRITES):
         heads = await storage.orphans(KIND, AT_ONCE)
         over = [head for head in heads if _is_over(head, now)]
+        for fork in filter(None, map(_fork_of, over)):
+            await _forget_fork(storage, fork, forget)
         if over:
             try:
                 await storage.write([Change(key=head.key, expected=head.fence, delete=True) for head in over])
@@ -101,9 +110,31 @@ async def forget_repeats(storage: Storage, now: float) -> bool:
     return False
 
 
-def _is_over(head: Head, now: float) -> bool:
+async def _forget_fork(storage: Storage, fork: SessionKey, forget: Forget) -> None:
+    """One that cannot be forgotten is in the way of nothing else."""
+    if await storage.read(folder_of(fork)) is None:
+        return
     try:
-        return _decoder.decode(head.body).is_over(now)
+        await forget(fork)
+    except StoreUnavailable:
+        raise
+    except Exception:
+        logger.exception("forgetting %r, which was for a turn of which nothing is kept, failed", fork)
+
+
+def _is_over(head: Head, now: float) -> bool:
+    read = _read(head)
+    return read is None or read.is_over(now)
+
+
+def _fork_of(head: Head) -> SessionKey | None:
+    read = _read(head)
+    return None if read is None or read.fork is None else SessionKey(head.key.user_id, read.fork)
+
+
+def _read(head: Head) -> _Head | None:
+    try:
+        return _decoder.decode(head.body)
     except DecodeError:
         logger.exception("an answer for repeats cannot be read, and is let go: %r", head.key)
-        return True
+        return None

@@ -148,6 +148,26 @@ async def test_what_is_past_its_time_goes_although_its_process_is_gone() -> None
     assert Diary.begun == ["a"]
 
 
+async def test_a_fork_goes_too_whose_process_died_before_it_forgot_it() -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        log = await first.system.submit(repeatable("c 0.1", kept=False, after=one.id))
+        first.storage.cut_after = 1  # its ending
+        assert words(await _ended(log)) == "a c."
+        await asyncio.sleep(3)
+        assert await left(second) == 3
+        assert (await ask(second, repeatable("c 0.1", kept=False, after=one.id))).id == log.id
+        await asyncio.sleep(LONG)
+        assert await second.storage.sessions("session", "u") == (KEY.session_id,)
+        assert await left(second) == 1
+
+
+async def _ended(log: TurnLog) -> TurnLog:
+    await log.ended()
+    return log
+
+
 async def test_it_is_kept_while_nobody_is_there_and_goes_when_somebody_is() -> None:
     """Both processes are cut off, and come back when its time is long over."""
     async with processes() as (first, second):

@@ -215,7 +215,7 @@ class DurableEndingsKit(ABC):
             assert isinstance(await other.accept(unkept(3)), TurnKnown)
             assert await other.fork(KEY, "turn-1", OTHER)
             assert not await other.fork(KEY, "turn-2", OTHER)
-            assert await other.forget_repeats(UNTIL)
+            assert await other.forget_repeats(UNTIL, nothing)
             assert await one.load(KEY) == before
             assert await status_of(one, 1) == "ended"
 
@@ -237,15 +237,32 @@ class DurableEndingsKit(ABC):
                 await one.accept(sent)
                 await one.finish(KEY, answered(sent, until=until))
             first, second = (unkept(8 + number, idempotency_key=str(number)) for number in (1, 2))
-            assert await other.forget_repeats(UNTIL - 1)
+            assert await other.forget_repeats(UNTIL - 1, nothing)
             assert await other.known(first) is not None
-            assert await other.forget_repeats(UNTIL)
+            assert await other.forget_repeats(UNTIL, nothing)
             assert await one.known(first) is None
             assert await one.known(second) is not None
             assert await one.accept(first) == TurnAccepted(1, True)
-            assert await one.forget_repeats(UNTIL + 1)
+            assert await one.forget_repeats(UNTIL + 1, nothing)
             assert await one.storage.orphans("repeat", 10) == ()
             assert await one.known(second) is None
+
+    async def test_a_fork_for_it_alone_that_was_not_forgotten_is_told_of(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            await one.finish(KEY, ending(1))
+            sent = unkept(2, key=OTHER, temporary=True)
+            assert await one.fork(KEY, "turn-1", OTHER)
+            await one.accept(sent)
+            await one.finish(OTHER, answered(sent))
+            assert await other.forget_repeats(UNTIL - 1, nothing)
+            assert await other.forget_repeats(UNTIL, other.forget)
+            assert await other.storage.sessions("session", KEY.user_id) == (KEY.session_id,)
+            await one.accept(replace(sent, id="turn-3", key=SessionKey("u1", "s3")))
+            await one.finish(
+                SessionKey("u1", "s3"), answered(replace(sent, id="turn-3", key=SessionKey("u1", "s3")))
+            )
+            assert await other.forget_repeats(UNTIL, nothing)  # it is gone already
 
     async def test_processes_let_go_at_once_of_more_than_goes_in_one_write(self) -> None:
         async with self.processes() as stores:
@@ -253,7 +270,7 @@ class DurableEndingsKit(ABC):
                 sent = unkept(number, idempotency_key=str(number))
                 await stores[0].accept(sent)
                 await stores[0].finish(KEY, answered(sent))
-            while not all(await asyncio.gather(*(store.forget_repeats(UNTIL) for store in stores))):
+            while not all(await asyncio.gather(*(store.forget_repeats(UNTIL, nothing) for store in stores))):
                 pass  # each round lets some go
             assert await stores[0].storage.orphans("repeat", 10) == ()
 
@@ -262,7 +279,7 @@ class DurableEndingsKit(ABC):
             year = 365 * 86_400.0
             await one.accept(unkept(1))
             await one.finish(KEY, answered(unkept(1), since=SINCE + year, until=UNTIL + year))
-            assert await one.forget_repeats(SINCE)
+            assert await one.forget_repeats(SINCE, nothing)
             assert await one.known(unkept(1)) is None
 
     async def test_an_answer_that_cannot_be_kept_is_refused_with_its_ending(self) -> None:
@@ -309,6 +326,11 @@ class DurableEndingsKit(ABC):
             await one.accept(turn(5))
             await one.finish(KEY, ending(5, events=[TextDelta("x" * 9_000), LAST]))
             assert [n for n in range(1, 6) if await one.find(f"turn-{n}", None)] == [5]
+
+
+async def nothing(fork: SessionKey) -> None:
+    """No turn of the test had a fork for itself alone."""
+    raise AssertionError(fork)
 
 
 async def be_late(store: DurableSessions, other: DurableSessions) -> None:
