@@ -28,7 +28,7 @@ from kits.postgres_server import PASSWORD, PORT, PostgresServer, children, runni
 from kits.preloaded import Preloaded
 from kits.recovery_kit import asking_once, completed, load, more, refused
 from kits.redis_server import RedisServer, running_redis
-from kits.rejoining import Told
+from kits.rejoining import Told, turn
 from kits.server_process import ServerProcess
 from kits.small_disk import SmallDisk, postgres_on_small_disk
 from kits.until import until
@@ -40,7 +40,7 @@ SHORT, LONG = "1", "30"
 LOST = "was not renewed in time"
 """What a server's log says that has lost its sessions."""
 TEXT = "say:a nap:0.2 tool nap:0.2 say:b"
-LARGE = f"say:{random.Random(3).randbytes(20_000).hex()} {TEXT}"
+WORDS = random.Random(3).randbytes(2_000).hex()
 """Where a store is nearly full, what is small may fit in somewhere."""
 UNWRITTEN = "what turns say is not written down for now"
 """What a server's log says when turns run that its store takes nothing of."""
@@ -48,9 +48,9 @@ UNWRITTEN = "what turns say is not written down for now"
 Fault = Callable[[ServerProcess, list[Told]], Awaitable[None]]
 
 
-async def seen_through(site: Site, server: ServerProcess, fault: Fault, text: str = TEXT) -> list[Told]:
+async def seen_through(site: Site, server: ServerProcess, fault: Fault) -> list[Told]:
     """The turns of clients before, in and after a fault, through all of which one server runs."""
-    async with load([server.url], text, clients=6, sessions=3) as turns:
+    async with load([server.url], TEXT, clients=6, sessions=3) as turns:
         await more(completed, turns, 6)
         await fault(server, turns)
         await more(completed, turns, 6)
@@ -271,13 +271,19 @@ async def test_a_server_that_is_full_and_has_room_again(full: Full, on_full: Sit
     refused: list[Told] = []
 
     async def fault(server: ServerProcess, turns: list[Told]) -> None:
-        await full.fill()
-        async with asking_once(server.url, LARGE, clients=6, turns=turns, refused=refused):
-            await until(lambda: len(refused) >= 12 and UNWRITTEN in server.log)
-            await full.make_room()
+        long = Told("turn_long", "long")
+        turns.append(long)
+        async with asyncio.TaskGroup() as clients:
+            clients.create_task(turn([server.url], long, f"say:{WORDS} nap:0.15 " * 20))
+            await until(lambda: bool(on_full.begun()[long.id]))
+            await full.fill()
+            asking = asking_once(server.url, f"say:{WORDS * 5}", clients=6, turns=turns, refused=refused)
+            async with asking:
+                await until(lambda: len(refused) >= 12 and UNWRITTEN in server.log)
+                await full.make_room()
 
     server = await on_full.server(free_port(), DURABLE_LEASE=LONG)
-    turns = await seen_through(on_full, server, fault, LARGE)
+    turns = await seen_through(on_full, server, fault)
     assert await server.stop() == 0
     told = [trouble for one in refused for trouble in one.trouble]
     assert any(full.says in trouble for trouble in told), told
