@@ -16,7 +16,7 @@ and comes back under another name. The conformance kit is `tests/kits/storage_ki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -145,13 +145,17 @@ class OwnerGone(Exception):
     """The owner was late, or never was."""
 
 
+LONGEST_IDLE: Final = 1_000 * 365 * 86_400.0
+"""Seconds. A server's clock does not reckon with `inf`: who says never gets a thousand years."""
+
+
 class Storage(Protocol):
     """Folders. All calls raise `StoreUnavailable` when the storage cannot be reached, is full, and so on: a write was
     then not done, or, when the connection broke over it, was done or not as a whole; nothing is written in part.
     A write that its caller gave up (cancelled) is done as a whole or not at all.
 
     A folder that nobody has written to for the storage's `idle_seconds` is forgotten with its names, by itself, unless
-    it is `open`.
+    it is `open`; with `inf` never.
     """
 
     async def start(self) -> None:

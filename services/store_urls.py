@@ -33,6 +33,9 @@ SESSIONS: Final[Kinds] = {
     "lease_seconds": float,
 }
 """Options of stores of sessions, which have them as arguments, whatever the storage."""
+USUAL_LEASE: Final = 15.0
+USUAL_ANSWER: Final = 5.0
+"""`lease_seconds` and, of storages on servers, `answer_seconds`, when nothing is said."""
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -63,6 +66,26 @@ def store_at(url: str) -> SessionStore:
     if url == "memory":
         return InMemoryStore()
     storage, options = _storage(url)
+    try:
+        _check_answers(url, storage, options.get("lease_seconds", USUAL_LEASE))
+        return _store_on(url, storage, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_shown(url)!r}: {error}") from None
+
+
+def _check_answers(url: str, storage: Storage, lease: float) -> None:
+    """That a call ends well before the lease does: a process renews after a third of it, by such a call."""
+    if "answer_seconds" not in _SCHEMES[url.partition(":")[0]].options:
+        return
+    answer = float(_chosen[storage].get("answer_seconds", USUAL_ANSWER))
+    if answer > lease / 2:
+        raise ConfigurationError(
+            f"answer_seconds={answer:g} is more than half of lease_seconds={lease:g}: a process that waits as long for "
+            "an answer loses its sessions; shorten the one or lengthen the other"
+        )
+
+
+def _store_on(url: str, storage: Storage, options: dict[str, Any]) -> SessionStore:
     if url.startswith("sqlite:"):
         from greenroom.services.sqlite.store import SqliteStore
 

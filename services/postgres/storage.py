@@ -23,6 +23,7 @@ from greenroom.actors.errors import ConfigurationError, MissingDependency, Store
 from greenroom.services.postgres import rows
 from greenroom.services.service import not_started
 from greenroom.services.storage import (
+    LONGEST_IDLE,
     NOT_THERE,
     Change,
     Fence,
@@ -55,10 +56,10 @@ class PostgresStorage:
     """A `Storage` in the PostgreSQL database of `url`, in tables of its own in `schema`, which are made if need be.
 
     `url`: `postgresql://user:password@host/database`, with asyncpg's options. `idle_seconds`: folders that nobody wrote
-    to for so long are forgotten. `pool_size`: connections of this process, at most. `answer_seconds`: how long a call
-    may take, with waiting for a connection. `statement_cache_size`: 0 behind a pooler that hands out connections by
-    transaction, as PgBouncer does; nothing then outlives a transaction, and a call takes two trips. `unique`: bytes
-    that no other storage has.
+    to for so long are forgotten (`inf`: never). `pool_size`: connections of this process, at most. `answer_seconds`:
+    how long a call may take, with waiting for a connection. `statement_cache_size`: 0 behind a pooler that hands out
+    connections by transaction, as PgBouncer does; nothing then outlives a transaction, and a call takes two trips.
+    `unique`: bytes that no other storage has.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class PostgresStorage:
             raise ConfigurationError(f"pool_size={pool_size} lets nobody in; it is at least 1")
         self.schema = schema
         self._server = _server(url, schema, pool_size, answer_seconds, statement_cache_size)
-        self._idle_seconds = float(idle_seconds)
+        self._idle_seconds = min(float(idle_seconds), LONGEST_IDLE)
         self._seed = int.from_bytes(sha256(schema.encode()).digest()[:8], "big", signed=True)
         self._prefix = unique()
         self._numbers = itertools.count()

@@ -15,6 +15,7 @@ from greenroom.services.redis import folders, scripts, wire
 from greenroom.services.redis.words import shown
 from greenroom.services.service import not_started
 from greenroom.services.storage import (
+    LONGEST_IDLE,
     Change,
     Fence,
     Folder,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 NOTES: Final = 1_000
 """Notes that wait for an owner, at most."""
-LONGEST_IDLE: Final = 1e9
-"""Seconds, 30 years."""
 LONGEST_WAIT: Final = 30.0
 """For an answer, seconds: the server keeps for a minute what it answered a call that may come again."""
 PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -46,8 +45,8 @@ class RedisStorage:
     """A `Storage` on the server at `url`: `redis://user:password@host:6379/0`, `rediss://...`, `unix:///path`.
 
     All keys begin with `prefix`: deployments with different ones share a server. A folder that nobody wrote to for
-    `idle_seconds` is forgotten. A call takes no longer than `answer_seconds`, and `connections` calls go on at a time.
-    `client`: used instead of one of its own; whoever made it closes it.
+    `idle_seconds` is forgotten (`inf`: never). A call takes no longer than `answer_seconds`, and `connections` calls go
+    on at a time. `client`: used instead of one of its own; whoever made it closes it.
 
     Raises `MissingDependency` without redis-py, and `ConfigurationError`.
     """
@@ -66,7 +65,7 @@ class RedisStorage:
             raise ConfigurationError("RedisStorage takes a URL or a client, and one of them")
         _check(prefix, idle_seconds, answer_seconds, connections)
         self._prefix = prefix
-        self._idle_ms = max(1, round(idle_seconds * 1000))
+        self._idle_ms = max(1, round(min(idle_seconds, LONGEST_IDLE) * 1000))
         self._place = "a client" if url is None else shown(url)
         self._connect = _connector(url, prefix, answer_seconds, connections, client)
         self._link: RedisLink | None = None
@@ -148,8 +147,8 @@ class RedisStorage:
 def _check(prefix: str, idle_seconds: float, answer_seconds: float, connections: int) -> None:
     if not PREFIX.fullmatch(prefix):
         raise ConfigurationError(f"prefix={prefix!r} is not of 1 to 64 letters, digits and _ . -")
-    if not 0.001 <= idle_seconds <= LONGEST_IDLE:
-        raise ConfigurationError(f"idle_seconds={idle_seconds} is not between 0.001 and {LONGEST_IDLE:g}")
+    if not idle_seconds >= 0.001:
+        raise ConfigurationError(f"idle_seconds={idle_seconds} is not at least 0.001")
     if not 0 < answer_seconds <= LONGEST_WAIT:
         raise ConfigurationError(
             f"answer_seconds={answer_seconds} is not more than 0 and up to {LONGEST_WAIT:g}"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.errors import ConfigurationError, StoreUnavailable
 from greenroom.services.storage import OwnerGone, OwnerState, Storage
 
 logger = logging.getLogger("greenroom.services")
@@ -21,6 +21,8 @@ MARGIN: Final = 0.2
 """Part of the lease before whose end this process stops."""
 RENEWALS: Final = 3
 """In one lease."""
+LONGEST_LEASE: Final = 86_400.0
+"""Seconds: as long nobody else works on what a process had that died."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks at whether to renew; while turns are open each of them renews, as notes come with renewals."""
 LATE: Final = (
@@ -33,8 +35,9 @@ NEVER: Final = float("-inf")
 class OwnerLife:
     """Renews an owner of sessions until it is stopped.
 
-    `lost`: called when it was late and has another name now. `noted`: called with each note that is left for it.
-    `busy`: whether notes should come soon. `beaten`: waited for after each renewal.
+    `seconds`: of its lease, up to a day; others raise `ConfigurationError`. `lost`: called when it was late and has
+    another name now. `noted`: called with each note that is left for it. `busy`: whether notes should come soon.
+    `beaten`: waited for after each renewal.
     """
 
     def __init__(
@@ -49,6 +52,11 @@ class OwnerLife:
         busy: Callable[[], bool],
         beaten: Callable[[], Awaitable[object]],
     ) -> None:
+        if not 0 < seconds <= LONGEST_LEASE:
+            raise ConfigurationError(
+                f"lease_seconds={seconds} is not more than 0 and up to {LONGEST_LEASE:g}, a day: as long nobody "
+                "else has the sessions of a process that died"
+            )
         self._storage = storage
         self._seconds = seconds
         self._new_name = new_name

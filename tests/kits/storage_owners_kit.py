@@ -185,6 +185,17 @@ class StorageOwnersKit(ABC):
             assert await cells_of(other, "a") == ()
             assert await other.lookup(b"k") is None
 
+    async def test_where_nothing_is_ever_idle_nothing_is_forgotten(self) -> None:
+        async with self.started(idle_units=float("inf")) as (one, other):
+            (fence,) = await one.write([change(head=b"1", names=[(b"n", b"1")])])
+            await one.write([change(OTHER, open=True)])
+            await self.advance(30 * self.unit)
+            await one.renew("me", 10 * self.unit)  # which looks for what is idle, on some
+            assert await body_of(other) == b"1"
+            assert await other.lookup(b"n") == Named(KEY, b"1")
+            assert await other.sessions("session", "u") == ("other", "s")
+            assert len(await other.write([change(expected=fence), change(OTHER, open=False)])) == 2
+
     async def test_one_that_is_forgotten_conflicts_as_one_that_is_not_there(self) -> None:
         async with self.started(idle_units=10) as (one, other):
             (before,) = await one.write([change(names=[(b"n", b"1")])])

@@ -39,7 +39,7 @@ async def test_who_was_late_keeps_what_nobody_took_and_hears_of_what_others_have
     storage_clock, clock = Clock(), Clock()
     storage = MemoryStorage(monotonic=storage_clock)
     late = DurableLeases(storage, lease_seconds=3.0, monotonic=clock)
-    other = DurableLeases(storage, lease_seconds=1e9)
+    other = DurableLeases(storage, lease_seconds=86_400.0)
     taken: list[str] = []
     heard = asyncio.Event()
 

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from greenroom.actors.errors import SessionLost, StoreUnavailable
+from greenroom.actors.errors import ConfigurationError, SessionLost, StoreUnavailable
 from greenroom.services.durable import TurnAccepted
+from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.storage import Change, Fence, OwnerState, Storage
@@ -230,3 +231,12 @@ async def test_the_heart_goes_on_when_who_is_told_fails(caplog: pytest.LogCaptur
         await asyncio.sleep(LEASE * 2)
         await one.finish(KEY, ending(1))
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 1e6, float("inf"), float("nan")])
+@pytest.mark.parametrize("owner", [DurableSessions, DurableLeases])
+async def test_a_lease_that_never_ends_or_does_not_begin_is_refused_by_name(
+    owner: type[DurableSessions | DurableLeases], seconds: float
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"lease_seconds={seconds} is not more than 0"):
+        owner(MemoryStorage(), lease_seconds=seconds)

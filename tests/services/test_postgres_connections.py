@@ -358,6 +358,25 @@ async def test_what_is_idle_goes_by_itself_with_all_it_had(
         assert await storage.read(OTHER) is not None
 
 
+async def test_where_nothing_is_ever_idle_other_things_go_by_themselves(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_storage, "SWEEP_SECONDS", (0.05, 0.05))
+    schema = new_schema()
+    async with (
+        asking(postgres_server) as connection,
+        started(postgres_server.url(), schema, idle_seconds=float("inf")) as storage,
+    ):
+        await storage.write([Change(key=KEY)])
+        await connection.execute(f"UPDATE {schema}.folders SET used = used - interval '500 years'")
+        await storage.renew("gone", 60.0)
+        assert await storage.note("gone", b"x")
+        await storage.renew("gone", 0.0, "gone")
+        await connection.execute(f"INSERT INTO {schema}.notes VALUES ('\\x676f6e65', 1000000, 'x')")
+        await until_answered(partial(connection.fetchval, f"SELECT count(*) = 0 FROM {schema}.notes"))
+        assert await storage.read(KEY) is not None
+
+
 # --------------------------------------------------------------------------------------------------------- settings
 
 

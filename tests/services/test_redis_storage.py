@@ -289,7 +289,7 @@ def test_all_that_scripts_do_is_tried_at_start() -> None:
 
 async def test_a_url_says_all_that_a_store_is_made_with(redis_server: RedisServer) -> None:
     of_this = prefix()
-    query = f"?db=1&prefix={of_this}&turns_kept=2&idle_seconds=1000&answer_seconds=9.5&connections=3"
+    query = f"?db=1&prefix={of_this}&turns_kept=2&idle_seconds=1000&answer_seconds=7.5&connections=3"
     store = store_at(redis_server.url(query))
     await store.start()
     for number in range(3):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from greenroom.actors.errors import ConfigurationError
+from greenroom.services.postgres.storage import PostgresStorage
+from greenroom.services.redis.storage import RedisStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import TurnCommit
-from greenroom.services.store_urls import storage_at, store_at
+from greenroom.services.store_urls import USUAL_ANSWER, USUAL_LEASE, storage_at, store_at
 from kits.store_kit import KEY, record
 
 
@@ -119,6 +123,50 @@ def test_options_are_told_apart_and_passwords_stay_unsaid(scheme: str) -> None:
         store_at(url)
     assert "secret" not in str(refused.value)
     assert "friday:***@localhost" in str(refused.value)
+
+
+SERVERS = ("redis://localhost/0", "postgresql://localhost/db")
+
+
+@pytest.mark.parametrize("place", ["sqlite:///friday.db", *SERVERS])
+def test_a_lease_that_never_ends_is_refused_whatever_the_engine(place: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"lease_seconds=inf'.*lease_seconds=inf is not .* up to 86400"
+    ):
+        store_at(f"{place}?lease_seconds=inf")
+
+
+@pytest.mark.parametrize("place", SERVERS)
+def test_a_process_waits_for_an_answer_for_less_than_its_lease(place: str) -> None:
+    asked = ("answer_seconds=8", "lease_seconds=9", "answer_seconds=29&lease_seconds=50")
+    for number, query in enumerate(asked):  # each of a place of its own
+        with pytest.raises(
+            ConfigurationError, match=f"{query}': answer_seconds=.* is more than half of lease_seconds="
+        ):
+            store_at(f"{place}{number}?{query}")
+    for number, query in enumerate(
+        ("answer_seconds=7.5", "lease_seconds=10", "answer_seconds=1&lease_seconds=2"), 3
+    ):
+        assert isinstance(store_at(f"{place}{number}?{query}"), DurableSessions)
+
+
+def test_what_was_said_of_a_place_before_counts_too() -> None:
+    storage = storage_at("redis://localhost/9?answer_seconds=8")  # a service's, which has no lease
+    with pytest.raises(ConfigurationError, match="answer_seconds=8 is more than half of lease_seconds=15"):
+        store_at("redis://localhost/9")
+    assert isinstance(store_at("redis://localhost/9?lease_seconds=16"), DurableSessions)
+    del storage
+
+
+def test_what_is_usual_is_said_once() -> None:
+    usual = {
+        DurableSessions: {"lease_seconds": USUAL_LEASE},
+        RedisStorage: {"answer_seconds": USUAL_ANSWER},
+        PostgresStorage: {"answer_seconds": USUAL_ANSWER},
+    }
+    for made, options in usual.items():
+        parameters = signature(made).parameters
+        assert {name: parameters[name].default for name in options} == options
 
 
 @pytest.mark.parametrize(
