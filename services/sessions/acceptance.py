@@ -61,13 +61,19 @@ class Blocked(Exception):
 class _Unsure(Struct):
     """What may have been written for a session without anybody having been told.
 
-    `marks`: of acceptances.
-    `taken`: the session was. `until`: when it is too late for that.
+    `marks`: of acceptances. `taken`: the session was. `until`: when it is too late for that. `settled`: it was found
+    out, and what is late finds a session that has changed; but one that goes and is not there looks as it did before
+    there was any, so that acceptances are looked for until it is too late.
     """
 
     until: float
     marks: set[str]
     taken: bool = False
+    settled: bool = False
+
+    def has(self, head: SessionHead) -> bool:
+        """Whether one of the acceptances was written."""
+        return any(one.mark in self.marks for one in head.open)
 
 
 class Acceptor:
@@ -155,13 +161,18 @@ class Acceptor:
         unsure = self._unsure.get(key)
         if unsure is None:
             return ()
+        late = self._monotonic() > unsure.until  # until then it may still be done, in the next moment
         folder = await self._storage.read(folder_of(key))
         if folder is None or folder.head.owner != self._life.name:
-            if self._monotonic() > unsure.until:  # until then it may still be done, in the next moment
+            if late:
                 self._unsure.pop(key, None)
             return ()
         with legible(key):
             hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
+        if unsure.settled and not unsure.has(hold.head):
+            if late:
+                self._unsure.pop(key, None)
+            return ()
         gone = [one for one in hold.head.open if one.mark in unsure.marks]
         for opened in gone:
             await self._owned.log_at(key, hold, opened, 0)
@@ -172,7 +183,7 @@ class Acceptor:
         # let go, so that what this process remembers of it, which may be out of date, is not used.
         await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
         taken = await self._entries(key, draft.hold.head) if unsure.taken else ()
-        self._unsure.pop(key, None)  # it may be gone: this process may be another owner since
+        self._settled(key)
         return taken
 
     async def entry(self, named: Named) -> TurnEntry | None:
@@ -217,7 +228,7 @@ class Acceptor:
             self._unsure_of(key).marks.add(mark)
             raise
         self._reached("accept.written")
-        self._unsure.pop(key, None)
+        self._settled(key)
         return TurnAccepted(number, fresh)
 
     async def _write_to(
@@ -226,12 +237,13 @@ class Acceptor:
         if found is None:
             raise Blocked(None)
         mine = found.owner == self._life.name
-        if mine and key in self._unsure:
-            raise Conflict(found.key, found)  # it is to be settled first
         if not mine and self._life.draining:
             raise Blocked(None)
         with legible(key):
             head = decode_head(found.body)
+        unsure = self._unsure.get(key)
+        if mine and unsure is not None and (not unsure.settled or unsure.has(head)):
+            raise Conflict(found.key, found)  # it is to be settled first
         if not mine and head.open:
             raise Blocked(found)
         draft = await draw(hold_of(found.fence, head, found.owner))
@@ -280,7 +292,7 @@ class Acceptor:
                 f"session {key.session_id!r} was taken when this process was late to tell others that it lives; they "
                 "have it now"
             )
-        self._unsure.pop(key, None)
+        self._settled(key)
         self._reached("take.written")
         return [
             replace(entry, here=True, owned=True, taken_at=opened.taken_at)
@@ -306,4 +318,14 @@ class Acceptor:
         if unsure is None:
             unsure = self._unsure[key] = _Unsure(0.0, set())
         unsure.until = self._monotonic() + UNSURE_SECONDS
+        unsure.settled = False
         return unsure
+
+    def _settled(self, key: SessionKey) -> None:
+        """How the session stands is known. This process may be another owner since, and have forgotten what was not."""
+        unsure = self._unsure.get(key)
+        if unsure is None:
+            return
+        unsure.taken, unsure.settled = False, True
+        if not unsure.marks:
+            del self._unsure[key]
