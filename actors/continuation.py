@@ -2,7 +2,9 @@
 it, else to a new session, forked from that one as it was after that turn.
 
 Rule: between deciding that nothing followed and delivering the turn nobody waits for anything, so that of two turns
-that continue from the same one, one appends and the other forks.
+that continue from the same one, one appends and the other forks. Where processes share the store, what is known here
+of a session that is idle may be out of date: the store is asked before a fork, and when it has accepted the turn it is
+seen whether that has the place it was given (`intake`).
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.services.durable import is_durable
+from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.service import Forkable
 from greenroom.services.started import started_on
-from greenroom.services.store import SessionStore
+from greenroom.services.store import SessionRecord, SessionStore
 
 
 class Continuations:
@@ -58,9 +61,15 @@ class Continuations:
             if actor.newest == after:
                 return turn
             run = actor.find(after)
-            if run is None:
-                return await self._fork(turn, after)
-            await run.log.ended()
+            if run is not None:
+                await run.log.ended()
+                continue
+            known = (
+                None if actor.busy else actor.newest
+            )  # no other process has it while a turn is at work here
+            record = await self._store.load(turn.key)
+            if known is None or not self._was_behind(actor, known, after, record):
+                return turn if await self._runs_elsewhere(turn, record) else await self._fork(turn, record)
 
     async def _awake(self, key: SessionKey) -> SessionActor:
         """The session's actor, which knows its newest turn. It has not been waited for anything since it was found."""
@@ -74,12 +83,33 @@ class Continuations:
             record = await self._store.load(key)
             # It may have been let go meanwhile, and another taken its place.
             if actor.newest is None and self._roster.get(key) is actor:
-                actor.last_kept = record.turns[-1].turn_id if record is not None and record.turns else ""
+                actor.last_kept = _newest_of(record)
 
-    async def _fork(self, turn: Turn, after: str) -> Turn:
-        source = turn.key
+    def _was_behind(self, actor: SessionActor, known: str, after: str, record: SessionRecord | None) -> bool:
+        """Whether it was not known here that `after` is the newest turn: another process has had the session since.
+
+        `known`: which one the actor believed it to be before `record` was read; it has done nothing since.
+        """
+        if not is_durable(self._store) or actor.busy or actor.newest != known or _newest_of(record) != after:
+            return False
+        actor.last_kept = after
+        return True
+
+    async def _runs_elsewhere(self, turn: Turn, record: SessionRecord | None) -> bool:
+        """Whether another process works on the turn that this one continues from, or is to: then this one waits for the
+        session, and whether that one is its newest is seen when this process has it."""
+        after, store = turn.after, self._store
+        if after is None or not is_durable(store):
+            return False
+        if record is not None and any(one.turn_id == after for one in record.turns):
+            return False
+        entry = await store.find(after, turn.principal, NO_EVENTS)
+        return entry is not None and entry.status != "ended" and entry.turn.key == turn.key
+
+    async def _fork(self, turn: Turn, record: SessionRecord | None) -> Turn:
+        source, after = turn.key, turn.after
+        assert after is not None
         target = SessionKey(source.user_id, self._new_id())
-        record = await self._store.load(source)
         if record is None:
             raise _not_kept(after)
         turns = [one.turn_id for one in record.turns]
@@ -115,6 +145,11 @@ class Continuations:
         async with AsyncExitStack() as all_of_them:
             for forget in forgetting:
                 all_of_them.push_async_callback(forget, key)
+
+
+def _newest_of(record: SessionRecord | None) -> str:
+    """The id of the newest turn that is kept; "" when there is none."""
+    return record.turns[-1].turn_id if record is not None and record.turns else ""
 
 
 async def _fork_service(

@@ -293,6 +293,8 @@ class Intake:
                 return self._elsewhere.repeated(turn, answer.entry)
             if isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
+                if turn.after is not None:  # one of them may have followed that one
+                    return None
             else:
                 if not given_way:
                     given_way = True

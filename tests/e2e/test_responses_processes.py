@@ -59,6 +59,17 @@ async def test_a_response_is_continued_forked_and_deleted_on_either(tmp_path: Pa
             assert (await client.responses.retrieve(third.id)).output_text == third.output_text
 
 
+async def test_a_chain_is_one_conversation_whichever_server_is_asked(tmp_path: Path) -> None:
+    async with two_servers(tmp_path) as (one, other):
+        conversation = await one.conversations.create()
+        newest = await say(one, "0", conversation=conversation.id)
+        for number, client in enumerate([other, one, other, other, one, one], 1):
+            newest = await say(client, str(number), previous_response_id=newest.id)
+            assert newest.conversation is not None
+            assert newest.conversation.id == conversation.id
+        assert newest.output_text.split() == list("0123456")
+
+
 async def test_a_response_that_runs_elsewhere_is_followed_and_cancelled(tmp_path: Path) -> None:
     async with two_servers(tmp_path) as (one, other):
         running = await one.responses.create(model="m", input="hold", background=True)

@@ -22,7 +22,8 @@ from greenroom.services.storage import (
 class CutStorage:
     """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
     from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told;
-    `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set."""
+    `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set.
+    `reads`, `writes`: how many there were."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -31,7 +32,7 @@ class CutStorage:
         self.lose_answers = 0
         self.cut_then = False
         self.gate: asyncio.Event | None = None
-        self.writes = 0
+        self.reads = self.writes = 0
 
     def __repr__(self) -> str:
         return f"<CutStorage {'cut' if self.cut else 'whole'}>"
@@ -64,6 +65,7 @@ class CutStorage:
 
     async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
         self._check()
+        self.reads += 1
         return await self._storage.read(key, spans)
 
     async def lookup(self, name: bytes) -> Named | None:
