@@ -1,7 +1,7 @@
 """What becomes of the turns of a process that is gone: nothing is lost, and nothing runs twice unasked.
 
 A turn that waited is run. One that had begun may have acted, so it is ended, as failed, with what it had said, and the
-error says so; only a handler that is declared idempotent has it begun once more.
+error says so; only a handler that is declared idempotent has it begun once more. What was cancelled meanwhile is not run.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import SessionLost
-from greenroom.actors.events import TurnAccepted, TurnFailed
+from greenroom.actors.events import Item, TurnAccepted, TurnCancelled, TurnFailed
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.ledger import Ledger
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import ErrorInfo
+from greenroom.actors.messages import ErrorInfo, Turn, Usage
 from greenroom.actors.retelling import retold
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import TurnEntry
@@ -28,9 +28,9 @@ logger = logging.getLogger("greenroom.actors")
 
 class Recovery:
     """Deals with open turns that were taken over. `admit`: is told of each that an actor has in its mailbox again;
-    `ended`: of the log of each that has ended."""
+    `ended`: of the log of each that has ended. `cancelled`: says why a turn is to be cancelled; none: it is not."""
 
-    __slots__ = ("_admit", "_ended", "_handler", "_ledger", "_limits", "_sources")
+    __slots__ = ("_admit", "_cancelled", "_ended", "_handler", "_ledger", "_limits", "_sources")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Recovery:
         sources: Sources,
         admit: Callable[[SessionActor, TurnRun], None],
         ended: Callable[[TurnLog], None],
+        cancelled: Callable[[Turn], str | None],
     ) -> None:
         self._ledger = ledger
         self._handler = handler
@@ -47,6 +48,7 @@ class Recovery:
         self._sources = sources
         self._admit = admit
         self._ended = ended
+        self._cancelled = cancelled
 
     async def recover(self, actor: SessionActor, entries: Sequence[TurnEntry]) -> None:
         """End or run the session's open turns, in their order: only the first can have begun. Waits for a store that
@@ -58,20 +60,29 @@ class Recovery:
                 raise SessionLost(
                     "this process was late to tell others that it lives; they have its sessions"
                 )
-            if entry.status == "running" and not self._may_run_again(entry):
+            if entry.status == "running" and not self._is_to_run_again(entry):
                 await self._end(entry)
             else:
-                logger.info("turn %s of a process that is gone is run here", entry.turn.id)
-                run = actor.receive(entry.turn, entry.events)
-                run.log.taken_at = entry.taken_at
-                self._admit(actor, run)
+                self._receive(actor, entry)
 
-    def _may_run_again(self, entry: TurnEntry) -> bool:
-        return self._handler.idempotent and entry.attempts <= self._limits.attempts
+    def _receive(self, actor: SessionActor, entry: TurnEntry) -> None:
+        """Nothing is waited for until it is cancelled, if it is to be: so it does not begin."""
+        logger.info("turn %s of a process that is gone is run here", entry.turn.id)
+        run = actor.receive(entry.turn, entry.events)
+        run.log.taken_at = entry.taken_at
+        self._admit(actor, run)
+        reason = self._cancelled(entry.turn)
+        if reason is not None:
+            actor.cancel(run, reason)
+
+    def _is_to_run_again(self, entry: TurnEntry) -> bool:
+        may = self._handler.idempotent and entry.attempts <= self._limits.attempts
+        return may and self._cancelled(entry.turn) is None
 
     async def _end(self, entry: TurnEntry) -> None:
         """End a turn as it stands; what stands in the way of that is not in the way of its ending."""
-        why = interrupted(entry.turn, self._sources)
+        reason = self._cancelled(entry.turn)
+        why = interrupted(entry.turn, self._sources) if reason is None else reason
         try:
             log = await self._end_whole(entry, why)
         except SessionLost:
@@ -81,24 +92,32 @@ class Recovery:
             log = await self._end_bare(entry, why)
         self._ended(log)
 
-    async def _end_whole(self, entry: TurnEntry, why: ErrorInfo) -> TurnLog:
+    async def _end_whole(self, entry: TurnEntry, why: ErrorInfo | str) -> TurnLog:
         """With what it had said until then."""
         log = _log(entry)
         composer = retold(log.events()[:], log, self._sources.uuid)
         composer.abandon()
         log.size = composer.spent
-        ending = TurnFailed(self._sources.now(), why, tuple(composer.output), composer.usage)
+        ending = self._ending(why, tuple(composer.output), composer.usage)
         await self._ledger.end_of_another(log, len(entry.events), ending)
         log.append(ending)
         return log
 
-    async def _end_bare(self, entry: TurnEntry, why: ErrorInfo) -> TurnLog:
+    async def _end_bare(self, entry: TurnEntry, why: ErrorInfo | str) -> TurnLog:
         """With nothing but the events that are written already."""
         log = _log(entry)
-        ending = TurnFailed(self._sources.now(), why, ())
+        ending = self._ending(why)
         await self._ledger.end_of_another(log, len(entry.events), ending, bare=True)
         log.append(ending)
         return log
+
+    def _ending(
+        self, why: ErrorInfo | str, output: tuple[Item, ...] = (), usage: Usage | None = None
+    ) -> TurnFailed | TurnCancelled:
+        """`why`: what went wrong, or the reason for which it was cancelled."""
+        if isinstance(why, str):
+            return TurnCancelled(self._sources.now(), why, output, usage)
+        return TurnFailed(self._sources.now(), why, output, usage)
 
 
 def _log(entry: TurnEntry) -> TurnLog:

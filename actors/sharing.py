@@ -25,12 +25,13 @@ from greenroom.actors.intake import Intake, Reception
 from greenroom.actors.ledger import Ledger
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import SessionKey
+from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import DurableStore
+from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.webhooks.announcing import Announcer
 
 logger = logging.getLogger("greenroom.actors")
@@ -87,11 +88,18 @@ class Sharing:
         self.ledger.lost = self._session_lost
         self.elsewhere = Elsewhere(store)
         recovery = Recovery(
-            self.ledger, system.handler, limits, system.sources, system.readmit, system.turn_recovered
+            self.ledger,
+            system.handler,
+            limits,
+            system.sources,
+            admit=system.readmit,
+            ended=system.turn_recovered,
+            cancelled=self._why_cancelled,
         )
         self.intake = Intake(store, system, roster, archive, continuations, recovery, self.elsewhere, limits)
         self._system = system
         self._roster = roster
+        self._archive = archive
         self._continuations = continuations
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
@@ -99,8 +107,8 @@ class Sharing:
         """When it is next looked for answers whose time is over, seconds of the loop's clock."""
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
-        self._insisting: dict[TurnKey, asyncio.Task[None]] = {}
-        """Turns elsewhere that are to be cancelled, until they have ended."""
+        self._insisting: dict[TurnKey, tuple[str, asyncio.Task[None]]] = {}
+        """Turns elsewhere that are to be cancelled, and why, until they have ended."""
 
     def __repr__(self) -> str:
         return f"<Sharing of {self.store!r}>"
@@ -119,7 +127,7 @@ class Sharing:
             await asyncio.wait([self._looking])
             self._looking = None
         await self.intake.stop()
-        for task in self._insisting.values():
+        for _, task in self._insisting.values():
             task.cancel()
         await self.elsewhere.stop()
 
@@ -252,17 +260,45 @@ class Sharing:
 
     # -- turns that run elsewhere ----------------------------------------------------------------------------------
 
+    async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
+        """The log of a turn, wherever it runs or ran. Raises `TurnNotFound`, `StoreUnavailable`."""
+        if self._archive.has((principal, turn_id)):
+            log = self._archive.log((principal, turn_id))
+            if not await self.forgotten(log):
+                return log
+        return await self.elsewhere.log(turn_id, principal)
+
+    async def forgotten(self, log: TurnLog) -> bool:
+        """Whether a turn that ended here, and may be deleted by any process, was: then it is not kept here either.
+
+        Raises `StoreUnavailable`.
+        """
+        turn = log.turn
+        if log.terminal is None or not turn.stored:
+            return False
+        if await self.store.find(turn.id, turn.principal, NO_EVENTS) is not None:
+            return False
+        self._archive.forget((turn.principal, turn.id))
+        return True
+
     async def cancel(self, turn_id: str, principal: str | None, reason: str) -> TurnLog:
         """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
-        log = await self.elsewhere.log(turn_id, principal)
+        log = await self.locate(turn_id, principal)
         key = principal, turn_id
         if log.terminal is None:
-            await self.store.ask_to_cancel(turn_id, principal, reason)
-            if key not in self._insisting:  # its process may be gone, and another one to have it
+            if (
+                key not in self._insisting
+            ):  # its process may be gone, and another one to have it: maybe this one
                 task = asyncio.get_running_loop().create_task(self._insist(log, reason))
-                self._insisting[key] = task
+                self._insisting[key] = reason, task
                 task.add_done_callback(lambda _: self._insisting.pop(key))
+            await self.store.ask_to_cancel(turn_id, principal, reason)
         return log
+
+    def _why_cancelled(self, turn: Turn) -> str | None:
+        """Why a turn that was taken over is to be cancelled; none: it is not."""
+        reason, _ = self._insisting.get((turn.principal, turn.id), (None, None))
+        return reason
 
     async def _insist(self, log: TurnLog, reason: str) -> None:
         while True:
