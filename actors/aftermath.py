@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.actors.turn import TurnKey
 from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
 
 logger = logging.getLogger("greenroom.actors")
@@ -20,13 +21,15 @@ logger = logging.getLogger("greenroom.actors")
 class Aftermath:
     """Does what is left to do. `responses`: where responses are kept; none: nowhere."""
 
-    __slots__ = ("_at_once", "_continuations", "_responses", "_tasks")
+    __slots__ = ("_at_once", "_continuations", "_keeping", "_responses", "_tasks")
 
     def __init__(self, continuations: Continuations, responses: ResponseStore | None) -> None:
         self._continuations = continuations
         self._responses = responses
         self._at_once = responses is not None and is_at_once(responses)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: dict[TurnKey, asyncio.Task[None]] = {}
+        """Responses on their way to where they are kept."""
 
     def __repr__(self) -> str:
         return f"<Aftermath: {len(self._tasks)} tasks>"
@@ -37,7 +40,7 @@ class Aftermath:
         if turn.stored and self._responses is not None:
             self._keep(turn, log, self._responses)
         if turn.temporary:
-            self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
+            _ = self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
 
     def _keep(self, turn: Turn, log: TurnLog, responses: ResponseStore) -> None:
         record = ResponseRecord(
@@ -45,7 +48,9 @@ class Aftermath:
         )
         putting = responses.put(record)
         if not self._at_once:
-            self._begin(putting, f"keeping the response of turn {turn.id}")
+            key = turn.principal, turn.id
+            task = self._keeping[key] = self._begin(putting, f"keeping the response of turn {turn.id}")
+            task.add_done_callback(lambda _: self._keeping.pop(key, None))
             return
         try:
             putting.send(None)
@@ -59,15 +64,24 @@ class Aftermath:
                 "keeping the response of turn %s waited, which its store said it never does", turn.id
             )
 
+    async def forget_response(self, key: TurnKey) -> None:
+        """Keep the turn's response no longer, if it is kept. Raises `StoreUnavailable`."""
+        if self._responses is None:
+            return
+        if key in self._keeping:
+            await asyncio.wait([self._keeping[key]])
+        await self._responses.delete(*key)
+
     async def done(self) -> None:
         """Wait until all is done."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, work: Coroutine[object, object, None], what: str) -> None:
+    def _begin(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._do(work, what), name=what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _do(self, work: Coroutine[object, object, None], what: str) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from greenroom.actors.errors import TurnNotFound
 from greenroom.actors.limits import Limits
@@ -13,20 +13,19 @@ from greenroom.actors.turn import TurnKey, TurnRun
 
 
 class Archive:
-    """Turns by id. Of those that have ended only the logs are kept; they stand in line to be forgotten.
+    """Turns by id. Of those that have ended only the logs are kept; they stand in line to be forgotten, as they ended.
 
     A turn's idempotency key is known for as long as the turn is.
     """
 
-    __slots__ = ("_ended", "_kept_size", "_keys", "_limits", "_line", "_runs")
+    __slots__ = ("_ended", "_kept_size", "_keys", "_limits", "_runs")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._runs: dict[TurnKey, TurnRun] = {}
-        self._ended: dict[TurnKey, TurnLog] = {}
+        self._ended: OrderedDict[TurnKey, TurnLog] = OrderedDict()
         self._keys: dict[TurnKey, TurnKey] = {}
         """Turns by their principal and idempotency key: of most there is none."""
-        self._line: deque[TurnKey] = deque()
         self._kept_size = 0
 
     @property
@@ -96,26 +95,29 @@ class Archive:
         key, log, limits = run.key, run.log, self._limits
         del self._runs[key]
         self._ended[key] = log
-        self._line.append(key)
         log.ended_at = now
         self._kept_size += log.size
-        while len(self._line) > limits.kept_turns or self._kept_size > limits.kept_bytes:
-            self._forget()
+        while len(self._ended) > limits.kept_turns or self._kept_size > limits.kept_bytes:
+            self.forget(next(iter(self._ended)))
 
     def expire(self, now: float) -> None:
         """Forget what ended longer ago than it is kept. A log that somebody still reads is kept for him."""
-        while self._line and self._ended[self._line[0]].ended_at + self._limits.kept_seconds <= now:
-            self._forget()
+        oldest = now - self._limits.kept_seconds
+        while self._ended and self._ended[key := next(iter(self._ended))].ended_at <= oldest:
+            self.forget(key)
 
-    def runs(self) -> list[TurnRun]:
-        """The turns that have not ended."""
-        return list(self._runs.values())
-
-    def _forget(self) -> None:
-        log = self._ended.pop(self._line.popleft())
+    def forget(self, key: TurnKey) -> None:
+        """Keep a turn no longer that has ended; one that is not here is forgotten already."""
+        log = self._ended.pop(key, None)
+        if log is None:
+            return
         self._kept_size -= log.size
         turn = log.turn
         if turn.idempotency_key is not None:
             self._keys.pop((turn.principal, turn.idempotency_key), None)
         if not log.watched:
             log.expire()
+
+    def runs(self) -> list[TurnRun]:
+        """The turns that have not ended."""
+        return list(self._runs.values())

@@ -20,7 +20,7 @@ from greenroom.actors.aftermath import Aftermath
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.disconnects import Disconnects
-from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy, TurnNotFound
+from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
 from greenroom.actors.followers import FollowedLog
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -177,7 +177,8 @@ class ActorSystem:
         Raises `NotServing`, `Overloaded`, `SessionBusy`, `MailboxFull`, `TurnExists`, `KeyReused` or
         `ContinuationNotFound`.
         """
-        if (known := self._archive.known(turn)) is not None:
+        known = self._archive.known(turn)
+        if known is not None and not (self._sharing is not None and await self._sharing.forgotten(known)):
             return known
         if self._sharing is not None:
             self.check_open(turn)
@@ -244,12 +245,8 @@ class ActorSystem:
 
     async def locate(self, turn_id: str, principal: str | None = None) -> TurnLog:
         """The log of a turn, wherever it runs or ran. Raises `TurnNotFound`, `StoreUnavailable`."""
-        try:
-            return self.find(turn_id, principal)
-        except TurnNotFound:
-            if self._sharing is None:
-                raise
-        return await self._sharing.elsewhere.log(turn_id, principal)
+        sharing = self._sharing
+        return self.find(turn_id, principal) if sharing is None else await sharing.locate(turn_id, principal)
 
     def find(self, turn_id: str, principal: str | None = None) -> TurnLog:
         """The log of a turn that runs or ran here. Raises `TurnNotFound`."""
@@ -263,14 +260,19 @@ class ActorSystem:
         if run is not None:
             self._actor_of(run).cancel(run, reason)
             return run.log
-        if self._sharing is not None and not self._archive.has((principal, turn_id)):
+        if self._sharing is not None:
             return await self._sharing.cancel(turn_id, principal, reason)
-        return self._archive.log((principal, turn_id))
+        return self.find(turn_id, principal)
 
     def _cancel_here(self, turn_id: str, principal: str | None, reason: str) -> None:
         run = self._archive.run((principal, turn_id))
         if run is not None:
             self._actor_of(run).cancel(run, reason)
+
+    async def forget_turn(self, turn_id: str, principal: str | None = None) -> None:
+        """Keep of a turn that has ended what its session's history has, and nothing else. Raises `StoreUnavailable`."""
+        await self._aftermath.forget_response((principal, turn_id))
+        self._archive.forget((principal, turn_id))
 
     async def forget(self, key: SessionKey) -> None:
         """Delete a session: its turns are cancelled and, when they have ended, nothing of it is kept."""

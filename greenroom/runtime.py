@@ -233,6 +233,10 @@ class Runtime:
         self._check_serving("turns cannot be cancelled")
         return await self.system.cancel(turn_id, principal, reason)
 
+    async def forget_turn(self, turn_id: str, principal: str | None) -> None:
+        self._check_serving("turns cannot be deleted")
+        await self.system.forget_turn(turn_id, principal)
+
     def client_left(self, log: TurnLog) -> None:
         self.system.client_left(log)
 

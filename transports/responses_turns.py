@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from functools import partial
 from typing import Any
 
 from msgspec import structs
 
-from greenroom.actors.errors import ContinuationNotFound, InvalidRequest, TurnNotFound
+from greenroom.actors.errors import ContinuationNotFound, GreenroomError, InvalidRequest, TurnNotFound
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.response_store import is_fed_by_turns
@@ -23,8 +24,10 @@ from greenroom.transports.responses_items import Context
 from greenroom.transports.session_items import session_items
 from greenroom.transports.transport import Host
 
+logger = logging.getLogger("greenroom.http")
+
 DELETED = 10_000
-"""Deleted responses whose ids are remembered."""
+"""Responses that were deleted and have not ended, whose ids are remembered."""
 
 
 class ResponsesTurns:
@@ -36,8 +39,8 @@ class ResponsesTurns:
         self._conversations = conversations
         self._known = KnownItems(self.find)
         self._deleted: OrderedDict[tuple[str | None, str], None] = OrderedDict()
-        """Some of them may still run, or be on their way to the store."""
-        self._deleting: set[asyncio.Task[bool]] = set()
+        """They still run."""
+        self._deleting: set[asyncio.Task[None]] = set()
 
     # -- making one ------------------------------------------------------------------------------------------------
 
@@ -168,20 +171,28 @@ class ResponsesTurns:
     async def delete(self, response_id: str, principal: str | None) -> None:
         """Keep it no longer; if it runs, it runs on. Raises `ResponseNotFound`."""
         log = await self.find(response_id, principal)
+        if log.terminal is not None:
+            await self._host.forget_turn(response_id, principal)
+            return
         self._deleted[principal, response_id] = None
         while len(self._deleted) > DELETED:
             self._deleted.popitem(last=False)
-        if log.terminal is None:
-            log.watch(partial(self._delete_ended, log))
-        else:
-            await self._host.responses.delete(principal, response_id)
+        log.watch(partial(self._delete_ended, log))
 
     def _delete_ended(self, log: TurnLog) -> None:
         if log.terminal is not None:
-            deleting = self._host.responses.delete(log.turn.principal, log.id)
-            task = asyncio.get_running_loop().create_task(deleting)
+            task = asyncio.get_running_loop().create_task(self._forget(log.id, log.turn.principal))
             self._deleting.add(task)
             task.add_done_callback(self._deleting.discard)
+
+    async def _forget(self, response_id: str, principal: str | None) -> None:
+        """Until it is gone nobody finds it; where that cannot be, whoever deleted it can do so again."""
+        try:
+            await self._host.forget_turn(response_id, principal)
+        except GreenroomError:
+            logger.exception("response %s, deleted while it ran, is still kept", response_id)
+        finally:
+            self._deleted.pop((principal, response_id), None)
 
 
 def _is_response(turn: Turn) -> bool:

@@ -93,6 +93,11 @@ class Host(Sessions, Protocol):
         """Stop that turn and no other. Doing it twice, or late, changes nothing. Raises `TurnNotFound`."""
         ...
 
+    async def forget_turn(self, turn_id: str, principal: str | None) -> None:
+        """Keep nothing of a turn that has ended, neither its log nor its response, but what its session's history has.
+        Raises `StoreUnavailable`."""
+        ...
+
     def client_left(self, log: TurnLog) -> None:
         """A client that followed this turn has gone before its end; what happens now is the turn's own policy."""
         ...

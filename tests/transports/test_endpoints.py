@@ -102,6 +102,9 @@ class FakeHost:
     async def cancel(self, turn_id: str, principal: str | None, reason: str = "asked") -> TurnLog:
         raise TurnNotFound(turn_id)
 
+    async def forget_turn(self, turn_id: str, principal: str | None) -> None:
+        raise AssertionError("endpoints delete no turns")
+
     def client_left(self, log: TurnLog) -> None:
         raise AssertionError("endpoints start no turns")
 
