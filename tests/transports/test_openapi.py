@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +16,12 @@ from aiohttp import web
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from greenroom import AgentApp, BrowserView
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.storage import Change, Fence, Folder, FolderKey, Named, Span
 from greenroom.transports.aiohttp_server import make_application
+from kits.flaky_storage import FlakyStorage
 from kits.http_client import http_client, served
 from kits.transport_kit import Script
 
@@ -150,6 +156,47 @@ async def test_operations_have_names_of_their_own_and_say_how_they_refuse() -> N
             assert {"400", "413", "415"} <= refused
     for name, response in document["components"]["responses"].items():
         assert ("Retry-After" in response.get("headers", {})) is name.endswith(("429", "503"))
+
+
+class Away(FlakyStorage):
+    """A storage that cannot be reached any more, once `away` is set."""
+
+    away = False
+
+    async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
+        self._reach()
+        return await super().write(changes)
+
+    async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
+        self._reach()
+        return await super().read(key, spans)
+
+    async def lookup(self, name: bytes) -> Named | None:
+        self._reach()
+        return await super().lookup(name)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise StoreUnavailable("out of reach")
+
+
+async def test_what_a_store_that_is_away_makes_of_a_request_is_documented() -> None:
+    storage = Away(MemoryStorage())
+    app = Script(state=DurableSessions(storage)).app
+    document = await fetched(app)
+    said = [{"role": "user", "content": "x"}]
+    refused = set()
+    async with served(app) as client:
+        storage.away = True
+        for method, path in documented(document):
+            operation = document["paths"][path][method.lower()]
+            body = {"input": said, "messages": said} if method == "POST" else None
+            url = client.url + re.sub(r"\{\w+\}", "x", path)
+            async with client.http.request(method, url, json=body) as answer:
+                assert str(answer.status) in operation["responses"], f"{method} {path}: {answer.status}"
+            if answer.status == 503:
+                refused.add(operation["operationId"])
+    assert {"process", "beginTask", "showTask", "showTurn", "followTurn", "cancelTurn"} <= refused
 
 
 async def test_a_users_route_is_described_by_its_parameters() -> None:

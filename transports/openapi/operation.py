@@ -22,10 +22,10 @@ WHY = {
     413: "The body is larger than this server takes",
     415: "The body is not declared as JSON",
     422: "The answer is not of the form that was asked for",
-    424: "The turn failed, or was cancelled",
+    424: "The turn failed, was cancelled, or goes on in another process: at `Location`, and not to be begun again",
     429: "A bound is reached",
     500: "The server failed; its log has the details under an id",
-    503: "The server takes nothing now",
+    503: "The server takes nothing now, or what it needs for this (a store, a session) is not to be had",
     504: "A sandbox did not answer in time",
 }
 WAITING = (429, 503)

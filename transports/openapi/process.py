@@ -155,7 +155,7 @@ SCHEMAS: dict[str, Schema] = {
 
 _RESPONSE = ref("ProcessResponse")
 _EVENT = any_of(_RESPONSE, ref("ProcessMessage"), _ANY_CONTENT)
-_TURN = (401, 403, 404)
+_TURN = (401, 403, 404, 503)
 
 
 def turn_operation(operation_id: str) -> Operation:
@@ -167,7 +167,7 @@ def turn_operation(operation_id: str) -> Operation:
         body=ref("ProcessRequest"),
         headers={**KEYED, **_CURSOR},
         answers={200: Answer(what="The turn", json=_RESPONSE, events=_EVENT)},
-        refusals=(*OF_A_BODY, *_TURN, 409, 410, 503),
+        refusals=(*OF_A_BODY, *_TURN, 409, 410),
     )
 
 
