@@ -20,6 +20,7 @@ NEEDED = (
     ("postgres", ("postgresql",)),
     ("redis-check-rdb", ("redis-tools",)),  # which is redis-server too, and does not start one
     ("nginx", ("nginx",)),
+    ("sqlite3", ("sqlite3",)),
     ("systemd-analyze", ("systemd",)),
     ("faketime", ("faketime",)),
 )

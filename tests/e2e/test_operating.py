@@ -5,13 +5,12 @@ from __future__ import annotations
 import configparser
 import inspect
 import re
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from anyio import run_process
 
 from greenroom import AgentApp, AiohttpServer, Limits
 from greenroom.runtime import STREAMS_END_SECONDS
@@ -25,11 +24,11 @@ UNIT = ROOT / "examples" / "greenroom.service"
 GUIDE = ROOT / "docs" / "operating.md"
 
 
-def unit() -> configparser.SectionProxy:
+def unit(section: str = "Service") -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(UNIT)
-    return parser["Service"]
+    return parser[section]
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
@@ -55,6 +54,12 @@ def test_systemd_waits_longer_than_stopping_takes() -> None:
     assert unit()["KillMode"] == "mixed"
 
 
+def test_systemd_does_not_try_for_ever_to_start_what_cannot_start() -> None:
+    burst, interval = (int(unit("Unit")[name]) for name in ("StartLimitBurst", "StartLimitIntervalSec"))
+    takes_to_fail = 30
+    assert burst * (float(unit()["RestartSec"]) + takes_to_fail) < interval
+
+
 def test_nginx_closes_idle_connections_before_the_server_does_and_takes_as_large_bodies() -> None:
     example = (ROOT / "examples" / "nginx.conf").read_text()
     kept = re.search(r"keepalive_timeout (\d+)s", example)
@@ -67,19 +72,17 @@ def test_nginx_closes_idle_connections_before_the_server_does_and_takes_as_large
 
 
 async def test_a_file_is_backed_up_while_it_is_written(tmp_path: Path) -> None:
-    command = re.search(r'^sqlite3 (\S+) "\.backup (\S+)"$', GUIDE.read_text(), re.MULTILINE)
-    assert command is not None, "the guide says how"
+    needed_program("sqlite3", "sqlite3")
+    commands = re.search(r"```sh\n([^`]*\.backup friday-copy\.db.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert commands is not None, "the guide says how"
     memory = Memory(state=f"sqlite:///{tmp_path / 'friday.db'}")
     async with memory.app:
         await memory.app.process("one", session_id="s").result()
-        # What the sqlite3 program's .backup does.
-        with (
-            closing(sqlite3.connect(tmp_path / "friday.db")) as there,
-            closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
-        ):
-            there.backup(copy)
+        await run_process(["sh", "-c", f"umask 022\n{commands[1]}"], cwd=tmp_path)
         await memory.app.process("two", session_id="s").result()
-    restored = Memory(state=f"sqlite:///{tmp_path / 'copy.db'}")
+    modes = {(tmp_path / name).stat().st_mode & 0o777 for name in ("friday.db", "friday-copy.db")}
+    assert modes == {0o600}
+    restored = Memory(state=f"sqlite:///{tmp_path / 'friday-copy.db'}")
     async with restored.app:
         ending = await restored.app.process("three", session_id="s").result()
         text = "".join(part.text for item in ending.output for part in item.parts)  # type: ignore[union-attr]
