@@ -167,7 +167,7 @@ async def test_what_a_turn_said_is_not_in_the_way_of_its_ending(
     async with recovering(path) as system:
         await until_left(system, [])
         log = await system.locate("t0")
-        assert isinstance(log.terminal, TurnFailed)
+        assert isinstance(await log.ended(), TurnFailed)
         assert log.events() == [TurnAccepted("t0", EPOCH), TurnStarted(), log.terminal]
         monkeypatch.undo()
         more = await system.submit(turn(session="s0"))

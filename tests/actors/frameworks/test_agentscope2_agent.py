@@ -239,7 +239,7 @@ async def test_what_a_turn_is_cancelled_in_the_middle_of_is_not_complete() -> No
         ending = await log.ended()
     check_events(log.events())
     told = [(item.kind, item.complete) for item in ending.output]
-    assert told == [("message", True), ("tool_output", True), ("tool_call", False)]
+    assert told == [("message", True), ("tool_call", False), ("tool_output", True)]
 
 
 async def test_thoughts_a_turn_is_cancelled_in_are_not_complete() -> None:
