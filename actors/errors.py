@@ -13,8 +13,10 @@ class GreenroomError(Exception):
     """Base of all errors of ours."""
 
     code: ClassVar[str] = "error"
-    status: ClassVar[int] = 500
+    status: int = 500
     retry_after: float | None = None
+    nothing_kept: ClassVar[bool] = False
+    """Whether nothing of the request was kept and nothing ran for it, so that it may be sent again as it is."""
 
     def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -109,6 +111,7 @@ class MailboxFull(GreenroomError):
     code = "mailbox_full"
     status = 429
     retry_after = 1.0
+    nothing_kept = True
 
 
 class Overloaded(GreenroomError):
@@ -117,6 +120,7 @@ class Overloaded(GreenroomError):
     code = "overloaded"
     status = 503
     retry_after = 2.0
+    nothing_kept = True
 
 
 class NotServing(GreenroomError):
@@ -125,6 +129,7 @@ class NotServing(GreenroomError):
     code = "not_serving"
     status = 503
     retry_after = 2.0
+    nothing_kept = True
 
 
 class SessionHeld(GreenroomError):
@@ -133,18 +138,42 @@ class SessionHeld(GreenroomError):
     code = "session_held"
     status = 503
     retry_after = 1.0
+    nothing_kept = True
 
 
 class SessionLost(GreenroomError):
-    """The session belongs to another process now: what this one wanted to write was refused, and not merged."""
+    """The session belongs to another process now: what this one wanted to write was refused, and not merged.
+
+    Who asked for a turn that was accepted before is told `TurnMoved`.
+    """
 
     code = "session_lost"
     status = 503
     retry_after = 1.0
+    nothing_kept = True
 
     def again(self) -> SessionLost:
         """The same for another caller: an error that is raised twice drags the first one's frames along."""
         return SessionLost(self.message, retry_after=self.retry_after)
+
+
+class TurnMoved(GreenroomError):
+    """The turn was accepted, and is another process's now, which runs or ends it: who asked for it asks for it by its
+    id. `named`: its request names itself, and joins the turn when it is sent again; any other would begin one more, so
+    that it gets a status on which no client sends a request again. `stored`: the turn is kept as a response."""
+
+    code = "turn_moved"
+
+    def __init__(self, turn_id: str, *, named: bool, stored: bool) -> None:
+        does = "sent again as it is, the request joins the turn" if named else "do not send the request again"
+        super().__init__(
+            f"turn {turn_id} is accepted and goes on in another process, as this one stops or was cut off; ask for it "
+            f"by its id; {does}",
+            retry_after=1.0 if named else None,
+        )
+        self.turn_id = turn_id
+        self.stored = stored
+        self.status = 503 if named else 424
 
 
 class HandlerError(GreenroomError):
@@ -185,6 +214,7 @@ class StoreUnavailable(GreenroomError):
     code = "store_unavailable"
     status = 503
     retry_after = 5.0
+    nothing_kept = True
 
 
 class SessionDamaged(GreenroomError):

@@ -226,11 +226,11 @@ class Turn(Struct, frozen=True, kw_only=True):
     `after`: the turn of the session `key` that this one continues from. If others followed that one, this turn goes to
     a new session that is as the old one was after it. `kept`: whether anything of the turn stays; if not, its session
     is as if it had not been. `stored`: whether the turn, ended, goes to the application's `ResponseStore`;
-    `background`: nobody waits for it, which the store's record repeats. `echo`: what the protocol that asked repeats in
-    its answers, opaque to everybody else; plain data or a struct that `turn_codec` was told of. `fingerprint`:
-    a hash of the request, where its id or key is the client's choice: a repeat with the same one joins the turn, one
-    with another is refused. `webhook`: a URL that is told of the ending. `temporary`: its session is a fork for this
-    turn alone.
+    `background`: nobody waits for it, which the store's record repeats. `echo`: what the protocol that asked repeats
+    in its answers, opaque to everybody else; plain data or a struct that `turn_codec` was told of. `fingerprint`: a
+    hash of the request, where its id or key is the client's choice: a repeat with the same one joins the turn, one
+    with another is refused (`repeats.UNNAMED`, where the choice was the server's). `webhook`: a URL that is told of
+    the ending. `temporary`: its session is a fork for this turn alone.
     """
 
     id: str

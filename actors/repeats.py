@@ -1,9 +1,26 @@
-"""What is said of a request that looks like one there was, and is not: here, and of turns in other processes."""
+"""Requests that come again: which may, and what is said of one that looks like one there was, and is not; here, and of
+turns in other processes."""
 
 from __future__ import annotations
 
-from greenroom.actors.errors import KeyReused, TurnExists
+from typing import Final
+
+from greenroom.actors.errors import KeyReused, TurnExists, TurnMoved
 from greenroom.actors.messages import Turn
+
+UNNAMED: Final = b"-"
+"""The fingerprint of a turn whose id its client does not know: no hash of a request. Who took the request in may know
+that it came again, and asks once more for the turn by its id."""
+
+
+def is_named(turn: Turn) -> bool:
+    """Whether its request names itself, so that it joins the turn when it is sent again."""
+    return turn.fingerprint not in (b"", UNNAMED)
+
+
+def moved(turn: Turn) -> TurnMoved:
+    """The turn is accepted, and another process's."""
+    return TurnMoved(turn.id, named=is_named(turn), stored=turn.stored)
 
 
 def turn_exists(turn: Turn) -> TurnExists:

@@ -13,7 +13,6 @@ from greenroom.actors.errors import ConfigurationError
 from greenroom.transports.about_routes import about_routes
 from greenroom.transports.browser_view import BrowserViewRoutes
 from greenroom.transports.compatible_mode import CompatibleMode
-from greenroom.transports.compatible_routes import BASE_PATH
 from greenroom.transports.connection import Gate
 from greenroom.transports.cors import Cors
 from greenroom.transports.door import CLIENT_CONNECTIONS, TRUSTED_PROXIES, Door
@@ -21,6 +20,7 @@ from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import ANY_PATH, Rest, guarded
 from greenroom.transports.lean_connection import connections
+from greenroom.transports.openai_fields import BASE_PATH
 from greenroom.transports.process_routes import ProcessRoutes
 from greenroom.transports.process_tasks import TaskRoutes
 from greenroom.transports.transport import Endpoint, Host

@@ -29,6 +29,7 @@ from greenroom.actors.messages import (
     Turn,
     TurnOptions,
 )
+from greenroom.actors.repeats import UNNAMED
 from greenroom.transports.chat_encode import ChatEcho, ToolDisplay
 from greenroom.transports.chat_messages import Conversation, new_messages, whole_conversation
 from greenroom.transports.idempotency import fingerprint
@@ -116,7 +117,7 @@ def decode_chat(
         kept=bool(session_id),
         echo=echo,
         idempotency_key=key,
-        fingerprint=b"" if key is None else fingerprint(body, b"chat"),
+        fingerprint=UNNAMED if key is None else fingerprint(body, b"chat"),
         webhook=asked_webhook(fields.get("webhook")),
     )
 

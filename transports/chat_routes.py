@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from greenroom.actors.events import TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.errors import SessionLost
+from greenroom.actors.events import Terminal, TurnCancelled, TurnCompleted, TurnFailed
+from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect
+from greenroom.actors.repeats import moved
 from greenroom.transports.chat_decode import ChatSettings, decode_chat
 from greenroom.transports.chat_encode import FAILED, ChatEncoder, ToolDisplay, completion_object, error_of
 from greenroom.transports.follow import Follower
@@ -17,7 +20,7 @@ from greenroom.transports.idempotency import asked_key
 from greenroom.transports.openai_fields import INVALID
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.responses_errors import Problem, problem_response
-from greenroom.transports.retries import Retries
+from greenroom.transports.retries import Asking, Retries
 from greenroom.transports.transport import Host
 from greenroom.transports.turn_request import TurnRequest
 
@@ -41,7 +44,7 @@ class ChatRoutes:
         self._settings = ChatSettings(
             model=host.name, honours=host.honours, tools=tools, disconnect=disconnect or Disconnect()
         )
-        self._retries = Retries(host)
+        self._retries = Retries()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, from the base path on."""
@@ -54,23 +57,34 @@ class ChatRoutes:
         body = self._body.at_hand(request) or await self._body.read(request)
         key = asked_key(request.headers)
         turn = decode_chat(body, sources=host.sources, settings=self._settings, principal=principal, key=key)
-        log = self._retries.turn_of(request, principal, body, turn) or await host.submit(turn)
-        if turn.request.stream:
-            follower = Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds)
-            try:
-                return await follower.run()
-            finally:
-                if not follower.reached:
-                    self._retries.unanswered(request, principal, body, log)
-                host.client_left(log)
-        with self._retries.answering(request, principal, body, log):
-            try:
-                ending = await log.ended()
-            finally:
-                host.client_left(log)
+        asking = self._retries.asking(request, principal, body, turn)
+        with asking:
+            log = await asking.begin(turn, host.submit)
+            ending = None if turn.request.stream else await self._ended(log)
+        if ending is None:
+            return await self._stream(request, log, asking)
         if isinstance(ending, TurnCompleted):
             return web.Response(body=completion_object(log.turn, ending), content_type="application/json")
         return _failure(ending)
+
+    async def _ended(self, log: TurnLog) -> Terminal:
+        try:
+            return await log.ended()
+        except SessionLost:
+            raise moved(log.turn) from None
+        finally:
+            self._host.client_left(log)
+
+    async def _stream(self, request: TurnRequest, log: TurnLog, asking: Asking) -> web.StreamResponse:
+        follower = Follower(request, log, ChatEncoder, keepalive=self._keepalive_seconds)
+        try:
+            return await follower.run()
+        except SessionLost:
+            raise moved(log.turn) from None
+        finally:
+            if not follower.reached:
+                asking.unanswered()
+            self._host.client_left(log)
 
 
 def _failure(ending: TurnFailed | TurnCancelled) -> web.StreamResponse:

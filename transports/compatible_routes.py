@@ -13,10 +13,9 @@ from aiohttp import web
 
 from greenroom.actors.errors import NotServing
 from greenroom.transports.http_errors import ANY_PATH, Handler, any_expectation, guard
+from greenroom.transports.openai_fields import BASE_PATH
 from greenroom.transports.responses_errors import FORM, MethodNotAllowed, RouteNotFound
 from greenroom.transports.transport import Host
-
-BASE_PATH = "/compatible-mode/v1"
 
 _PLACEHOLDER = re.compile(r"\{[a-z_]+(?::([^{}]+))?\}")
 

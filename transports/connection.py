@@ -14,9 +14,9 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from greenroom.transports.compatible_routes import BASE_PATH
 from greenroom.transports.door import Door, client_at
 from greenroom.transports.http_errors import OURS, ErrorForm, error_response, from_aiohttp
+from greenroom.transports.openai_fields import BASE_PATH
 from greenroom.transports.request_body import UNREADABLE
 from greenroom.transports.responses_errors import FORM
 
@@ -125,7 +125,7 @@ class Gate:
 
 
 def _refusal(request: web.BaseRequest, door: Door) -> web.StreamResponse:
-    response = _form(request).refusal(door.refusal())
+    response = _form(request).refusal(door.refusal(), request)
     response.force_close()
     return response
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from greenroom.actors.errors import ConfigurationError
 
 PREFLIGHT_SECONDS = 600
-EXPOSED = "Retry-After, x-should-retry"
+EXPOSED = "Location, Retry-After, x-should-retry"
 
 
 class Cors:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import hdrs, web
 
-from greenroom.actors.errors import GreenroomError
+from greenroom.actors.errors import GreenroomError, TurnMoved
 from greenroom.actors.ids import Sources
+from greenroom.transports.idempotency import HEADER
 
 logger = logging.getLogger("greenroom.http")
 
@@ -19,6 +21,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_SECONDS = 5.0
 """When to try again, where nobody knows better."""
+REPEATABLE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_DELETE})
+"""Methods that do the same when they are asked for twice."""
 ANY_PATH = "/{rest:(?s:.*)}"
 """What a route takes that takes whatever is left: also what has line ends in it, which a dot alone does not take."""
 ADVICE = {
@@ -31,11 +35,11 @@ ADVICE = {
 class ErrorForm(NamedTuple):
     """How a protocol says what went wrong.
 
-    `refusal`: for one of our own errors. `other`: for a status of aiohttp's, with a code and a message. `failure`: for
-    what nobody expected, with the id under which the log has it.
+    `refusal`: for one of our own errors, which a request met. `other`: for a status of aiohttp's, with a code and a
+    message. `failure`: for what nobody expected, with the id under which the log has it.
     """
 
-    refusal: Callable[[GreenroomError], web.Response]
+    refusal: Callable[[GreenroomError, web.BaseRequest], web.Response]
     other: Callable[[int, str, str], web.Response]
     failure: Callable[[str], web.Response]
 
@@ -50,11 +54,20 @@ def error_response(status: int, code: str, message: str, **more: Any) -> web.Res
     )
 
 
-def refusal(error: GreenroomError) -> web.Response:
-    """One of our own errors, with `Retry-After` where waiting helps."""
-    response = error_response(error.status, error.code, error.message, field=error.field)
+def refusal(error: GreenroomError, request: web.BaseRequest) -> web.Response:
+    """One of our own errors, with `Retry-After` where waiting helps; with `Location` of a turn that is to be had."""
+    moved = error.turn_id if isinstance(error, TurnMoved) else None
+    response = error_response(error.status, error.code, error.message, field=error.field, turn_id=moved)
     say_when(response, error.retry_after)
+    if moved is not None:
+        mount = request.path.removesuffix("/process") if request.path.endswith("/process") else ""
+        response.headers["Location"] = f"{mount}/process/{quote(moved, safe='')}"
     return response
+
+
+def is_repeatable(request: web.BaseRequest) -> bool:
+    """Whether the request may be sent again whatever became of it: by its method, or because it names itself."""
+    return request.method in REPEATABLE or HEADER in request.headers
 
 
 def say_when(response: web.Response, retry_after: float | None) -> None:
@@ -85,7 +98,9 @@ def guard(handler: Handler, sources: Sources, form: ErrorForm) -> Handler:
         try:
             return await handler(request)
         except GreenroomError as error:
-            return form.refusal(error)
+            if request.writer.output_size:  # its turn went to another process under way: the stream is cut
+                raise ConnectionError(error.message) from error
+            return form.refusal(error, request)
         except web.HTTPException as error:
             return from_aiohttp(request, error, form)
         except ConnectionError:

@@ -1,5 +1,5 @@
 """What OpenAI's two protocols share: function tools, answer formats, metadata; refusing what an application does not
-do; and the types of errors.
+do; and the types of errors and where all of it is served.
 
 Rule: no I/O. As `json_checks`: each gives the value, or raises `InvalidRequest` that names the field.
 """
@@ -14,6 +14,8 @@ from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import AnswerFormat, FunctionTool, TurnOptions
 from greenroom.transports.json_checks import boolean, mapping, needed_string, optional_string, string
 
+BASE_PATH = "/compatible-mode/v1"
+"""Where OpenAI's clients look."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 INVALID = "invalid_request_error"
 RATE = "rate_limit_exceeded"

@@ -6,8 +6,9 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
-from greenroom.actors.errors import InvalidRequest, TurnNotFound
+from greenroom.actors.errors import InvalidRequest, SessionLost, TurnNotFound
 from greenroom.actors.log import TurnLog
+from greenroom.actors.repeats import moved
 from greenroom.transports.follow import Follower
 from greenroom.transports.frames import number_in, resume
 from greenroom.transports.idempotency import HEADER, asked_key
@@ -65,6 +66,8 @@ class ProcessRoutes:
                 with_ids = named or EVENTS in headers.get("Accept", "")
                 return await self._stream(request, log, position, with_ids=with_ids)
             await log.ended()
+        except SessionLost:
+            raise moved(log.turn) from None
         finally:
             if log.terminal is None:
                 host.client_left(log)

@@ -26,6 +26,7 @@ from greenroom.actors.messages import (
     Turn,
     TurnOptions,
 )
+from greenroom.actors.repeats import UNNAMED
 from greenroom.transports.idempotency import fingerprint
 from greenroom.transports.json_checks import json_object, missing, owner
 from greenroom.transports.openai_fields import refuse_unhonoured
@@ -142,6 +143,7 @@ def read_create(
         stored=store,
         background=background,
         echo=_echo(given, read, settings),
+        fingerprint=UNNAMED,
         webhook=asked_webhook(fields.get("webhook")),
     )
     return CreateRequest(
@@ -216,6 +218,7 @@ def _usual_create(asked: Usual, sources: Sources, settings: Settings, principal:
         stored=store,
         background=background,
         echo=echo,
+        fingerprint=UNNAMED,
     )
     return CreateRequest(turn=turn, addressed=addressed, stream=stream, previous_response_id=previous or None)
 

@@ -1,12 +1,14 @@
 """Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}` for whatever is not a 2xx.
 
-Those clients send a request again on 408, 409, 429 and 5xx. A turn may have run by the time something else breaks, so
-a 5xx says `x-should-retry: false`, and a 409 becomes a 400. A 429 is sent before anything has run, with `Retry-After`.
+Those clients send a request again on 408, 409, 429 and 5xx. A turn may have run by the time something breaks, so a 5xx
+says `x-should-retry: false`, unless nothing was kept of the request, or it may be sent again whatever became of it; a
+409 becomes a 400. A 429 is sent before anything has run, with `Retry-After`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -21,12 +23,13 @@ from greenroom.actors.errors import (
     Overloaded,
     SessionBusy,
     TurnExists,
+    TurnMoved,
     TurnNotFound,
     Unauthenticated,
 )
 from greenroom.transports.door import TooManyConnections
-from greenroom.transports.http_errors import ErrorForm, say_when
-from greenroom.transports.openai_fields import INVALID, RATE, SERVER
+from greenroom.transports.http_errors import ErrorForm, is_repeatable, say_when
+from greenroom.transports.openai_fields import BASE_PATH, INVALID, RATE, SERVER
 
 
 class ResponseNotFound(GreenroomError):
@@ -110,32 +113,46 @@ def problem_of(error: GreenroomError) -> Problem:
     for kind, status, type_, code in _WORDS:
         if isinstance(error, kind):
             return Problem(status, error.message, type_, error.field, code, error.retry_after)
+    if isinstance(error, TurnMoved):
+        return Problem(error.status, error.message, SERVER, None, error.code, error.retry_after)
     if error.status >= 500:
         return Problem(error.status, error.message, SERVER, error.field, SERVER, error.retry_after)
     return Problem(error.status, error.message, INVALID, error.field, error.code, error.retry_after)
 
 
-def problem_response(problem: Problem) -> web.Response:
-    """It as a response, with the headers that tell clients whether to try again."""
+def problem_response(problem: Problem, *, again: bool = False) -> web.Response:
+    """It as a response, with the headers that tell clients whether to try again. `again`: of a 5xx, that they may."""
     response = web.Response(
         status=problem.status,
         body=msgspec.json.encode({"error": problem.fields()}),
         content_type="application/json",
     )
     say_when(response, problem.retry_after)
-    if problem.status >= 500:
+    if problem.status >= 500 and not again:
         response.headers["x-should-retry"] = "false"
     if problem.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
-def refusal(error: GreenroomError) -> web.Response:
+def refusal(error: GreenroomError, request: web.BaseRequest) -> web.Response:
     """One of our own errors as a response."""
-    response = problem_response(problem_of(error))
+    problem = problem_of(error)
+    again = error.nothing_kept or (problem.status == 503 and is_repeatable(request))
+    response = problem_response(problem, again=again)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, TurnMoved):
+        response.headers["Location"] = _url(error, request.path)
     return response
+
+
+def _url(error: TurnMoved, path: str) -> str:
+    """Where to ask for a turn that was asked for at `path`: a response that can be retrieved by this API, any other and
+    a chat completion by `/process`."""
+    mount = path.partition(BASE_PATH)[0]
+    at = path if error.stored else f"{mount}/process"
+    return f"{at}/{quote(error.turn_id, safe='')}"
 
 
 def failure(error_id: str) -> Problem:

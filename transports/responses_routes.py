@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from functools import partial
 
 import msgspec
 from aiohttp import web
+from msgspec import structs
 
+from greenroom.actors.errors import SessionLost
 from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
+from greenroom.actors.repeats import moved
 from greenroom.transports.follow import Follower
 from greenroom.transports.frames import position_after
 from greenroom.transports.idempotency import asked_key
 from greenroom.transports.request_body import BodyReader
-from greenroom.transports.responses_decode import Settings, decode_create
+from greenroom.transports.responses_decode import CreateRequest, Settings, decode_create
 from greenroom.transports.responses_encode import ResponsesEncoder
 from greenroom.transports.responses_listing import input_items
 from greenroom.transports.responses_paging import asked_page, flag, page_of, whole_number
 from greenroom.transports.responses_params import refused
 from greenroom.transports.responses_turns import ResponsesTurns
 from greenroom.transports.responses_whole import response_object, with_tutorial_key
-from greenroom.transports.retries import Retries
+from greenroom.transports.retries import Asking, Retries
 from greenroom.transports.transport import Host
 from greenroom.transports.turn_request import TurnRequest
 
@@ -46,7 +52,7 @@ class ResponsesRoutes:
         self._body = body
         self._keepalive_seconds = keepalive_seconds
         self._whole = with_tutorial_key if tutorial_key else response_object
-        self._retries = Retries(host)
+        self._retries = Retries()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, from the base path on."""
@@ -69,28 +75,43 @@ class ResponsesRoutes:
             principal=principal,
             key=asked_key(request.headers),
         )
-        log = self._retries.turn_of(request, principal, body, create.turn) or await self._turns.begin(create)
-        if create.stream:
-            follower = self._follower(request, log, 0)
-            try:
-                return await follower.run()
-            finally:
-                if not follower.reached:
-                    self._retries.unanswered(request, principal, body, log)
-                if log.terminal is None:
-                    self._host.client_left(log)
-        if create.turn.background:
-            with self._retries.answering(request, principal, body, log):
+        asking = self._retries.asking(request, principal, body, create.turn)
+        with asking:
+            log = await asking.begin(create.turn, partial(self._begin, create))
+            if not create.stream:
+                return await self._answer(log, create.turn.background)
+        return await self._stream(request, log, asking)
+
+    def _begin(self, create: CreateRequest, turn: Turn) -> Awaitable[TurnLog]:
+        return self._turns.begin(create if turn is create.turn else structs.replace(create, turn=turn))
+
+    async def _answer(self, log: TurnLog, background: bool) -> web.StreamResponse:
+        """The response when it has ended, or as it stands now. Raises `TurnMoved`."""
+        try:
+            if background:
                 await asyncio.sleep(0)  # a client that is gone already is known to be then
                 return _json(response_object(log.turn, log.events()))
-        with self._retries.answering(request, principal, body, log):
-            try:
-                ending = await log.ended()
-            finally:
+            ending = await log.ended()
+        except SessionLost:
+            raise moved(log.turn) from None
+        finally:
+            if not background:
                 self._host.client_left(log)
         if error := refused(log.turn, ending):
             raise error
         return _json(self._whole(log.turn, log.events()))
+
+    async def _stream(self, request: TurnRequest, log: TurnLog, asking: Asking) -> web.StreamResponse:
+        follower = self._follower(request, log, 0)
+        try:
+            return await follower.run()
+        except SessionLost:
+            raise moved(log.turn) from None
+        finally:
+            if not follower.reached:
+                asking.unanswered()
+            if log.terminal is None:
+                self._host.client_left(log)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """A response as it stands, or with `?stream=true` its events, those after `starting_after`."""

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from greenroom.actors.errors import Forbidden, GreenroomError, InvalidRequest
+from greenroom.actors.errors import Forbidden, GreenroomError, InvalidRequest, SessionLost
 from greenroom.actors.events import TurnCancelled, TurnCompleted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.repeats import moved
 from greenroom.transports.follow import SLICE
 from greenroom.transports.frames import SharedFrames
 from greenroom.transports.http_errors import unforeseen
@@ -217,6 +218,8 @@ class _Connection:
                         await self._socket.send_frame(event, WSMsgType.TEXT)
                 if not frames.ended and not frames.behind:
                     await more.wait()
+        except SessionLost:
+            raise moved(log.turn) from None
         finally:
             log.unwatch(more.set)
             frames.close()

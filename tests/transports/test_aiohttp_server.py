@@ -330,7 +330,7 @@ async def test_cors_allows_the_origins_it_is_told() -> None:
             assert answer.status == 204
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
             assert answer.headers["Access-Control-Allow-Headers"] == "content-type"
-            assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After, x-should-retry"
+            assert answer.headers["Access-Control-Expose-Headers"] == "Location, Retry-After, x-should-retry"
         async with client.http.post(url, json=body("x"), headers=ours) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
         async with client.http.post(url, json={}, headers=ours) as answer:

@@ -27,7 +27,7 @@ from greenroom import (
     Usage,
 )
 from greenroom.transports.chat_encode import ToolDisplay
-from greenroom.transports.compatible_routes import BASE_PATH
+from greenroom.transports.openai_fields import BASE_PATH
 from kits.chat_rules import Said, check_completion, check_stream
 from kits.http_client import served
 from kits.system import asked

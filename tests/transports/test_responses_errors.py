@@ -26,15 +26,18 @@ from greenroom.actors.errors import (
     MailboxFull,
     Overloaded,
     SessionBusy,
+    SessionHeld,
+    SessionLost,
+    StoreUnavailable,
     TurnExists,
+    TurnMoved,
     TurnNotFound,
     Unauthenticated,
     UnsupportedMediaType,
 )
 from greenroom.transports.door import TooManyConnections
-from greenroom.transports.responses_errors import refusal
 from kits.http_client import http_client
-from kits.responses_http import BASE_PATH, ResponsesClient, responses_of
+from kits.responses_http import BASE_PATH, Answer, ResponsesClient, responses_of
 from kits.transport_kit import Script
 
 INVALID = "invalid_request_error"
@@ -61,27 +64,81 @@ INVALID = "invalid_request_error"
         (NotServing("x"), 503, "server_error", "not_serving"),
     ],
 )
-def test_each_error_has_its_words(error: GreenroomError, status: int, type_: str, code: str) -> None:
-    response = refusal(error)
-    assert response.status == status
-    assert isinstance(response.body, bytes)
-    assert json.loads(response.body) == {
-        "error": {"message": "x", "type": type_, "param": error.field, "code": code}
-    }
+async def test_each_error_has_its_words(error: GreenroomError, status: int, type_: str, code: str) -> None:
+    async with refusing(error) as client:
+        answer = await client.create("x")
+    assert answer.status == status
+    assert answer.error == {"message": "x", "type": type_, "param": error.field, "code": code}
 
 
-@pytest.mark.parametrize("error", [MailboxFull("x"), Overloaded("x"), NotServing("x")])
-def test_where_waiting_helps_it_says_how_long(error: GreenroomError) -> None:
-    assert int(refusal(error).headers["Retry-After"]) >= 1
+@asynccontextmanager
+async def refusing(error: GreenroomError) -> AsyncIterator[ResponsesClient]:
+    """A client of a server that meets this error in each request."""
+
+    async def meet(headers: Any) -> str | None:
+        raise error
+
+    async with responses_of(Script(authenticate=meet).app) as client:
+        yield client
 
 
-def test_nothing_but_what_never_ran_is_sent_again() -> None:
-    kinds = [kind for kind in GreenroomError.__subclasses__() if kind.__init__ is GreenroomError.__init__]
-    for kind in kinds:
-        response = refusal(kind("x"))
-        tried_again = response.status in (408, 409, 429) or response.status >= 500
-        if tried_again and response.headers.get("x-should-retry") != "false":
-            assert kind in (MailboxFull, Overloaded, TooManyConnections)
+def is_sent_again(answer: Answer) -> bool:
+    """What OpenAI's SDKs make of it."""
+    said = answer.headers.get("x-should-retry")
+    return said != "false" and (answer.status in (408, 409, 429) or answer.status >= 500)
+
+
+NEVER_RAN = [
+    MailboxFull,
+    Overloaded,
+    TooManyConnections,
+    NotServing,
+    SessionHeld,
+    SessionLost,
+    StoreUnavailable,
+]
+KINDS = [kind for kind in GreenroomError.__subclasses__() if kind.__init__ is GreenroomError.__init__]
+
+
+@pytest.mark.parametrize("kind", [MailboxFull, Overloaded, NotServing, SessionHeld, StoreUnavailable])
+async def test_where_waiting_helps_it_says_how_long(kind: type[GreenroomError]) -> None:
+    async with refusing(kind("x")) as client:
+        assert int((await client.create("x")).headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_never_ran_is_sent_again_and_nothing_else(kind: type[GreenroomError]) -> None:
+    async with refusing(kind("x")) as client:
+        assert is_sent_again(await client.create("x")) == (kind in NEVER_RAN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_does_no_harm_twice_is_sent_again_for_a_while(kind: type[GreenroomError]) -> None:
+    async with refusing(kind("x")) as client:
+        keyed = await client.ask("POST", "/responses", json={"input": "x"}, headers={"Idempotency-Key": "k"})
+        for answer in (keyed, await client.get("/responses/x"), await client.ask("DELETE", "/responses/x")):
+            assert is_sent_again(answer) == (answer.status in (429, 503))
+
+
+@pytest.mark.parametrize(
+    ("path", "stored", "where"),
+    [
+        ("/responses", True, f"{BASE_PATH}/responses/t%2F1"),
+        ("/responses", False, "/process/t%2F1"),
+        ("/chat/completions", False, "/process/t%2F1"),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_turn_that_went_to_another_process_is_there_and_begun_by_nobody_again(
+    path: str, stored: bool, where: str, named: bool
+) -> None:
+    async with refusing(TurnMoved("t/1", named=named, stored=stored)) as client:
+        headers = {"Idempotency-Key": "k"} if named else {}
+        answer = await client.ask("POST", path, json={}, headers=headers)
+    assert (answer.status, answer.error["code"]) == (503 if named else 424, "turn_moved")
+    assert "t/1" in answer.error["message"]
+    assert answer.headers["Location"] == where
+    assert is_sent_again(answer) == named == ("Retry-After" in answer.headers)
 
 
 # -- aiohttp's own, and those of bodies, in all forms of use -------------------------------------------------------
@@ -309,7 +366,7 @@ async def test_an_application_that_starts_takes_nothing() -> None:
         client = ResponsesClient(plain)
         for answer in (await client.create("x"), await client.get("/conversations/x")):
             assert (answer.status, answer.error["code"]) == (503, "not_serving")
-            assert answer.headers["x-should-retry"] == "false"
+            assert is_sent_again(answer)
             assert answer.headers["Retry-After"]
         go_on.set()
         await start

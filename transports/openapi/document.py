@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
-from greenroom.transports.compatible_routes import BASE_PATH
+from greenroom.transports.openai_fields import BASE_PATH
 from greenroom.transports.openapi.about import ABOUT, ERRORS, LOOKING
 from greenroom.transports.openapi.chat import CHAT
 from greenroom.transports.openapi.chat import SCHEMAS as CHAT_SCHEMAS

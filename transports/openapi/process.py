@@ -167,7 +167,7 @@ def turn_operation(operation_id: str) -> Operation:
         body=ref("ProcessRequest"),
         headers={**KEYED, **_CURSOR},
         answers={200: Answer(what="The turn", json=_RESPONSE, events=_EVENT)},
-        refusals=(*OF_A_BODY, *_TURN, 409, 410),
+        refusals=(*OF_A_BODY, *_TURN, 409, 410, 424),
     )
 
 

@@ -199,7 +199,7 @@ RESPONSES: dict[str, Operation] = {
         body=ref("CreateResponse"),
         headers=KEYED,
         answers={200: Answer(what="The response", json=_RESPONSE, events=_EVENT)},
-        refusals=(*OF_A_BODY, 401, 403, 404, 503),
+        refusals=(*OF_A_BODY, 401, 403, 404, 424, 503),
     ),
     "GET /responses": Operation(
         id="connectResponses",
