@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from greenroom.actors.errors import ConfigurationError
@@ -45,6 +46,8 @@ that begin at once are a hundred thousand objects, hardly any of them in cycles;
 takes a fifth of the server's time, and doubles what the last of them waits for its first byte."""
 LEAVE_SECONDS: Final = 2.0
 """How long a process that has stopped may take to leave."""
+LONGEST_NAME: Final = 200
+"""Letters of an application's name in the name of its file: disks take 255, with what goes after them."""
 WORKERS: Final = "AnyIO worker thread"
 """What threads that synchronous handlers and tools run in are called."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -171,8 +174,11 @@ def settle() -> None:
 
 
 def own_file(name: str) -> str:
-    """Where the sessions of an application are kept that does not say where: `sqlite:///friday.db` for Friday."""
+    """Where the sessions of an application are kept that does not say where: `sqlite:///friday.db` for Friday. Of a
+    name that makes no name of a file its beginning, and what tells it from others that begin so."""
     file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "sessions"
+    if len(file) > LONGEST_NAME:
+        file = f"{file[:LONGEST_NAME]}-{blake2b(file.encode(), digest_size=8).hexdigest()}"
     return f"sqlite:///{file}.db"
 
 

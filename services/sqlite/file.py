@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -25,6 +26,10 @@ _DAMAGED: Final = (
     "the file of sessions is damaged, or none; the operator can put a backup in its place, or save what can be read "
     "with SQLite's command `.recover`"
 )
+_TOO_LONG: Final = (
+    "its name is too long for the disk, which also has to take the name with the `-journal` that SQLite puts after it; "
+    "name a shorter one"
+)
 _OTHER: Final = "the disk with the file of sessions does not work; the operator finds more in the log"
 _MEANINGS: Final = {
     sqlite3.SQLITE_FULL: "the disk with the file of sessions is full; the operator has to make room",
@@ -45,6 +50,8 @@ def open_to_write(path: Path, busy_seconds: float) -> sqlite3.Connection:
         )
     if path.is_dir():
         raise StoreUnavailable("that is a folder; name a file in it")
+    if len(os.fsencode(path.name)) + len("-journal") > os.pathconf(path.parent, "PC_NAME_MAX"):
+        raise StoreUnavailable(_TOO_LONG)
     if not path.exists():
         path.touch(mode=0o600)
     connection = _connect(path, busy_seconds)
@@ -70,6 +77,8 @@ def unusable(path: Path, error: Exception) -> StoreUnavailable:
     """The error for a file that cannot be opened, for who starts the application."""
     if isinstance(error, StoreUnavailable):
         return StoreUnavailable(f"the file of sessions {path} cannot be used: {error}")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return StoreUnavailable(f"the file of sessions {path} cannot be used: {_TOO_LONG}")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         why = "this process may not write it; see to its rights and to those of the disk it lies on"
     elif not os.access(path.parent, os.W_OK):

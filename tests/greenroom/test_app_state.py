@@ -8,6 +8,7 @@ import pytest
 
 from greenroom import AgentApp, Message, Session, TurnCompleted
 from greenroom.actors.errors import StoreUnavailable
+from greenroom.serve import own_file
 from kits.remembering import new_memory
 from kits.system import said
 
@@ -48,3 +49,27 @@ async def test_the_session_s_history_is_there_too(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_be_used_keeps_the_application_from_starting(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="that is a folder"):
         await application(f"sqlite:///{tmp_path}").start()
+
+
+async def test_an_application_of_any_name_has_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = (
+        "Friday",
+        "",
+        "é" * 300,
+        "x" * 300,
+        "x" * 300 + "y",
+        "X " * 5_000,
+        "x" * 200,
+        "x" * 200 + " " * 100,
+    )
+    files = set()
+    for name in names:
+        app = application(own_file(name))
+        async with app:
+            await app.process("hi", session_id="s").result()
+        files |= {path.name for path in tmp_path.iterdir()}
+    assert {"friday.db", "sessions.db", "x" * 200 + ".db"} < files
+    assert len(files) == 6  # two names are no letters, and two the same

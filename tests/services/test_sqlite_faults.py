@@ -38,6 +38,17 @@ async def test_no_folder_to_lie_in(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+async def test_a_name_that_the_disk_does_not_take(tmp_path: Path) -> None:
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX")
+    for name in ("x" * 300, "x" * longest, "é" * (longest // 2), "x" * 300 + "/friday.db"):
+        assert "name is too long for the disk" in await refused_at_start(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    store = SqliteStore(tmp_path / ("x" * (longest - len("-journal"))))
+    await store.start()
+    await store.commit(KEY, TurnCommit(record(1)))
+    await store.stop()
+
+
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "friday.db"
     path.write_bytes(b"Dear Friday,\n" * 1_000)
