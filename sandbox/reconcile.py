@@ -265,7 +265,7 @@ class Reconciler:
             with anyio.fail_after(REMOVE_SECONDS):
                 if lease is not None and not await self._claimed(lease):
                     return
-                if lease is not None and lease.key is not None and telling:
+                if lease is not None and lease.key is not None and telling and not self._ended_here(lease):
                     self.bereaved(lease.key)
                 await parts.backend.remove(lease_id)
             await self._tidy_folder(lease_id)
@@ -278,6 +278,10 @@ class Reconciler:
             logger.exception("What is left of lease %s could not be removed, and is tried again", lease_id)
         else:
             logger.info("Removed what was left of lease %s", lease_id)
+
+    def _ended_here(self, lease: Lease) -> bool:
+        """Whether its box ended in this process, which has told whoever had it: it only could not be written down."""
+        return lease.owner == self._parts.owners.id and lease.state != "free"
 
     async def _claimed(self, lease: Lease) -> bool:
         """Whether it is to be removed: nobody has gone on with its box meanwhile."""

@@ -78,6 +78,24 @@ async def test_after_a_restart_an_agent_is_told_that_its_browser_is_another() ->
         assert await ask(keeper, OTHER)
 
 
+async def test_a_box_whose_end_could_not_be_written_down_was_nobody_s_to_lose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(*what: object, **how: object) -> None:
+        raise SandboxUnavailable("where leases are kept is away")
+
+    world = World()
+    async with world.keeping() as keeper:
+        with monkeypatch.context() as meanwhile:
+            for write in ("change", "erase"):
+                meanwhile.setattr(world.leases, write, away)
+            assert "is away" in await raised(ask(keeper), SandboxUnavailable)
+        [left] = world.leases.now
+        assert await ask(keeper) != left  # and nobody is told that a browser of his is gone
+        assert left not in world.leases.now
+    world.nothing_left()
+
+
 async def test_a_dead_process_s_box_of_another_engine_gives_up_its_key_and_stays_written_down() -> None:
     for standing, backend in ELSEWHERE:
         world = World()
