@@ -15,6 +15,7 @@ from greenroom.services.sessions.head import folder_of
 from greenroom.services.store_urls import storage_at
 from greenroom.transports.json_checks import owner
 from kits.durable_servers import Site
+from kits.failing_stores import Store, full, store
 from kits.http_client import body
 from kits.needs import needs_bubblewrap
 from kits.node_clients import NodeMissing, Scripts
@@ -24,6 +25,8 @@ from kits.redis_server import RedisServer
 from kits.sdk_answers import check_wire
 from kits.sdk_clients import Wire, sdk
 from kits.stage import Stage, for_installed_line, stage_of
+
+__all__ = ["full", "store"]
 
 SLOW_TO_IMPORT = ("test_chat_clients.py", "test_responses_agents.py", "test_responses_langchain.py")
 """Tests with libraries that take seconds to import. All of them are slow, so `make quick` need not even look."""
@@ -119,6 +122,14 @@ async def fuzzed(
         await storage.start()
         assert await storage.read(folder_of(SessionKey(owner(None, None, "last"), "last")))
         await storage.stop()
+
+
+@pytest_asyncio.fixture
+async def on_server(store: Store, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
+    """Servers on a store that is to fail."""
+    site = Site(tmp_path, store.url, preloaded)
+    yield site
+    await site.end()
 
 
 def _store_of(request: pytest.FixtureRequest, engine: str) -> str | None:

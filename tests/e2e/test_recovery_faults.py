@@ -7,155 +7,48 @@ import asyncio
 import errno
 import os
 import random
-import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from anyio import to_thread
 
 from kits.durable_servers import Site, free_port
+from kits.failing_stores import Full, Store
 from kits.needs import needs_bubblewrap
-from kits.postgres_server import PASSWORD, PORT, PostgresServer, children, running_postgres
+from kits.postgres_server import children
 from kits.preloaded import Preloaded
-from kits.recovery_kit import asking_once, completed, load, more, refused
-from kits.redis_server import RedisServer, running_redis
+from kits.recovery_kit import (
+    LONG,
+    LOST,
+    SHORT,
+    asking_once,
+    completed,
+    failures,
+    more,
+    not_interrupted,
+    nothing_lost,
+    refusing,
+    seen_through,
+)
 from kits.rejoining import Told, turn
 from kits.server_process import ServerProcess
-from kits.small_disk import SmallDisk, postgres_on_small_disk
 from kits.until import until
 
 pytestmark = pytest.mark.slow
 
-SHORT, LONG = "1", "30"
-"""Leases, seconds: shorter and longer than the faults here."""
-LOST = "was not renewed in time"
-"""What a server's log says that has lost its sessions."""
-TEXT = "say:a nap:0.2 tool nap:0.2 say:b"
 WORDS = random.Random(3).randbytes(2_000).hex()
 """Where a store is nearly full, what is small may fit in somewhere."""
 UNWRITTEN = "what turns say is not written down for now"
 """What a server's log says when turns run that its store takes nothing of."""
 
-Fault = Callable[[ServerProcess, list[Told]], Awaitable[None]]
-
-
-async def seen_through(site: Site, server: ServerProcess, fault: Fault) -> list[Told]:
-    """The turns of clients before, in and after a fault, through all of which one server runs."""
-    async with load([server.url], TEXT, clients=6, sessions=3) as turns:
-        await more(completed, turns, 6)
-        await fault(server, turns)
-        await more(completed, turns, 6)
-    troubles = [trouble for told in turns for trouble in told.trouble]
-    assert not [trouble for trouble in troubles if trouble.startswith(("502", "504"))]
-    return turns
-
-
-async def nothing_lost(site: Site, server: ServerProcess, fault: Fault) -> list[Told]:
-    turns = await seen_through(site, server, fault)
-    assert await server.stop() == 0
-    await site.check(turns)
-    return turns
-
-
-@asynccontextmanager
-async def refusing(server: ServerProcess, turns: list[Told]) -> AsyncIterator[None]:
-    """Clients that come during a fault: they are refused. In the block it ends."""
-    async with load([server.url], TEXT, clients=3, sessions=3, turns=turns):
-        await more(refused, turns, 6)
-        yield
-
-
-def failures(turns: list[Told]) -> list[tuple[str, str]]:
-    """The turns that did not complete, and why."""
-    return [(told.id, told.last["error"]["code"]) for told in turns if told.status != "completed"]
-
-
-def not_interrupted(turns: list[Told]) -> list[tuple[str, str]]:
-    """Those that failed for another reason than that they ran when sessions were lost."""
-    return [failure for failure in failures(turns) if failure[1] != "turn_interrupted"]
-
-
 # ----------------------------------------------------------------------------------------------- servers that fail
-
-
-class Store(Protocol):
-    """A server of a store, to be broken. `url`: with patience for a second."""
-
-    url: str
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def send(self, number: signal.Signals) -> None: ...
-
-    async def refuse_writes(self, refuse: bool) -> None: ...
-
-
-class Redis:
-    """It writes all to the disk before it answers."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.url = server.url("?answer_seconds=1")
-        self.start, self.kill, self.send = server.start, server.kill, server.send
-        self._command = server.command
-
-    async def refuse_writes(self, refuse: bool) -> None:
-        """It is full: `maxmemory-policy` is `noeviction`."""
-        self._command("CONFIG", "SET", "maxmemory", "1" if refuse else "0")
-
-
-class Postgres:
-    """It waits for the disk."""
-
-    def __init__(self, server: PostgresServer) -> None:
-        self.url = server.url(query="&answer_seconds=1")
-        self.start, self.kill, self.send = server.start, server.kill, server.signal
-        self._server = server
-
-    async def refuse_writes(self, refuse: bool) -> None:
-        """It may only be read."""
-        connection = await connected(self._server)
-        now = "on" if refuse else "off"
-        await connection.execute("SET default_transaction_read_only = off")
-        await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {now}")
-        await connection.execute("SELECT pg_reload_conf()")
-        await connection.close()
-
-
-async def connected(server: PostgresServer) -> asyncpg.Connection:
-    """A connection of the operator's."""
-    return await asyncpg.connect(
-        host=str(server.folder), port=PORT, user="postgres", password=PASSWORD, database="postgres"
-    )
-
-
-@pytest.fixture(params=["redis", "postgres"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if request.param == "redis":
-        with running_redis() as redis:
-            yield Redis(redis)
-    else:
-        template: Path = request.getfixturevalue("postgres_template")
-        with running_postgres(template, fsync="on", full_page_writes="on") as postgres:
-            yield Postgres(postgres)
-
-
-@pytest_asyncio.fixture
-async def on_server(store: Store, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
-    """Servers on that store."""
-    site = Site(tmp_path, store.url, preloaded)
-    yield site
-    await site.end()
 
 
 async def test_a_store_that_is_killed_and_started_again(store: Store, on_server: Site) -> None:
@@ -196,69 +89,6 @@ async def test_a_store_that_refuses_writes_for_a_while(store: Store, on_server: 
 # --------------------------------------------------------------------------------------------- servers that are full
 
 
-class Full(Protocol):
-    """A server of a store that has no room, for a while. `says`: what clients are told then."""
-
-    url: str
-    says: str
-
-    async def fill(self) -> None: ...
-
-    async def make_room(self) -> None: ...
-
-
-class FullRedis:
-    """It may take no more memory than it takes now, and very little more."""
-
-    says = "it is full"
-
-    def __init__(self, server: RedisServer) -> None:
-        self.url = server.url()
-        self._command = server.command
-
-    async def fill(self) -> None:
-        used = re.search(rb"used_memory:(\d+)", self._command("INFO", "memory"))
-        assert used is not None
-        self._command("CONFIG", "SET", "maxmemory", str(int(used[1]) + 100_000))
-
-    async def make_room(self) -> None:
-        self._command("CONFIG", "SET", "maxmemory", "0")
-
-
-class FullPostgres:
-    """Its disk is full. `stops`: as what it is about to do would not be in its log, it stops, and does not come up."""
-
-    says = "disk is full"
-
-    def __init__(self, server: PostgresServer, disk: SmallDisk, *, stops: bool) -> None:
-        self.url = server.url(query="&answer_seconds=1")
-        self._server, self._disk, self._stops = server, disk, stops
-        if stops:
-            self.says = "PostgreSQL cannot be reached"
-
-    async def fill(self) -> None:
-        await to_thread.run_sync(self._disk.fill)
-        while self._stops and "PANIC" not in (self._server.folder / "log").read_text():
-            with suppress(asyncpg.PostgresError, OSError):
-                connection = await connected(self._server)
-                await connection.execute("SELECT pg_switch_wal()")
-                await connection.execute("SELECT pg_logical_emit_message(true, '', 'begins the next file')")
-
-    async def make_room(self) -> None:
-        await to_thread.run_sync(self._disk.make_room)
-
-
-@pytest.fixture(params=["redis", "postgres", "postgres' log"])
-def full(request: pytest.FixtureRequest) -> Iterator[Full]:
-    if request.param == "redis":
-        with running_redis() as redis:
-            yield FullRedis(redis)
-    else:
-        template: Path = request.getfixturevalue("postgres_template")
-        with postgres_on_small_disk(template, fsync="on", full_page_writes="on") as (postgres, disk):
-            yield FullPostgres(postgres, disk, stops=request.param != "postgres")
-
-
 @pytest_asyncio.fixture
 async def on_full(full: Full, preloaded: Preloaded, tmp_path: Path) -> AsyncIterator[Site]:
     """Servers on that store."""
@@ -283,7 +113,7 @@ async def test_a_server_that_is_full_and_has_room_again(full: Full, on_full: Sit
                 await full.make_room()
 
     server = await on_full.server(free_port(), DURABLE_LEASE=LONG)
-    turns = await seen_through(on_full, server, fault)
+    turns = await seen_through(server, fault)
     assert await server.stop() == 0
     told = [trouble for one in refused for trouble in one.trouble]
     assert any(full.says in trouble for trouble in told), told
@@ -365,7 +195,7 @@ async def test_a_disk_that_is_full_and_has_room_again(site: Site) -> None:
         async with refusing(server, turns):
             (seen / "filler").unlink()
 
-    turns = await seen_through(site, server, fault)
+    turns = await seen_through(server, fault)
     held = os.open(seen, os.O_RDONLY)  # the disk is there as long as somebody has it open
     os.kill(inside, signal.SIGTERM)
     assert await server.ended() == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import DurableStore, TurnEntry
+from greenroom.services.durable_leases import KIND
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import decode_head, folder_of
@@ -27,20 +28,34 @@ from kits.server_process import ServerProcess, start
 class Site:
     """A folder with a store and a trace, and servers on fixed ports that use them.
 
-    `preloaded`: what starts them, where that can be; servers are started from nothing otherwise.
+    `preloaded`: what starts them, where that can be; servers are started from nothing otherwise. `boxes`: a folder by a
+    short name for what belongs to the boxes of sessions, which have local ones then.
     """
 
-    def __init__(self, folder: Path, state: str | None = None, preloaded: Preloaded | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state: str | None = None,
+        preloaded: Preloaded | None = None,
+        boxes: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.state = state or f"sqlite:///{folder}/sessions.db"
         self.trace = folder / "trace"
         self.trace.touch()
         self.servers: list[ServerProcess] = []
+        self.boxes = boxes
         self._preloaded = preloaded
 
     async def server(self, port: int, *, prefix: Sequence[str] = (), **environment: str) -> ServerProcess:
         """One that serves there. `prefix`: what runs it."""
         env = {"DURABLE_STATE": self.state, "DURABLE_TRACE": str(self.trace), **environment}
+        if self.boxes is not None:
+            env |= {
+                "DURABLE_BOXES": "local",
+                "GREENROOM_RUN": f"{self.boxes}/r",
+                "GREENROOM_STATE": f"{self.boxes}/s",
+            }
         options = ("durable.py", "--port", str(port))
         if self._preloaded is None or prefix or "LD_PRELOAD" in environment:
             server = await start(*options, env=env, prefix=prefix)
@@ -65,6 +80,10 @@ class Site:
         """How often each turn's handler came to its end."""
         return self._traced("done")
 
+    def used(self) -> Counter[str]:
+        """How often each turn has used its session's box."""
+        return self._traced("used")
+
     def said_of(self, turn: str) -> str:
         """What there is about a turn: its traces, and lines of the servers' logs."""
         lines = self.trace.read_text().splitlines()
@@ -82,6 +101,23 @@ class Site:
             found = await store.find(turn_id, None)
         assert found is not None, f"the log of {turn_id} is not kept"
         return found
+
+    async def leases(self) -> set[str]:
+        """Those of boxes that are in the store."""
+        gc.collect()  # as below
+        storage = storage_at(self.state)
+        await storage.start()
+        try:
+            return set(await storage.sessions(KIND, ""))
+        finally:
+            await storage.stop()
+
+    def left_of_boxes(self) -> dict[str, list[str]]:
+        """What lies in their folders, by folder: the boxes' own, their keys, and what is written down of them."""
+        names = ("boxes", "keys", "local", "owners")
+        assert self.boxes is not None
+        found = {name: sorted(path.name for path in (self.boxes / "r" / name).glob("*")) for name in names}
+        return {name: paths for name, paths in found.items() if paths}
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[tuple[DurableSessions, DurableStateService]]:
@@ -105,11 +141,13 @@ class Site:
         refused: Iterable[Told] = (),
     ) -> None:
         """Read the store: every turn that was acknowledged is there, once, as its client was told; state, history and
-        logs agree; no session has turns open. `keys`: of sessions that have more than their id. `refused`: turns that
-        were the first of their sessions, and of which nothing may be there."""
+        logs agree; no session has turns open; no box is left, nor a lease of one. `keys`: of sessions that have more
+        than their id. `refused`: turns that were the first of their sessions, and of which nothing may be there."""
         turns = list(turns)
         async with self._opened() as (store, states):
             assert not await store.orphans(100), "sessions are left that nobody has"
+            assert not (leases := await store.storage.sessions(KIND, "")), f"leases are left: {leases}"
+            assert self.boxes is None or not self.left_of_boxes(), f"boxes are left: {self.left_of_boxes()}"
             for session in sorted({told.session for told in turns}):
                 key = (keys or {}).get(session) or SessionKey(owner(None, None, session), session)
                 await _check_session(store, states, key, [told for told in turns if told.session == session])

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from kits.durable_servers import Site, free_port
 from kits.rejoining import PAUSE, Told, once, turn
 from kits.server_process import ServerProcess
 from kits.until import until
+
+SHORT, LONG = "1", "30"
+"""Leases, seconds: shorter and longer than the faults here."""
+LOST = "was not renewed in time"
+"""What a server's log says that has lost its sessions."""
+TEXT = "say:a nap:0.2 tool nap:0.2 say:b"
 
 
 def text_of(told: Told) -> str:
@@ -97,6 +103,48 @@ async def more(count: Callable[[list[Told]], int], turns: list[Told], number: in
     """Wait for so many more."""
     goal = count(turns) + number
     await until(lambda: count(turns) >= goal, 20.0)
+
+
+# ------------------------------------------------------------------------------------------- faults under one server
+
+Fault = Callable[[ServerProcess, list[Told]], Awaitable[None]]
+
+
+async def seen_through(server: ServerProcess, fault: Fault, text: str = TEXT) -> list[Told]:
+    """The turns of clients before, in and after a fault, through all of which one server runs."""
+    async with load([server.url], text, clients=6, sessions=3) as turns:
+        await more(completed, turns, 6)
+        await fault(server, turns)
+        await more(completed, turns, 6)
+    troubles = [trouble for told in turns for trouble in told.trouble]
+    assert not [trouble for trouble in troubles if trouble.startswith(("502", "504"))]
+    return turns
+
+
+async def nothing_lost(site: Site, server: ServerProcess, fault: Fault, text: str = TEXT) -> list[Told]:
+    """The same; at its end the server stops, and what is in the store is as clients were told."""
+    turns = await seen_through(server, fault, text)
+    assert await server.stop() == 0
+    await site.check(turns)
+    return turns
+
+
+@asynccontextmanager
+async def refusing(server: ServerProcess, turns: list[Told], text: str = TEXT) -> AsyncIterator[None]:
+    """Clients that come during a fault: they are refused. In the block it ends."""
+    async with load([server.url], text, clients=3, sessions=3, turns=turns):
+        await more(refused, turns, 6)
+        yield
+
+
+def failures(turns: list[Told]) -> list[tuple[str, str]]:
+    """The turns that did not complete, and why."""
+    return [(told.id, told.last["error"]["code"]) for told in turns if told.status != "completed"]
+
+
+def not_interrupted(turns: list[Told]) -> list[tuple[str, str]]:
+    """Those that failed for another reason than that they ran when sessions were lost."""
+    return [failure for failure in failures(turns) if failure[1] != "turn_interrupted"]
 
 
 # ------------------------------------------------------------------------------------------------------- the scenarios

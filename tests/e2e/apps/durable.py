@@ -2,11 +2,12 @@
 
 Environment: `DURABLE_STATE` (the store's URL), `DURABLE_TRACE` (that file), `DURABLE_LEASE` (seconds), `DURABLE_AT` (a
 fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so),
-`DURABLE_TURNS_KEPT` (for so many of a session's turns it is known what its state was).
+`DURABLE_TURNS_KEPT` (for so many of a session's turns it is known what its state was), `DURABLE_BOXES` (set: the
+backend of the boxes that sessions have).
 
 A turn's text is what its handler does, word by word: `say:x`, `nap:0.2` (a slow model), `hold` (forever),
-`tool` (a call and its result). It begins with the number of turns its session had before. Its session's state says how
-many turns came to their end, and which was the last.
+`tool` (a call and its result), `use` (the session's box, which counts how often). It begins with the number of turns
+its session had before. Its session's state says how many turns came to their end, and which was the last.
 
 `GET /tasks` tells how many tasks there are.
 """
@@ -18,11 +19,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from greenroom import AgentApp
-from greenroom.actors.errors import StoreUnavailable
+from greenroom import AgentApp, SandboxService, SandboxSettings
+from greenroom.actors.errors import SandboxLost, SandboxUnavailable, StoreUnavailable
 from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, TextDelta
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
+from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.store_urls import storage_at
@@ -45,15 +47,23 @@ storage = storage_at(os.environ["DURABLE_STATE"])
 states = DurableStateService(
     storage, rounds_kept=1, turns_kept=int(os.environ.get("DURABLE_TURNS_KEPT", "1"))
 )
+lease_seconds = float(os.environ.get("DURABLE_LEASE", "2"))
+boxes: SandboxService | None = None
+if "DURABLE_BOXES" in os.environ:
+    boxes = SandboxService(
+        settings=SandboxSettings(backend=os.environ["DURABLE_BOXES"], grace_seconds=2.0),
+        leases=DurableLeases(storage, lease_seconds=lease_seconds),
+    )
 app = AgentApp(
     "Durable",
     state=DurableSessions(
         storage,
-        lease_seconds=float(os.environ.get("DURABLE_LEASE", "2")),
+        lease_seconds=lease_seconds,
         reached=reached,
         turns_kept=100_000,  # the checker looks at all there ever were
         logs_kept=100_000,
     ),
+    sandboxes=boxes,
     limits=LIMITS,
     drain_seconds=float(os.environ.get("DURABLE_DRAIN", "10")),
 )
@@ -90,6 +100,8 @@ async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
         elif kind == "tool":
             for event in tool(f"call_{place}"):
                 yield event
+        elif kind == "use":
+            yield TextDelta(f" {await patiently(partial(used, session))}", "words")
         else:
             yield TextDelta(f" {argument}", "words")
     yield ItemDone("words")
@@ -106,12 +118,24 @@ async def count(session: Any) -> None:
     )
 
 
+async def used(session: Any) -> str:
+    """How often the session has used its box, this time too. Says so where it has lost another one."""
+    count = partial(session.browser.run_shell_command, "echo >> uses; wc -l < uses")
+    try:
+        said = await count()
+    except SandboxLost:
+        return f"lost {await used(session)}"
+    assert not said.is_error, said.text
+    note("used", session.turn_id)
+    return str(said.text).split()[0]
+
+
 async def patiently(use: Callable[[], Awaitable[Any]]) -> Any:
     """Use the store as soon as it is there."""
     while True:
         try:
             return await use()
-        except StoreUnavailable:
+        except (StoreUnavailable, SandboxUnavailable):
             await asyncio.sleep(0.05)
 
 
