@@ -7,14 +7,14 @@ waits its place here, within a bound.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
+from greenroom.actors.asker import Asker, Verdict
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
@@ -30,10 +30,13 @@ from greenroom.actors.errors import (
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Overlap, SessionKey, Turn
+from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.recovery import Recovery
+from greenroom.actors.repeats import moved
 from greenroom.actors.roster import Roster
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import (
+    Acceptance,
     DurableStore,
     Ending,
     SessionElsewhere,
@@ -45,11 +48,7 @@ from greenroom.services.durable import (
 from greenroom.services.keyed_locks import KeyedLocks
 
 T = TypeVar("T")
-Verdict: TypeAlias = "asyncio.Future[TurnLog | GreenroomError]"
 
-SHORTEST_PAUSE: Final = 0.02
-LONGEST_PAUSE: Final = 0.5
-"""Between two looks at a session that another process is at work on, seconds."""
 PATIENCE: Final = 0.05
 """Before it is looked whether what a turn waits behind is held up, seconds: mostly it is not."""
 
@@ -65,6 +64,10 @@ class Reception(Protocol):
 
     def admit(self, actor: SessionActor, run: TurnRun) -> None:
         """The actor has a turn."""
+        ...
+
+    def client_left(self, log: TurnLog) -> None:
+        """Who asked for the turn has gone before its end."""
         ...
 
 
@@ -122,16 +125,16 @@ class Intake:
     async def submit(self, turn: Turn) -> TurnLog:
         """Record a turn and give it to its session's actor; a repeat gives the log of the turn it repeats.
 
-        Raises what `ActorSystem.submit` raises, `SessionHeld` and `StoreUnavailable`. Who gives up waiting changes
-        nothing: what is recorded is run.
+        Raises what `ActorSystem.submit` raises, `SessionHeld`, `StoreUnavailable` and `TurnMoved`. Who gives up waiting
+        has left, as his turn's policy has it.
         """
         if self._locks.users(turn.key) > self._limits.waiting_turns:
             raise MailboxFull(
                 f"{self._limits.waiting_turns} turns wait for session {turn.key.session_id!r} already; "
                 "send it again when some are done"
             )
-        deadline = asyncio.get_running_loop().time() + self._limits.elsewhere_seconds
-        return await asyncio.shield(self._begin(self._take_in(turn, deadline)))
+        asker = Asker(turn, asyncio.get_running_loop().time() + self._limits.elsewhere_seconds)
+        return await asker.wait(self._begin(self._take_in(turn, asker)), self._reception.client_left)
 
     async def take_over(self, key: SessionKey) -> None:
         """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
@@ -162,14 +165,14 @@ class Intake:
             if entries:
                 await self._recover(key, entries)
 
-    async def _take_in(self, turn: Turn, deadline: float) -> TurnLog:
-        verdict = self._judging(turn) if self._locks.users(turn.key) else None
+    async def _take_in(self, turn: Turn, asker: Asker) -> TurnLog:
+        verdict = asker.verdict = self._judging(turn) if self._locks.users(turn.key) else None
         try:
             async with self._locks.of(turn.key, unless=verdict) as held:
                 if held:
                     if verdict is not None:
                         verdict.cancel()
-                    return await self._take_in_next(turn, deadline)
+                    return await self._take_in_next(turn, asker)
         finally:
             if verdict is not None:
                 verdict.cancel()
@@ -179,15 +182,15 @@ class Intake:
             raise answer
         return answer
 
-    async def _take_in_next(self, turn: Turn, deadline: float) -> TurnLog:
+    async def _take_in_next(self, turn: Turn, asker: Asker) -> TurnLog:
         known = self._archive.known(turn)
         if known is not None:
             return known
         while True:
             placed = turn if turn.after is None else await self._place(turn)
             if placed.key != turn.key:
-                return await self._take_in_fork(placed, deadline)
-            log = await self._accept(turn, deadline)
+                return await self._take_in_fork(placed, asker)
+            log = await self._accept(turn, asker)
             if log is not None:
                 return log
 
@@ -254,10 +257,10 @@ class Intake:
         self._reception.check_serving(turn)
         raise NotServing("this process stops, and takes no more turns; ask again, for another one to answer")
 
-    async def _take_in_fork(self, turn: Turn, deadline: float) -> TurnLog:
+    async def _take_in_fork(self, turn: Turn, asker: Asker) -> TurnLog:
         """Take the first turn of a session in that was made for it."""
         try:
-            log = await self._accept(turn, deadline)
+            log = await self._accept(turn, asker)
         except GreenroomError:
             await self._continuations.forget(turn.key)
             raise
@@ -266,22 +269,23 @@ class Intake:
         assert log is not None
         return log
 
-    async def _accept(self, turn: Turn, deadline: float) -> TurnLog | None:
+    async def _accept(self, turn: Turn, asker: Asker) -> TurnLog | None:
         """The turn's log; none: others have followed the turn it continues from, so it has another place."""
         try:
-            return await self._accept_in_time(turn, deadline)
+            return await self._accept_in_time(turn, asker)
         finally:
             self._held_up.pop(turn.key, None)
 
-    async def _accept_in_time(self, turn: Turn, deadline: float) -> TurnLog | None:
+    async def _accept_in_time(self, turn: Turn, asker: Asker) -> TurnLog | None:
         pause = SHORTEST_PAUSE
         given_way = False
         while True:
             self._reception.check_serving(turn)
+            asker.check()
             actor = self._roster.get(turn.key)
             actor.check_room(turn)
             owner = self._store.owner
-            answer = await self._store.accept(turn)
+            answer = await self._recorded(turn, owner)
             if isinstance(answer, TurnAccepted):
                 actor = self._roster.find(turn.key) or actor
                 if answer.fresh:
@@ -299,7 +303,16 @@ class Intake:
                 if not given_way:
                     given_way = True
                     await self._give_way(turn, answer)
-                pause = await self._wait(turn, answer, pause, deadline)
+                pause = await self._wait(turn, answer, pause, asker.deadline)
+
+    async def _recorded(self, turn: Turn, owner: str) -> Acceptance:
+        try:
+            return await self._store.accept(turn)
+        except StoreUnavailable:
+            # When this process was late, whoever has the session by now may find that the turn was recorded.
+            if self._store.owner != owner and await self._store.known(turn) is not None:
+                raise moved(turn) from None
+            raise
 
     def _deliver(self, turn: Turn, actor: SessionActor) -> TurnLog:
         before = actor.current
@@ -310,7 +323,7 @@ class Intake:
 
     async def _still_follows(self, turn: Turn, owner: str) -> bool:
         """Whether nothing has followed the turn that this one continues from; else, and when that is not to be found
-        out, it is as if it had not been recorded. `owner`: who recorded it. Raises `SessionLost`."""
+        out, it is as if it had not been recorded. `owner`: who recorded it. Raises `TurnMoved`."""
         newest = None
         try:
             record = await self._store.load(turn.key)
@@ -319,9 +332,7 @@ class Intake:
             if newest != turn.after:
                 await self._take_back(turn)
         if newest == turn.after and self._store.owner != owner:
-            raise SessionLost(
-                "this process was late to tell others that it lives; ask for the turn in a moment"
-            )
+            raise moved(turn)  # this process was late to tell others that it lives
         return newest == turn.after
 
     async def _take_back(self, turn: Turn) -> None:
@@ -333,7 +344,7 @@ class Intake:
             except TurnOver:
                 return
             except StoreUnavailable:
-                pause = await _rest(pause)
+                pause = await rest(pause)
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
@@ -354,7 +365,7 @@ class Intake:
             except SessionLost:
                 return
             except StoreUnavailable:
-                pause = await _rest(pause)
+                pause = await rest(pause)
 
     async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
@@ -364,10 +375,4 @@ class Intake:
                 f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
             )
         self._held_up[turn.key] = running
-        return await _rest(pause)
-
-
-async def _rest(pause: float) -> float:
-    """Wait that long, more or less, and give the next pause."""
-    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-    return min(2 * pause, LONGEST_PAUSE)
+        return await rest(pause)

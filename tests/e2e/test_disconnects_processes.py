@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
+import aiohttp
 import pytest
 
 from kits.durable_servers import Site, free_port
-from kits.http_client import HttpClient, http_client
+from kits.http_client import HttpClient, body, http_client
 from kits.transport_kit import Exchange
 from kits.until import until_answered
 
@@ -56,3 +59,31 @@ async def test_a_client_that_leaves_in_another_process_has_left(policy: str, sit
             return bool(turn["status"] == "canceled")
 
         await until_answered(is_cancelled, 8.0)
+
+
+WAITING = [
+    ("/process", body("say:x", "s", disconnect="cancel")),
+    ("/process", body("say:x", "s", disconnect="grace=0.2", stream=False)),
+    ("/compatible-mode/v1/responses", {"input": "say:x", "conversation": "s", "disconnect": "cancel"}),
+    (
+        "/compatible-mode/v1/responses",
+        {"input": "say:x", "conversation": "s", "disconnect": "cancel", "stream": True},
+    ),
+]
+
+
+async def test_clients_that_leave_while_their_turns_wait_for_another_process_have_left(site: Site) -> None:
+    async with two_servers(site) as (here, there):
+        held = await here.ask("say:a nap:3 say:b", "s")
+
+        async def leave(path: str, request: dict[str, Any]) -> None:
+            timeout = aiohttp.ClientTimeout(0.5)
+            with pytest.raises(TimeoutError):
+                async with there.http.post(f"{there.url}{path}", json=request, timeout=timeout):
+                    pass
+
+        await asyncio.gather(*(leave(path, request) for path, request in WAITING))
+        last = await there.ask("say:c", "s")
+        assert await last.ending() == ("completed", "1 c")
+        assert await held.ending() == ("completed", "0 a b")
+        assert set(site.begun()) == {held.id, last.id}
