@@ -12,6 +12,7 @@ from greenroom.actors.errors import MailboxFull, StoreUnavailable, TurnMoved, Tu
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect, Turn
+from greenroom.actors.repeats import UNNAMED
 from kits.sharing import LEASE, LIMITS, Diary, Process, processes, repeatable, words
 from kits.system import turn
 from kits.virtual_time import virtual_time
@@ -149,3 +150,18 @@ async def test_one_that_was_not_recorded_may_be_sent_again() -> None:
         first.storage.cut = False
         await asyncio.sleep(LEASE)
         assert not await is_known(first, "t")
+
+
+async def test_one_that_its_client_asks_for_by_the_servers_id_is_joined_wherever_it_went() -> None:
+    async with processes(idempotent=True) as (first, second):
+        asked = structs.replace(turn("a 60", id="t"), fingerprint=UNNAMED)
+        await first.system.submit(asked)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 2)
+        first.storage.cut = False
+        await asyncio.sleep(2)
+        again = await first.system.submit(structs.replace(asked, request=structs.replace(asked.request)))
+        there = await second.system.locate("t")
+        await following(again)
+        assert words(again) == words(there)
+        assert Diary.begun == ["a 60", "a 60"], "here, and once more there"

@@ -1,5 +1,5 @@
-"""openai-python with servers that are replaced one after the other, behind one address: it is told what may be sent
-again, and sends it."""
+"""openai-python with two servers on one store: when they are replaced one after the other, behind one address, it is
+told what may be sent again, and sends it; what it sends again of its own accord is not run again."""
 
 from __future__ import annotations
 
@@ -77,3 +77,19 @@ async def test_a_rolling_restart_is_not_noticed_by_openai_python(site: Site, tmp
     begun = site.begun()
     assert {begun[response_id] for response_id in answered} == {1}
     assert begun == site.done()
+
+
+async def test_a_client_that_loses_patience_with_a_session_of_another_server_has_one_run(site: Site) -> None:
+    here, there = [await site.server(free_port()) for _ in range(2)]
+    wire, held = Wire(), Told("turn_held", "s")
+    follows = asyncio.create_task(turn([here.url], held, "nap:3"))
+    await until(lambda: bool(site.begun()[held.id]))
+    async with sdk(there.url, wire, max_retries=8, timeout=1.0) as client:
+        asked = {"model": "m", "input": "say:a", "extra_body": {"session_id": "s"}}
+        response = await client.responses.create(**asked)
+    await follows
+    assert response.output_text == "1 a"
+    await wire.sent(2)
+    assert site.begun() == {held.id: 1, response.id: 1}
+    for server in (here, there):
+        assert await server.stop() == 0

@@ -4,50 +4,17 @@ is, and nothing that makes him begin it once more."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from greenroom import Limits
+from kits.app_pair import app_pair
 from kits.http_client import body
-from kits.memory_app import Memory
-from kits.responses_http import BASE_PATH, Answer, ResponsesClient, responses_of
+from kits.responses_http import BASE_PATH
 from kits.until import until_answered
 
 V1 = BASE_PATH
-LIMITS = Limits(recovery_seconds=0.1, cancel_seconds=1.0)
-
-
-class Side(NamedTuple):
-    """One of two processes on a store, and a client of it."""
-
-    memory: Memory
-    client: ResponsesClient
-
-    async def ask(self, path: str, **options: Any) -> Answer:
-        http, url = self.client.http, self.client.plain.url
-        method = "POST" if "json" in options else "GET"
-        async with http.request(method, url + path, **options) as response:
-            return Answer(response.status, response.headers, await response.json())
-
-    async def waiting(self, turns: int) -> None:
-        """Until so many turns are open."""
-
-        async def are_open() -> bool:
-            return self.memory.app.statistics().open_turns == turns
-
-        await until_answered(are_open)
-
-
-@asynccontextmanager
-async def pair(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
-    here, there = (Memory(state=f"sqlite:///{folder}/x.db", limits=LIMITS) for _ in range(2))
-    async with responses_of(here.app) as one, responses_of(there.app) as other:
-        yield Side(here, one), Side(there, other)
-
 
 REQUESTS = [
     pytest.param("/process", body("hi", "s", stream=False), "/process/response_", id="process"),
@@ -75,10 +42,10 @@ async def test_who_waits_for_a_turn_that_is_handed_over_is_told_where_it_is(
     path: str, asked: dict[str, Any], where: str, named: bool, tmp_path: Path
 ) -> None:
     headers = {"Idempotency-Key": "k"} if named else {}
-    async with pair(tmp_path) as (here, there):
+    async with app_pair(tmp_path) as (here, there):
         running = await here.client.plain.ask("wait", "s")
         asking = asyncio.create_task(here.ask(path, json=asked, headers=headers))
-        await here.waiting(2)
+        await here.has_open(2)
         await here.memory.app.stop()
         answer = await asking
         await running.leave()
@@ -98,12 +65,12 @@ async def test_who_waits_for_a_turn_that_is_handed_over_is_told_where_it_is(
 
 
 async def test_a_websocket_says_so_too(tmp_path: Path) -> None:
-    async with pair(tmp_path) as (here, _):
+    async with app_pair(tmp_path) as (here, _):
         running = await here.client.plain.ask("wait", "s")
         async with here.client.http.ws_connect(f"{here.client.url}/responses") as socket:
             await socket.send_json({"type": "response.create", "input": "hi", "conversation": "s"})
             assert (await socket.receive_json())["type"] == "response.created"
-            await here.waiting(2)
+            await here.has_open(2)
             stopping = asyncio.create_task(here.memory.app.stop())
             while (said := await socket.receive_json())["type"] != "error":
                 pass

@@ -139,6 +139,16 @@ async def test_of_many_that_gave_up_the_oldest_is_run_again(monkeypatch: pytest.
         assert memory.runs == {"wait": 3}
 
 
+async def test_what_is_asked_long_after_is_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "REMEMBERED_SECONDS", -1.0)
+    memory = Memory()
+    async with responses_of(memory.app) as client:
+        await give_up(client, memory)
+        memory.gate.set()
+        await ask(client, 1)
+        assert memory.runs == {"wait": 2}
+
+
 async def test_of_one_request_so_many_turns_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "ALIKE", 2)
     memory = Memory()
