@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from greenroom.actors.errors import InvalidRequest, NotServing
+from greenroom.actors.errors import InvalidRequest, NotServing, SessionLost
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import (
@@ -21,6 +21,7 @@ from greenroom.actors.messages import (
     Text,
     Turn,
 )
+from greenroom.actors.repeats import moved
 from greenroom.transports.json_checks import identifier, wrong
 from greenroom.transports.process_decode import read_request
 from greenroom.transports.transport import Host
@@ -62,10 +63,13 @@ class TurnStream:
                 yield event
 
     async def result(self) -> Terminal:
-        """Wait for the turn's ending. Raises a `GreenroomError` if it is refused; a failed turn is an ending."""
+        """Wait for the turn's ending. Raises a `GreenroomError` if it is refused, and `TurnMoved` if it goes on in
+        another process, as this one stops or was cut off; a failed turn is an ending."""
         log = await self.submit()
         try:
             return await log.ended()
+        except SessionLost:
+            raise moved(log.turn) from None
         finally:
             self._host.client_left(log)
 
@@ -83,11 +87,13 @@ async def follow_turn(host: Host, turn_id: str) -> AsyncGenerator[Event, None]:
 
 
 async def follow(host: Host, log: TurnLog) -> AsyncGenerator[Event, None]:
-    """The log's events from the first on. Leaving early is a disconnect."""
+    """The log's events from the first on. Leaving early is a disconnect. Raises `TurnMoved` as `TurnStream.result`."""
     try:
         async with aclosing(log.read()) as events:
             async for event in events:
                 yield event
+    except SessionLost:
+        raise moved(log.turn) from None
     finally:
         host.client_left(log)
 

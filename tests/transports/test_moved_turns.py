@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from greenroom.actors.errors import TurnMoved
+from greenroom.transports.inprocess import TurnStream
 from kits.app_pair import app_pair
 from kits.http_client import body
 from kits.responses_http import BASE_PATH
@@ -78,3 +80,30 @@ async def test_a_websocket_says_so_too(tmp_path: Path) -> None:
             assert said["status"] == 424
         await stopping
         await running.leave()
+
+
+async def test_who_asked_in_process_is_told_so_too(tmp_path: Path) -> None:
+    async with app_pair(tmp_path) as (here, there):
+        running, waiting, followed = (
+            here.memory.app.process(text, session_id="s") for text in ("wait", "a", "b")
+        )
+        running_out = asyncio.create_task(_read(running))
+        await here.has_open(1)
+        asked, read = asyncio.create_task(waiting.result()), asyncio.create_task(_read(followed))
+        await here.has_open(3)
+        await here.memory.app.stop()
+        for task, stream in ((asked, waiting), (read, followed)):
+            with pytest.raises(TurnMoved) as moved:
+                await task
+            assert moved.value.turn_id == stream.id
+        await running_out
+
+        async def are_over() -> bool:
+            return there.memory.runs == {"a": 1, "b": 1}
+
+        await until_answered(are_over)
+
+
+async def _read(stream: TurnStream) -> None:
+    async for _ in stream:
+        pass
