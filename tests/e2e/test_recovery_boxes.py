@@ -58,11 +58,14 @@ async def below(server: ServerProcess) -> set[Process]:
 
 
 async def each_box_has_a_lease(site: Site) -> None:
-    """Nothing is under way: there are as many as leases, and they are theirs."""
-    leases, left = await site.leases(), site.left_of_boxes()
-    assert leases
-    assert set(left["boxes"]) == leases
-    assert {Path(name).stem for name in left["local"]} == leases
+    """Nothing is under way: before long there are as many as leases, and they are theirs."""
+
+    async def so() -> bool:
+        leases, left = await site.leases(), site.left_of_boxes()
+        written = [Path(name).stem for name in left.get("local", ())]
+        return bool(leases) and set(left.get("boxes", ())) == set(written) == leases
+
+    await until_answered(so)
 
 
 def used_one_box(turns: Sequence[Told]) -> None:
