@@ -35,7 +35,10 @@ from greenroom.actors.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
+from greenroom.actors.ids import Sources
 from greenroom.transports.door import TooManyConnections
+from greenroom.transports.http_errors import OURS, ErrorForm, guard
+from greenroom.transports.responses_errors import FORM
 from kits.http_client import http_client
 from kits.responses_http import BASE_PATH, Answer, ResponsesClient, responses_of
 from kits.transport_kit import Script
@@ -396,6 +399,28 @@ async def test_what_breaks_is_a_500_that_is_not_sent_again_and_keeps_the_inside_
     assert "internal matter" in str(record.exc_info)
     error_id = record.getMessage().rpartition("[")[2].rstrip("]")
     assert error_id in answer.error["message"]
+
+
+@pytest.mark.parametrize("form", [OURS, FORM])
+async def test_an_answer_that_has_begun_is_cut_and_followed_by_no_error(form: ErrorForm) -> None:
+    """As a stream whose turn goes to another process under way."""
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"half")
+        raise SessionLost("x")
+
+    outer = web.Application()
+    outer.router.add_get("/half", guard(half, Sources(), form))
+    async with listening(outer) as client:
+        host, _, _ = client.url.removeprefix("http://").partition("/")
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        writer.write(b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+    assert said.endswith(b"half\r\n")
+    assert said.count(b"HTTP/1.1") == 1
 
 
 async def test_a_failed_run_is_an_answer_and_not_an_error() -> None:
