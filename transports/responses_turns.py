@@ -41,6 +41,7 @@ class ResponsesTurns:
         self._deleted: OrderedDict[tuple[str | None, str], None] = OrderedDict()
         """They still run."""
         self._deleting: set[asyncio.Task[None]] = set()
+        self._submitting: set[asyncio.Task[TurnLog]] = set()
 
     # -- making one ------------------------------------------------------------------------------------------------
 
@@ -83,10 +84,22 @@ class ResponsesTurns:
             await self._conversations.noted(turn.key)
         if not create.addressed:
             return await self._host.submit(turn)
+        taking = turn
         try:
-            return await self._host.submit(await self._conversations.taking(turn))
+            taking = await self._conversations.taking(turn)
         finally:
-            self._conversations.submitted(turn)
+            if taking is turn:
+                self._conversations.submitted(turn)
+        return await (self._host.submit(turn) if taking is turn else self._submit_with_items(taking))
+
+    async def _submit_with_items(self, turn: Turn) -> TurnLog:
+        """Items that waited in the conversation are on their way until the turn is accepted or refused: when its client
+        goes before that it is taken in all the same."""
+        submitting = asyncio.get_running_loop().create_task(self._host.submit(turn))
+        self._submitting.add(submitting)
+        submitting.add_done_callback(self._submitting.discard)
+        submitting.add_done_callback(lambda _: self._conversations.submitted(turn))
+        return await (asyncio.shield(submitting) if turn.disconnect.policy == "continue" else submitting)
 
     async def context(self, create: CreateRequest, previous: TurnLog | None) -> Context:
         """What a request's input may refer to: what was said before it, and single items of other responses."""

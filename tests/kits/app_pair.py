@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,11 @@ LIMITS = Limits(recovery_seconds=0.1, cancel_seconds=1.0)
 
 
 class Side:
-    """One of the two. `arrived`: set when a request comes."""
+    """One of the two."""
 
-    def __init__(self, folder: Path) -> None:
-        self.arrived = asyncio.Event()
-        self.memory = Memory(
-            state=f"sqlite:///{folder}/sessions.db", limits=LIMITS, authenticate=self._authenticate
-        )
-
-    async def _authenticate(self, headers: Mapping[str, str]) -> str | None:
-        self.arrived.set()
-        return "somebody"
-
-    @asynccontextmanager
-    async def served(self) -> AsyncIterator[Side]:
-        async with responses_of(self.memory.app) as self.client:
-            yield self
-
-    client: ResponsesClient
+    def __init__(self, memory: Memory, client: ResponsesClient) -> None:
+        self.memory = memory
+        self.client = client
 
     async def ask(self, path: str, **options: Any) -> Answer:
         """A request: a POST of `json`, else a GET."""
@@ -46,11 +33,16 @@ class Side:
             return Answer(response.status, response.headers, await response.json())
 
     async def begin_to_ask(self, path: str, **options: Any) -> asyncio.Task[Answer]:
-        """One that has come, and is not answered yet."""
-        self.arrived.clear()
+        """One whose turn is being taken in."""
+        assert self.memory.app._runtime is not None
+        system = self.memory.app._runtime.system
+        before = system._placing
         asking = asyncio.create_task(self.ask(path, **options))
-        await self.arrived.wait()
-        await self.ask("/health")  # by then it has been read
+
+        async def is_taken_in() -> bool:
+            return system._placing > before
+
+        await until_answered(is_taken_in)
         return asking
 
     async def leave(self, asking: asyncio.Task[Answer]) -> None:
@@ -71,5 +63,6 @@ class Side:
 @asynccontextmanager
 async def app_pair(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
     """Served, both."""
-    async with Side(folder).served() as here, Side(folder).served() as there:
-        yield here, there
+    here, there = (Memory(state=f"sqlite:///{folder}/sessions.db", limits=LIMITS) for _ in range(2))
+    async with responses_of(here.app) as one, responses_of(there.app) as other:
+        yield Side(here, one), Side(there, other)

@@ -1,4 +1,5 @@
-"""Requests of SDKs that are sent again while their turn waits for a session that another process works on."""
+"""Clients that go, and SDKs that send their request again, while their turn waits for a session that another process
+works on."""
 
 from __future__ import annotations
 
@@ -69,3 +70,23 @@ async def test_two_that_ask_the_same_have_a_turn_each(tmp_path: Path) -> None:
         await running.ending()
         assert len({(await asking)["id"] for asking in again}) == 2
         assert runs(here, there) == {"wait": 1, "hi": 2}
+
+
+async def test_what_waited_in_the_conversation_goes_to_the_turn_whose_client_went(tmp_path: Path) -> None:
+    async with app_pair(tmp_path) as (here, there):
+        made = await there.ask(
+            f"{BASE_PATH}/conversations", json={"items": [{"role": "user", "content": "item"}]}
+        )
+        conversation = made["id"]
+        running = await here.ask(
+            RESPONSES, json={"input": "wait", "conversation": conversation, "background": True}
+        )
+        assert running.status == 200
+        items = {"items": [{"role": "user", "content": "more"}]}
+        assert (await there.ask(f"{BASE_PATH}/conversations/{conversation}/items", json=items)).status == 200
+        first, second = ({"input": text, "conversation": conversation} for text in ("one", "two"))
+        await there.leave(await there.begin_to_ask(RESPONSES, json=first))
+        asking = await there.begin_to_ask(RESPONSES, json=second)
+        here.memory.gate.set()
+        assert (await asking).status == 200
+        assert runs(here, there) == {"item+wait": 1, "more+one": 1, "two": 1}
