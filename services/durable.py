@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
-from greenroom.services.storage import Change, Storage
+from greenroom.services.storage import Change, Fence, Storage
 from greenroom.services.store import SessionStore, TurnRecord
 
 EntryStatus: TypeAlias = Literal["waiting", "running", "ended"]
@@ -106,7 +106,15 @@ class SessionElsewhere(Struct, frozen=True):
     principal: str | None = None
 
 
+class TurnsOpen(Struct, frozen=True):
+    """Turns of the session are open, with a process that lives. `turns`: their ids and principals, in their order."""
+
+    turns: Sequence[tuple[str, str | None]]
+
+
 Acceptance: TypeAlias = TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere
+Standing: TypeAlias = Fence | SessionTaken | TurnsOpen
+"""Of a session without open turns, its version; it may be that of one that is not there."""
 
 
 class DurableStore(SessionStore, Protocol):
@@ -133,6 +141,16 @@ class DurableStore(SessionStore, Protocol):
 
         Gives nothing when it has none, or is another living process's.
         """
+        ...
+
+    async def standing(self, key: SessionKey) -> Standing:
+        """How the session stands for who wants to delete it, which is this process's then if its owner is gone and
+        turns are open."""
+        ...
+
+    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
+        """Keep nothing of the session any more. One that is not kept is fine. `expected`: as it stood when none of its
+        turns was open. Raises `Conflict` when it has another version since; then nothing has changed."""
         ...
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:

@@ -8,20 +8,24 @@ more, which tells how it stands.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from greenroom.actors.errors import NotServing, SessionHeld, SessionLost, StoreUnavailable
+from greenroom.actors.errors import NotServing, SessionDamaged, SessionHeld, SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import (
     Acceptance,
     SessionElsewhere,
     SessionTaken,
+    Standing,
     TurnAccepted,
     TurnEntry,
     TurnKnown,
+    TurnsOpen,
 )
 from greenroom.services.sessions import repeats
 from greenroom.services.sessions.draft import Draft
@@ -96,11 +100,6 @@ class Acceptor:
         self._unsure.clear()
 
     @property
-    def unsure(self) -> list[SessionKey]:
-        """Sessions of which it is not known what was written; `settle` finds out."""
-        return list(self._unsure)
-
-    @property
     def half_taken(self) -> list[SessionKey]:
         """Sessions that may have been taken without their turns having been given to anybody."""
         return [key for key, unsure in self._unsure.items() if unsure.taken]
@@ -130,6 +129,22 @@ class Acceptor:
         if folder is None or folder.head.owner_state != "gone" or not folder.head.open or self._life.draining:
             return ()
         return await self._take(key, folder.head)
+
+    async def standing(self, key: SessionKey) -> Standing:
+        """How the session stands, which is taken if its owner is gone and turns are open. Raises `Conflict`."""
+        taken = await self.settle(key)
+        if taken:
+            return SessionTaken(taken)
+        folder = await self._storage.read(folder_of(key))
+        if folder is None:
+            return NOT_THERE
+        with legible(key):
+            opened = decode_head(folder.head.body).open
+        if not opened:
+            return folder.head.fence
+        if folder.head.owner_state == "gone" and not self._life.draining:
+            return SessionTaken(await self._take(key, folder.head))
+        return TurnsOpen([(one.turn_id, one.principal) for one in opened])
 
     async def as_owner(self, key: SessionKey, draw: Callable[[Hold], Awaitable[Draft]]) -> bool:
         """Write what `draw` makes of the session, which is or becomes this process's. Whether it was not.
@@ -182,9 +197,17 @@ class Acceptor:
         # Also with nothing to remove: what is still on its way then finds the session changed. Without open turns it is
         # let go, so that what this process remembers of it, which may be out of date, is not used.
         await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
-        taken = await self._entries(key, draft.hold.head) if unsure.taken else ()
+        taken = await self._entries(key, draft.hold) if unsure.taken and draft.hold.head.open else ()
         self._settled(key)
         return taken
+
+    async def settle_all(self) -> None:
+        """Do that with all sessions, but those whose turns who takes them is given. Takes their locks."""
+        for key in list(self._unsure):
+            async with self._owned.locks.of(key):
+                if key not in self.half_taken:  # only now: what held the lock may have taken it half
+                    with suppress(SessionDamaged):  # that was logged, and concerns no other session
+                        await self._owned.until_written(key, partial(self.settle, key))
 
     async def entry(self, named: Named) -> TurnEntry | None:
         """The turn that a name leads to, with all its events; none: it is no longer kept."""
@@ -292,6 +315,8 @@ class Acceptor:
                 f"session {key.session_id!r} was taken when this process was late to tell others that it lives; they "
                 "have it now"
             )
+        if key in self._unsure:  # who takes a turn is given it, also one that this process had refused before
+            self._unsure[key].marks.difference_update(one.mark for one in draft.hold.head.open)
         self._settled(key)
         self._reached("take.written")
         return [
@@ -299,10 +324,11 @@ class Acceptor:
             for entry, opened in zip(entries, draft.hold.head.open, strict=True)
         ]
 
-    async def _entries(self, key: SessionKey, head: SessionHead) -> Sequence[TurnEntry]:
-        folder = await self._storage.read(folder_of(key), turn_spans([opened.number for opened in head.open]))
-        if folder is None:
-            raise Conflict(folder_of(key), None)
+    async def _entries(self, key: SessionKey, hold: Hold) -> Sequence[TurnEntry]:
+        numbers = [opened.number for opened in hold.head.open]
+        folder = await self._storage.read(folder_of(key), turn_spans(numbers))
+        if folder is None or folder.head.fence != hold.fence:  # this process heard late of its own write
+            raise Conflict(folder_of(key), None if folder is None else folder.head)
         with legible(key):
             return entries_in(folder, self._life.name)
 

@@ -9,22 +9,15 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from msgspec.structs import replace
 
-from greenroom.actors.errors import (
-    ConfigurationError,
-    HandlerError,
-    SessionDamaged,
-    SessionLost,
-    TurnOver,
-)
+from greenroom.actors.errors import ConfigurationError, HandlerError, SessionLost, TurnOver
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.compact import encode_turn as encode_record
-from greenroom.services.durable import Acceptance, Ending, TurnEntry
+from greenroom.services.durable import Acceptance, Ending, Standing, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
 from greenroom.services.sessions.draft import Draft, Retention
@@ -38,7 +31,7 @@ from greenroom.services.sessions.repeats import Forget, change_for, forget_repea
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
-from greenroom.services.storage import Change, Conflict, Storage
+from greenroom.services.storage import Change, Conflict, Fence, Storage
 from greenroom.services.store import SessionRecord, TurnCommit
 
 DEFAULT = Retention()
@@ -96,7 +89,7 @@ class DurableSessions:
             lost=self._lose,
             noted=lambda note: self._notes.read(note),  # noqa: PLW0108 - it is made below
             busy=lambda: self._owned.busy,
-            beaten=self._settle,
+            beaten=lambda: self._acceptor.settle_all(),  # noqa: PLW0108
         )
         retention = Retention(session_bytes=session_bytes, log_bytes=log_bytes, **kept)
         self._owned = OwnedSessions(storage, self._life, retention, most=max_holds, most_bytes=hold_bytes)
@@ -182,13 +175,14 @@ class DurableSessions:
                     target, partial(self._anywhere.fork, source, turn_id, target)
                 )
 
-    async def forget(self, key: SessionKey) -> None:
-        """Keep nothing of the session any more. Who still wants to write to it is refused."""
+    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
+        """Keep nothing of the session any more. Who still wants to write to it is refused. `expected`: as it stood when
+        none of its turns was open. Raises `Conflict` when it has another version since; then nothing has changed."""
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
                 self._owned.drop(key)
-                await self.storage.write([Change(key=folder_of(key), delete=True)])
+                await self.storage.write([Change(key=folder_of(key), expected=expected, delete=True)])
                 self._reached("forget.written")
 
     # ------------------------------------------------------------------------------------------- what its owner writes
@@ -214,6 +208,16 @@ class DurableSessions:
         with self._calls:
             async with self._owned.locks.of(key):
                 return await self._owned.until_written(key, lambda: self._acceptor.take(key))
+
+    async def standing(self, key: SessionKey) -> Standing:
+        """How the session stands for who wants to delete it; this process's then, if its owner is gone with open turns.
+
+        Raises `SessionDamaged`, `SessionLost` and `StoreUnavailable`.
+        """
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                return await self._owned.until_written(key, lambda: self._acceptor.standing(key))
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
         """Add events to the log of a running turn; what it has from number `first` on is replaced.
@@ -367,14 +371,6 @@ class DurableSessions:
         draft = await self._owned.bounded(key, hold, draw, opened.number)
         repeats = [] if ending.for_repeats is None else [change_for(ending.for_repeats, opened)]
         await self._owned.write(key, draft, [*ending.changes, *repeats])
-
-    async def _settle(self) -> None:
-        for key in self._acceptor.unsure:
-            async with self._owned.locks.of(key):
-                # Only now: what held the lock may have taken the session half, and who takes it is given its turns.
-                if key not in self._acceptor.half_taken:
-                    with suppress(SessionDamaged):  # that was logged, and concerns no other session
-                        await self._owned.until_written(key, partial(self._acceptor.settle, key))
 
     def _forget_all(self) -> None:
         self._owned.clear()

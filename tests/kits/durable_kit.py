@@ -32,9 +32,10 @@ from greenroom.services.durable import (
     TurnAccepted,
     TurnEntry,
     TurnKnown,
+    TurnsOpen,
 )
 from greenroom.services.sessions.head import folder_of
-from greenroom.services.storage import Change
+from greenroom.services.storage import NOT_THERE, Change, Conflict, Fence
 from greenroom.services.store import SessionRecord, TurnCommit
 from kits.durable_endings_kit import (
     KEY,
@@ -273,6 +274,56 @@ class DurableKit(DurableEndingsKit):
                     await call
             assert await one.storage.read(folder_of(KEY)) is None
             assert await one.accept(turn(1)) == TurnAccepted(1, True)
+
+    async def test_a_session_is_deleted_as_it_stood_or_not_at_all(self) -> None:
+        async with self.processes() as (one, other):
+            assert await other.standing(KEY) == NOT_THERE
+            await one.accept(turn(1))
+            await one.finish(KEY, ending(1, b"state"))
+            standing = await other.standing(KEY)
+            assert isinstance(standing, Fence)
+            await one.accept(turn(2))
+            for expected in (standing, NOT_THERE):
+                with pytest.raises(Conflict):
+                    await other.forget(KEY, expected)
+            await one.finish(KEY, ending(2, b"more"))
+            with pytest.raises(Conflict):
+                await other.forget(KEY, standing)
+            assert await other.load(KEY) == SessionRecord(KEY, 2, b"more", (record(1), record(2)))
+            standing = await other.standing(KEY)
+            assert isinstance(standing, Fence)
+            await other.forget(KEY, standing)
+            assert await one.load(KEY) is None
+            assert await one.find("turn-1", None) is None
+            assert await one.accept(turn(3)) == TurnAccepted(1, True)
+
+    async def test_who_wants_to_delete_a_session_is_told_of_its_open_turns(self) -> None:
+        async with self.processes() as (one, other):
+            for sent in (turn(1, principal="Ada"), turn(2)):
+                await one.accept(sent)
+            before = await one.storage.read(folder_of(KEY))
+            for store in (one, other):
+                assert await store.standing(KEY) == TurnsOpen([("turn-1", "Ada"), ("turn-2", None)])
+            assert await one.storage.read(folder_of(KEY)) == before
+            await be_late(one, other)
+            taken = await other.standing(KEY)
+            assert isinstance(taken, SessionTaken)
+            assert [(entry.turn.id, entry.status) for entry in taken.turns] == [
+                ("turn-1", "running"),
+                ("turn-2", "waiting"),
+            ]
+            with pytest.raises(SessionLost):
+                await one.finish(KEY, ending(1, principal="Ada"))
+            await other.finish(KEY, ending(1, principal="Ada"))
+            assert await one.standing(KEY) == TurnsOpen([("turn-2", None)])
+
+    async def test_a_process_that_is_ending_takes_no_session_to_delete_it(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            await other.drain()
+            await be_late(one, other)
+            assert await other.standing(KEY) == TurnsOpen([("turn-1", None)])
+            assert await other.take(KEY) == ()
 
     async def test_a_session_that_another_process_works_on_can_be_read_and_forked_but_not_committed_to(
         self,

@@ -4,7 +4,7 @@ Each process does what an actor system does with a `DurableStore`, and may be cu
 of steps, so that one which fails can be run again. After each step what lies in the storage is looked at:
 
 - no write of a process that had lost the session was accepted;
-- no acknowledged turn is lost, none is in the history twice;
+- no acknowledged turn is lost but by a session's deletion after its end, none is in the history twice;
 - the state is the one that the turns in the history make, in their order;
 - logs have no gaps, and all that was said to be written;
 - of a turn that is not kept, and has ended, a repeat gets the answer, and nothing else is left;
@@ -38,7 +38,7 @@ from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import decode_head, folder_of
 from greenroom.services.sessions.repeats import KIND, entry_for_repeats
 from greenroom.services.sessions.turn_names import key_name
-from greenroom.services.storage import OwnerGone, Storage
+from greenroom.services.storage import Conflict, Fence, OwnerGone, Storage
 from greenroom.services.store import TurnRecord
 from kits.flaky_storage import Fault, FlakyStorage
 from kits.session_findings import SECTIONS, Found, check_answer, tag_in
@@ -55,6 +55,7 @@ WEIGHTS: Final = {
     "fail": 1,
     "take": 3,
     "release": 1,
+    "delete": 1,
     "expire": 1,
     "usurp": 4,
     "beat": 1,
@@ -137,10 +138,14 @@ class Process:
 
     async def _send(self, turn: Turn) -> None:
         world = self.world
+        anew = turn.id in world.deleted
         answer = await self.store.accept(turn)
         if isinstance(answer, TurnAccepted):
-            assert turn.id not in world.acknowledged, "a turn was accepted twice"
+            assert turn.id not in world.acknowledged - world.deleted, "a turn was accepted twice"
             world.acknowledged.add(turn.id)
+            if anew:
+                world.deleted.discard(turn.id)
+                world.said.pop(turn.id, None)
             if answer.fresh:
                 self.views[turn.key] = View(())
             self.views[turn.key].open.append(turn)
@@ -170,7 +175,7 @@ class Process:
 
     async def _beat(self, key: SessionKey) -> None:
         await self.store._life.beat()
-        await self.store._settle()
+        await self.store._acceptor.settle_all()
 
     async def _fail(self, key: SessionKey) -> None:
         await self._finish(key, good=False)
@@ -208,6 +213,16 @@ class Process:
         await self.store.release(key, view.open[0].id if view.open else None)
         self.views.pop(key, None)
 
+    async def _delete(self, key: SessionKey) -> None:
+        standing = await self.store.standing(key)
+        if isinstance(standing, SessionTaken):
+            assert standing.turns
+            self.views[key] = View(standing.turns)
+        elif isinstance(standing, Fence):
+            await self.world.may_go(key, standing)
+            with contextlib.suppress(Conflict):
+                await self.store.forget(key, standing)
+
 
 class World:
     """A storage that is started, some processes, and what they were told in the present schedule."""
@@ -229,6 +244,10 @@ class World:
         self.written: set[str] = set()
         self.refused: set[str] = set()
         self.maybe: set[str] = set()
+        self.ending: dict[str, Turn] = {}
+        """By the tags of their endings, written or not."""
+        self.deleted: set[str] = set()
+        """Turns, and tags of endings, of sessions that may have been deleted since."""
         self._count = 0
         for process in self.processes:
             process.views.clear()
@@ -246,6 +265,7 @@ class World:
         """The end of a session's first turn, with a tag that no other ending has."""
         self._count += 1
         turn, tag = view.open[0], f"tag{self._count}"
+        self.ending[tag] = turn
         output = (Item("1", "message", "assistant", (Text(tag),)),)
         last = TurnCompleted(1.0, output) if good else TurnFailed(1.0, ErrorInfo("interrupted", tag), output)
         first = view.said[turn.id]
@@ -261,6 +281,15 @@ class World:
             first=first,
             events=[*_events(first, 1), last],
         )
+
+    async def may_go(self, key: SessionKey, standing: Fence) -> None:
+        """The session is about to be deleted as it stood."""
+        folder = await self.storage.read(folder_of(key))
+        if folder is not None and folder.head.fence == standing:
+            assert not decode_head(folder.head.body).open, "a session with open turns is to be deleted"
+        for tag, turn in self.ending.items():
+            if turn.key == key:
+                self.deleted |= {tag, turn.id}
 
     async def start_process(self) -> Process:
         """One more that shares the sessions."""
@@ -304,10 +333,11 @@ class World:
                 assert turn.id not in there, "a turn that is not kept is still with its session"
                 tags.add(tag_in(entry.events))
                 there.add(turn.id)
-        lost = self.acknowledged - there
+        lost = self.acknowledged - there - self.deleted
         assert not lost, f"turns were acknowledged and lost: {lost}"
         assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
-        assert tags >= self.written, f"endings were acknowledged and lost: {self.written - tags}"
+        lost = self.written - tags - self.deleted
+        assert not lost, f"endings were acknowledged and lost: {lost}"
 
     async def _for_repeats(self, turn: Turn) -> TurnEntry | None:
         """What a repeat gets of a turn that has ended and is not kept."""
@@ -344,7 +374,7 @@ class World:
             if process.task is not None:
                 await process.task
                 process.task = None
-            await process.store._settle()
+            await process.store._acceptor.settle_all()
         await self.check()
         await self.check_known()
         for word, tags in (("written", self.written), ("refused", self.refused), ("unsure", self.maybe)):

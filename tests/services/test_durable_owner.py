@@ -16,7 +16,7 @@ from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import folder_of
 from greenroom.services.storage import Folder, FolderKey, Span, Storage
-from kits.durable_endings_kit import KEY, turn
+from kits.durable_endings_kit import KEY, ending, turn
 from kits.flaky_storage import FlakyStorage
 
 
@@ -75,10 +75,26 @@ async def test_a_session_that_was_taken_without_a_word_is_given_to_whoever_takes
             link.fault = "unheard"
             taking = asyncio.create_task(store.take(KEY))
             await link.stuck.wait()
-            settling = asyncio.create_task(store._settle())
+            settling = asyncio.create_task(store._acceptor.settle_all())
             await asyncio.sleep(0)  # it waits for what is under way
             taking.cancel()
             await asyncio.wait([taking, settling])
             assert await store.orphans(9) == [KEY]
             assert [entry.turn.id for entry in await store.take(KEY)] == ["turn-1"]
             assert isinstance(await store.accept(turn(2)), TurnAccepted)
+
+
+async def test_a_turn_that_was_refused_and_taken_since_by_whoever_refused_it_is_not_removed() -> None:
+    """Its acceptance was written, and nobody told; another process took it, and let it go."""
+    storage = MemoryStorage()
+    link = FlakyStorage(storage)
+    async with started(link) as store, started(FlakyStorage(storage)) as other:
+        link.fault = "unsure"
+        with pytest.raises(StoreUnavailable):
+            await store.accept(turn(1))
+        await storage.renew(store.owner, 0.0, "gone")
+        assert len(await other.take(KEY)) == 1
+        await other.release(KEY)
+        assert len(await store.take(KEY)) == 1
+        await store._acceptor.settle_all()
+        await store.finish(KEY, ending(1))
