@@ -15,6 +15,7 @@ from greenroom.actors.frameworks.adapter import FrameworkAdapter
 from greenroom.actors.messages import Message, Turn
 from greenroom.actors.offload import as_stream, call
 from greenroom.actors.session import Session
+from greenroom.actors.setting_checks import check_setting
 from greenroom.actors.turn_options import ALWAYS, OPTIONS, instructed, request_with_options
 
 
@@ -48,6 +49,7 @@ class QueryHandler:
         idempotent: bool = False,
     ) -> None:
         self.adapter = adapter
+        check_setting("the handler", "idempotent", idempotent, bool)
         self.idempotent = idempotent
         self.honours = honoured(adapter, honours)
         self._function = function
@@ -85,6 +87,7 @@ class AgentHandler:
         idempotent: bool = False,
     ) -> None:
         self.adapter = adapter
+        check_setting("the handler", "idempotent", idempotent, bool)
         self.idempotent = idempotent
         self.honours = honoured(adapter, honours)
         self._factory = factory

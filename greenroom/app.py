@@ -16,14 +16,14 @@ from greenroom.actors.handler import AgentHandler, Handler, QueryHandler, takes_
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Disconnect, Overlap, SessionKey
+from greenroom.actors.setting_checks import check_setting, check_settings
 from greenroom.actors.system import Statistics
+from greenroom.arguments import ARGUMENTS, kept_with, sandboxes_of, shown_place, store_of
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
-from greenroom.services.durable import is_durable
 from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
-from greenroom.services.store_urls import store_at
 from greenroom.services.webhooks.delivery import WebhookSettings
 from greenroom.transports.inprocess import InProcess, TurnStream, follow_turn
 from greenroom.transports.json_checks import owner
@@ -69,6 +69,8 @@ class AgentApp:
         drain_seconds: how long turns may run on when the application stops.
         watchdog_seconds: how long the loop may be blocked before it is logged by whom; `None` turns the watchdog off.
         sources: time and ids, for tests.
+
+    Raises `ConfigurationError`, which names the setting and what it takes.
     """
 
     def __init__(
@@ -92,8 +94,7 @@ class AgentApp:
         watchdog_seconds: float | None = 0.25,
         sources: Sources | None = None,
     ) -> None:
-        if overlap not in ("queue", "reject", "interrupt"):
-            raise ConfigurationError(f'overlap={overlap!r} is none of "queue", "reject", "interrupt"')
+        check_settings("AgentApp", locals(), ARGUMENTS)
         self.app_name = app_name
         self.app_description = app_description
         self._settings = Settings(
@@ -106,7 +107,7 @@ class AgentApp:
             watchdog_seconds=watchdog_seconds,
             responses=responses or InMemoryResponseStore(),
             conversations=conversations or InMemoryConversations(),
-            sandboxes=_sandboxes(sandboxes),
+            sandboxes=sandboxes_of(sandboxes),
             browser_view=browser_view,
             webhooks=WebhookSettings.of(webhook_secret, webhook_private),
         )
@@ -217,6 +218,11 @@ class AgentApp:
         """Whether its author said where sessions are kept."""
         return self._state is not None
 
+    @property
+    def kept_in(self) -> str:
+        """Where sessions are kept, for people: a URL without its password."""
+        return shown_place(self._state)
+
     def configure(
         self, *, debug: bool | None = None, drain_seconds: float | None = None, state: str | None = None
     ) -> None:
@@ -226,6 +232,8 @@ class AgentApp:
         """
         given = {"debug": debug, "drain_seconds": drain_seconds}
         changes = {name: value for name, value in given.items() if value is not None}
+        for name, value in changes.items():
+            check_setting("AgentApp", name, value, ARGUMENTS[name])
         if (changes or state is not None) and (self._runtime is not None or self._prepared is not None):
             raise ConfigurationError(f"{self.app_name!r} is running already; configure it before it starts")
         self._settings = structs.replace(self._settings, **changes)
@@ -355,46 +363,13 @@ class AgentApp:
             raise ConfigurationError(
                 f"{self.app_name!r} has nothing to answer with; give it a handler with @app.query() or @app.agent()"
             )
-        store = self._store()
+        store = store_of(self._state)
         return Runtime(
             self.app_name,
             self.app_description,
-            self._kept_with(store),
+            kept_with(store, self._settings, self._responses, self._conversations),
             self._hooks,
             self._handler,
             store,
             self._endpoints,
         )
-
-    def _kept_with(self, store: SessionStore) -> Settings:
-        """The settings, with what protocols keep beside sessions in the same place where nobody said another."""
-        if not is_durable(store):
-            return self._settings
-        from greenroom.services.durable_conversations import DurableConversations
-        from greenroom.services.durable_responses import DurableResponses
-
-        if self._settings.sandboxes is not None:
-            self._settings.sandboxes.keep_leases_in(store.storage)
-        return structs.replace(
-            self._settings,
-            responses=self._responses or DurableResponses(store),
-            conversations=self._conversations or DurableConversations(store.storage),
-        )
-
-    def _store(self) -> SessionStore:
-        state = "memory" if self._state is None else self._state
-        return store_at(state) if isinstance(state, str) else state
-
-
-def _sandboxes(given: str | SandboxSettings | SandboxService | None) -> SandboxService | None:
-    """The service that `AgentApp(sandboxes=…)` names; what it is made with besides comes from the environment."""
-    if given is None:
-        return None
-    from greenroom.sandbox.settings import SandboxSettings
-    from greenroom.services.sandbox_service import SandboxService
-
-    if isinstance(given, SandboxService):
-        return given
-    if isinstance(given, str):
-        given = structs.replace(SandboxSettings.from_environ(), backend=given)
-    return SandboxService(settings=given)

@@ -116,6 +116,7 @@ def serve(
         load_application,
         own_file,
         run_application,
+        unseen,
     )
 
     configure_logging("debug" if debug else log_level, log_format)
@@ -124,7 +125,8 @@ def serve(
         if state is None and not application.keeps_sessions:
             state = os.environ.get("GREENROOM_SESSIONS") or own_file(application.app_name)
         application.configure(drain_seconds=drain_seconds, debug=True if debug else None, state=state)
-        run_application(application, host, port, stopped=leave_in_time)
+        started = unseen if log_format == "json" else None
+        run_application(application, host, port, started=started, stopped=leave_in_time)
     except Exception as error:
         if debug:
             raise

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -33,6 +34,7 @@ __all__ = [
     "own_file",
     "run_application",
     "serve",
+    "unseen",
     "url_of",
 ]
 
@@ -47,7 +49,7 @@ takes a fifth of the server's time, and doubles what the last of them waits for 
 LEAVE_SECONDS: Final = 2.0
 """How long a process that has stopped may take to leave."""
 LONGEST_NAME: Final = 200
-"""Letters of an application's name in the name of its file: disks take 255, with what goes after them."""
+"""Bytes of an application's name in the name of its file: disks take 255, with what goes after them."""
 WORKERS: Final = "AnyIO worker thread"
 """What threads that synchronous handlers and tools run in are called."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -58,10 +60,11 @@ def run_application(
     host: str = "127.0.0.1",
     port: int = 8090,
     *,
+    started: Callable[[str], None] | None = None,
     stopped: Callable[[], None] | None = None,
     **server: Any,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`.
+    """Serve until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`; `started`: of `serve`.
 
     `stopped` is called when everything has been stopped, and answers for the process to end then. Without it what the
     program does after the return is waited for, and threads of its own, but not threads that handlers or tools block.
@@ -80,7 +83,7 @@ def run_application(
     returned = threading.Event()
     stopped = stopped or partial(leave_with_program, returned)
     try:
-        asyncio.run(serve(app, host, port, stopped=stopped, owns_process=True, **server))
+        asyncio.run(serve(app, host, port, started=started, stopped=stopped, owns_process=True, **server))
     finally:
         returned.set()
 
@@ -174,12 +177,21 @@ def settle() -> None:
 
 
 def own_file(name: str) -> str:
-    """Where the sessions of an application are kept that does not say where: `sqlite:///friday.db` for Friday. Of a
-    name that makes no name of a file its beginning, and what tells it from others that begin so."""
-    file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "sessions"
-    if len(file) > LONGEST_NAME:
-        file = f"{file[:LONGEST_NAME]}-{blake2b(file.encode(), digest_size=8).hexdigest()}"
+    """Where the sessions of an application are kept that does not say where: `sqlite:///friday.db` for Friday. A name
+    that is not ASCII, or makes no name of a file, has its beginning in it, and what tells it from others like it: disks
+    differ in which letters they take for the same."""
+    name = unicodedata.normalize("NFC", name)
+    words = re.sub(r"[\W_]+", "-", name.lower()).strip("-") or "sessions"
+    file = words.encode()[:LONGEST_NAME].decode(errors="ignore")
+    if not name.isascii():
+        file = f"{file}-{_tag(name)}"
+    elif file != words:
+        file = f"{file}-{_tag(words)}"
     return f"sqlite:///{file}.db"
+
+
+def _tag(name: str) -> str:
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 async def _started(app: AgentApp, own: list[AiohttpServer], asked: asyncio.Event) -> bool:
@@ -224,15 +236,21 @@ class StopSignals:
 
 
 def _announce(app: AgentApp, own: list[AiohttpServer], started: Callable[[str], None] | None) -> None:
+    """Say that it serves, where, and where it keeps what it is told: in the log, and to who looks on."""
     if not own:
-        logger.info("%s is served by its own transports", app.app_name)
+        logger.info("%s is served by its own transports, with its sessions in %s", app.app_name, app.kept_in)
         return
     url = url_of(own[0].host, own[0].port)
+    logger.info("%s is served at %s with its sessions in %s", app.app_name, url, app.kept_in)
     if started is not None:
         started(url)
     else:
         sys.stderr.write(banner(app.app_name, url))
         sys.stderr.flush()
+
+
+def unseen(_: str) -> None:
+    """For `started`: no banner, as what reads standard error takes records of the log alone."""
 
 
 def url_of(host: str, port: int) -> str:

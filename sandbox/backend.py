@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from greenroom.actors.setting_checks import Share, check_fields
 
 MIB: Final = 1024 * 1024
 
@@ -35,16 +37,19 @@ BOX_SECONDS: Final = 60.0
 class BoxLimits(Struct, frozen=True, kw_only=True):
     """What one box may use. Sizes are in bytes."""
 
-    memory: int = 1024 * MIB
+    memory: Share = 1024 * MIB
     """Memory and swap together."""
-    pids: int = 512
+    pids: Share = 512
     """Processes and threads; an idle Chromium holds 63 to 83."""
-    cpus: float = 2.0
+    cpus: Annotated[float, Meta(gt=0)] = 2.0
     """Cores' worth of time."""
-    temporary: int = 256 * MIB
+    temporary: Share = 256 * MIB
     """`/tmp`, where the browser keeps its profile, and downloads begin."""
-    workspace: int = 256 * MIB
+    workspace: Share = 256 * MIB
     """`/workspace`, the files that tools see."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class BoxSpec(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from greenroom.actors.setting_checks import Count, Seconds, Share, Wait, check_fields
 from greenroom.sandbox.backend import BoxLimits
 
 OUR_IMAGE: Final = "greenroom/sandbox-browser:latest"
@@ -30,9 +31,15 @@ class EgressRules(Struct, frozen=True, kw_only=True):
     private: tuple[str, ...] = ()
     hosts: Mapping[str, str] = {}
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 class SandboxSettings(Struct, frozen=True, kw_only=True):
-    """What a `BrowserSandbox`, a `SandboxService` or an application's sandboxes are made with. Times are in seconds."""
+    """What a `BrowserSandbox`, a `SandboxService` or an application's sandboxes are made with. Times are in seconds.
+
+    Raises `ConfigurationError` for what is none of them.
+    """
 
     backend: str = "auto"
     """`auto` (docker, then local), `docker`, `local`, or the URL of a box that runs elsewhere (remote)."""
@@ -52,18 +59,21 @@ class SandboxSettings(Struct, frozen=True, kw_only=True):
     egress: EgressRules = EgressRules()
     trusted_certificates: Path | None = None
     """A PEM file: authorities of your own that boxes' browsers trust besides the public ones."""
-    boxes: int = 10
+    boxes: Share = 10
     """Boxes at a time, the warm ones too."""
-    wait_seconds: float = 30.0
+    wait_seconds: Wait = 30.0
     """How long a first use waits for a box to become free before it is refused."""
-    warm: int = 0
+    warm: Count = 0
     """Boxes kept ready and paused for the next session."""
-    idle_seconds: float = 600.0
+    idle_seconds: Seconds = 600.0
     """A box unused for so long is removed, unless a turn or a call that may use it runs."""
-    grace_seconds: float = 20.0
+    grace_seconds: Wait = 20.0
     """How long a box whose process died or let it go waits for its session, where processes share their leases."""
-    call_seconds: float = 60.0
+    call_seconds: Seconds = 60.0
     """How long a tool may take."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return f"<SandboxSettings {self.backend!r}, {self.boxes} boxes>"  # the token is for nobody's log

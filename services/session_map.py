@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.setting_checks import Seconds, Share, check_fields
 
 GRAINS = 64
 """Time goes in this many steps an idle period, so that sessions share their time stamps and most uses sweep nothing."""
@@ -24,14 +25,17 @@ SWEPT_AT_ONCE = 512
 class Bounds(Struct, frozen=True, kw_only=True):
     """How much is held in memory. Sizes are those of the encoded messages and states."""
 
-    max_sessions: int = 100_000
+    max_sessions: Share = 100_000
     """Sessions held; over it the one used longest ago is forgotten."""
-    max_bytes: int = 1024 * 1024 * 1024
+    max_bytes: Share = 1024 * 1024 * 1024
     """Bytes of all sessions; over it the one used longest ago is forgotten."""
-    session_bytes: int = 16 * 1024 * 1024
+    session_bytes: Share = 16 * 1024 * 1024
     """Bytes of one session; over it the oldest of what it has is forgotten."""
-    idle_seconds: float = 6 * 3600.0
+    idle_seconds: Seconds = 6 * 3600.0
     """A session not used for so long is forgotten."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "the bounds of what is held in memory")
 
 
 DEFAULT_BOUNDS = Bounds()

@@ -70,7 +70,7 @@ def store_at(url: str) -> SessionStore:
         _check_answers(url, storage, options.get("lease_seconds", USUAL_LEASE))
         return _store_on(url, storage, options)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_shown(url)!r}: {error}") from None
+        raise ConfigurationError(f"{shown_url(url)!r}: {error}") from None
 
 
 def _check_answers(url: str, storage: Storage, lease: float) -> None:
@@ -101,7 +101,7 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
     scheme = _SCHEMES.get(place.partition(":")[0])
     if scheme is None or ":" not in place:
         raise ConfigurationError(
-            f'{_shown(url)!r}: this version keeps sessions in memory ("memory"), in a SQLite file '
+            f'{shown_url(url)!r}: this version keeps sessions in memory ("memory"), in a SQLite file '
             '("sqlite:///friday.db"), on a Redis server ("redis://localhost"), in a PostgreSQL database '
             '("postgresql://localhost/friday"), or in a SessionStore of your own'
         )
@@ -109,7 +109,7 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
         options, others = _options(query, scheme)
         where = scheme.place(place)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_shown(url)!r}: {error}") from None
+        raise ConfigurationError(f"{shown_url(url)!r}: {error}") from None
     sessions = {name: options.pop(name) for name in SESSIONS if name in options}
     if others:
         where = f"{where}?{urlencode(others)}"
@@ -121,8 +121,8 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
     for name, value in options.items():
         if name not in scheme.parts and _chosen[known].get(name) != value:
             raise ConfigurationError(
-                f"{_shown(url)!r}: the place was named before, with another {name}; give it the same options wherever "
-                "it is named, or in one place only, and there first"
+                f"{shown_url(url)!r}: the place was named before, with another {name}; give it the same options "
+                "wherever it is named, or in one place only, and there first"
             )
     return known, sessions
 
@@ -162,9 +162,10 @@ def _option(name: str, text: str, kind: type[Option]) -> Option:
 _MAY_BE_NOTHING: Final = frozenset({"statement_cache_size"})
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """A URL without its password."""
-    return re.sub(r"^([^:/?#]+://[^/?#@]*?:).*@", r"\1***@", url)
+    url = re.sub(r"^([^:/?#]+://[^/?#@]*?:).*@", r"\1***@", url)
+    return re.sub(r"([?&][^=&#]*password=)[^&#]*", r"\1***", url)
 
 
 # --------------------------------------------------------------------------------------------------------- the schemes

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from greenroom.actors.errors import ConfigurationError, Forbidden, MissingDependency
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.setting_checks import Seconds, check_fields
 
 SECRET_LENGTH: Final = 16
 """A shorter secret can be guessed."""
@@ -24,7 +25,10 @@ class BrowserView(Struct, frozen=True, kw_only=True):
     """
 
     secret: str
-    seconds: float = 900.0
+    seconds: Seconds = 900.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return f"<BrowserView, links for {self.seconds:g} s>"  # the secret is for nobody's log

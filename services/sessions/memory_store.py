@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.setting_checks import Share, check_settings
 from greenroom.services.compact import decode_turn, encode_turn
 from greenroom.services.service import not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
@@ -31,6 +32,8 @@ class InMemoryStore:
     It forgets turns over `turns_kept` of a session, the states after all but the last `states_kept` turns, and what is
     over the bounds of `session_map.Bounds`. A session's newest state and turn are kept whatever their size, which
     `Limits.turn_bytes` bounds.
+
+    Raises `ConfigurationError` for a bound that is none.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class InMemoryStore:
         idle_seconds: float = DEFAULT_BOUNDS.idle_seconds,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_settings("InMemoryStore", locals(), {"turns_kept": Share, "states_kept": Share})
         self._turns_kept = turns_kept
         self._states_kept = states_kept
         self._bounds = Bounds(

@@ -64,6 +64,13 @@ async def test_an_application_of_any_name_has_a_file_of_its_own(
         "X " * 5_000,
         "x" * 200,
         "x" * 200 + " " * 100,
+        "小助手",
+        "客服",
+        "Ünï 日本",
+        "🎉",
+        "🎈",
+        "\ud800",
+        "n",
     )
     files = set()
     for name in names:
@@ -71,5 +78,10 @@ async def test_an_application_of_any_name_has_a_file_of_its_own(
         async with app:
             await app.process("hi", session_id="s").result()
         files |= {path.name for path in tmp_path.iterdir()}
-    assert {"friday.db", "sessions.db", "x" * 200 + ".db"} < files
-    assert len(files) == 6  # two names are no letters, and two the same
+    assert {"friday.db", "sessions.db", "x" * 200 + ".db", "n.db"} < files
+    assert len(files) == len(names) - 1  # the one with spaces at its end is one of ASCII
+    assert sum(name.startswith(("小助手-", "客服-", "ünï-日本-", "sessions-")) for name in files) == 6
+
+
+def test_a_name_written_in_two_ways_has_one_file() -> None:
+    assert own_file("Caf\u00e9") == own_file("Cafe\u0301") != own_file("Cafe")

@@ -1,5 +1,6 @@
 """The command line, as its user meets it."""
 
+import json
 import os
 import pty
 import re
@@ -263,13 +264,34 @@ def test_sessions_are_kept_in_a_file_of_the_applications_name_unless_somebody_sa
 
 
 @pytest.mark.slow
-def test_logs_as_json(folder: Path) -> None:
+def test_logs_as_json_are_all_that_is_written_and_say_where_it_serves_and_keeps_sessions(
+    folder: Path,
+) -> None:
     (folder / "app.py").write_text(ECHO)
-    with served(folder / "app.py", "--log-format", "json") as (process, _):
-        process.send_signal(signal.SIGINT)
+    command = [
+        sys.executable,
+        "-m",
+        "greenroom.cli",
+        "serve",
+        "app.py",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+    ]
+    env = {**os.environ, "GREENROOM_SESSIONS": "sqlite:///e.db"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         assert process.stderr is not None
-        assert '"message":"stopped"' in process.stderr.read()
+        messages = []
+        for line in process.stderr:
+            messages.append(json.loads(line)["message"])
+            if "served at" in messages[-1]:
+                process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
+    assert re.fullmatch(
+        r"Echo is served at http://127\.0\.0\.1:\d+ with its sessions in sqlite:///e\.db", messages[0]
+    )
+    assert messages[-1] == "stopped"
 
 
 @pytest.mark.slow

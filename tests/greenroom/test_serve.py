@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,6 +260,16 @@ async def test_an_embedded_application_leaves_the_collector_alone() -> None:
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
+
+
+async def test_the_log_says_where_sessions_are_kept_and_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    app = greeting_app()
+    app.init(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with caplog.at_level(logging.INFO, "greenroom"):
+        await serve(app, port=0)
+    assert re.search(r"Greeter is served at http://\S+ with its sessions in memory", caplog.text)
+    for url in ("redis://ann:{}@host:1/0", "postgresql://host/db?user=ann&password={}&sslmode=require"):
+        assert AgentApp(state=url.format("s3cret")).kept_in == url.format("***")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""Settings that are wrong are refused where they are given, by their names and with what they take."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from greenroom import (
+    AgentApp,
+    BrowserView,
+    EgressRules,
+    InMemoryConversations,
+    InMemoryResponseStore,
+    InMemoryStateService,
+    InMemoryStore,
+    Limits,
+    SandboxSettings,
+)
+from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.messages import SessionKey
+from greenroom.sandbox.backend import BoxLimits
+from greenroom.services.store import SessionRecord, TurnCommit
+from greenroom.transports.inprocess import InProcess
+
+WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
+    (AgentApp, "app_name", 5, "`str`"),
+    (AgentApp, "app_name", None, "`str`"),
+    (AgentApp, "app_description", None, "`str`"),
+    (AgentApp, "overlap", "sometimes", "'queue', 'reject', 'interrupt'"),
+    (AgentApp, "transports", ["http"], "`Transport`"),
+    (AgentApp, "transports", "http", "`Transport`"),
+    (AgentApp, "transports", [InProcess], "`Transport`"),
+    (AgentApp, "state", 5, "`SessionStore`"),
+    (AgentApp, "state", InMemoryStore, "`SessionStore`"),
+    (AgentApp, "responses", "memory", "`ResponseStore`"),
+    (AgentApp, "conversations", InMemoryResponseStore(), "`ConversationStore`"),
+    (AgentApp, "sandboxes", 5, "`SandboxService`"),
+    (AgentApp, "browser_view", "secret", "`BrowserView`"),
+    (AgentApp, "webhook_secret", b"whsec", "`str | None`"),
+    (AgentApp, "webhook_private", "10.0.0.0/8", "a list"),
+    (AgentApp, "limits", {"turns": 5}, "`Limits`"),
+    (AgentApp, "authenticate", 5, "a function"),
+    (AgentApp, "debug", "yes", "`bool`"),
+    (AgentApp, "drain_seconds", "5", "`float`"),
+    (AgentApp, "drain_seconds", -1, ">= 0"),
+    (AgentApp, "drain_seconds", math.nan, ">= 0"),
+    (AgentApp, "watchdog_seconds", 0, "> 0"),
+    (AgentApp, "sources", 5, "`Sources`"),
+    (Limits, "turns", "5", "`int`"),
+    (Limits, "turns", True, "`int`"),
+    (Limits, "turns", 0, ">= 1"),
+    (Limits, "waiting_turns", -1, ">= 0"),
+    (Limits, "turn_seconds", "5", "`float | None`"),
+    (Limits, "turn_seconds", 0, "> 0"),
+    (Limits, "turn_seconds", -1, "> 0"),
+    (SandboxSettings, "boxes", 0, ">= 1"),
+    (SandboxSettings, "link", "wire", "'socket', 'port'"),
+    (SandboxSettings, "egress", {"allow": []}, "`EgressRules`"),
+    (SandboxSettings, "token", 5, "`str | None`"),
+    (EgressRules, "allow", "example.com", "a list"),
+    (BoxLimits, "cpus", 0, "> 0"),
+    (BrowserView, "seconds", 0, "> 0"),
+    (InMemoryStore, "states_kept", -1, ">= 1"),
+    (InMemoryStore, "turns_kept", "5", "`int`"),
+    (InMemoryStore, "max_bytes", 0, ">= 1"),
+    (InMemoryStateService, "idle_seconds", 0, "> 0"),
+]
+
+
+@pytest.mark.parametrize(("made", "name", "value", "takes"), WRONG)
+def test_a_wrong_setting_is_refused_by_its_name(
+    made: Callable[..., object], name: str, value: Any, takes: str
+) -> None:
+    more = {"secret": "0123456789abcdef"} if made is BrowserView else {}
+    with pytest.raises(ConfigurationError) as caught:
+        made(**{name: value}, **more)
+    assert name in caught.value.message
+    assert takes in caught.value.message
+
+
+def test_text_that_may_be_a_secret_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        AgentApp(webhook_secret=b"whsec_c2VjcmV0")  # type: ignore[arg-type]
+    assert "c2VjcmV0" not in caught.value.message
+
+
+@pytest.mark.parametrize("decorator", [AgentApp.query, AgentApp.agent])
+def test_idempotent_is_a_yes_or_a_no(decorator: Callable[..., Callable[..., Any]]) -> None:
+    with pytest.raises(ConfigurationError, match=r"idempotent.*`bool`"):
+        decorator(AgentApp(), "text", idempotent="no")(lambda msgs: "hello")
+
+
+def test_what_is_configured_later_is_looked_at_too() -> None:
+    with pytest.raises(ConfigurationError, match="drain_seconds"):
+        AgentApp().configure(drain_seconds=-1)
+
+
+class OwnStore:
+    """A store of somebody else's, which has what a `SessionStore` has and is no child of it."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def load(self, key: SessionKey) -> SessionRecord | None: ...
+    async def commit(self, key: SessionKey, turn: TurnCommit) -> None: ...
+    async def forget(self, key: SessionKey) -> None: ...
+    async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+        return False
+
+
+def anybody(headers: Mapping[str, str]) -> str:
+    return "ann"
+
+
+def test_what_fits_is_taken() -> None:
+    AgentApp(
+        transports=(InProcess(),),
+        state=OwnStore(),
+        responses=InMemoryResponseStore(),
+        conversations=InMemoryConversations(),
+        sandboxes=SandboxSettings(egress=EgressRules(allow=("example.com",)), limits=BoxLimits(cpus=1)),
+        limits=Limits(turn_seconds=math.inf, waiting_turns=0, idle_seconds=5),
+        authenticate=anybody,
+        drain_seconds=0,
+        watchdog_seconds=None,
+    )
