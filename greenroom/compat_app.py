@@ -175,6 +175,7 @@ class AgentApp(app.AgentApp):
         self._shutdown_handler: Callable[..., Any] = self._runner.shutdown_handler
         self._callbacks_get: dict[str, Any] = {}
         self._hooks.owner = self._runner
+        self._hooks.holders = [self, self.state]
         self._hooks.init += [self._initialise, self._call_before_start]
         self._hooks.shutdown += [self._call_after_finish, self._finalise]
         self._take_routes(custom_endpoints or ())

@@ -20,6 +20,7 @@ from greenroom.actors.messages import Message, Overlap, SessionKey, Turn
 from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
+from greenroom.own_services import noting_own
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
@@ -68,11 +69,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Hooks(Struct):
-    """The user's functions around the application's life."""
+    """The user's functions around the application's life. `holders`: what may hold its services besides `owner`."""
 
     owner: object
     init: list[Callable[..., Any]]
     shutdown: list[Callable[..., Any]]
+    holders: list[object] = []
 
     async def run(self, hook: Callable[..., Any]) -> None:
         """Run one, with the application as `self` where the function has one."""
@@ -164,8 +166,9 @@ class Runtime:
             await transport.start(self)
             self._exits.push_async_callback(transport.stop, STREAMS_END_SECONDS)
         self._initialised = True
-        for hook in self._hooks.init:
-            await self._hooks.run(hook)
+        with noting_own(self.system.services, [self._hooks.owner, *self._hooks.holders]):
+            for hook in self._hooks.init:
+                await self._hooks.run(hook)
         await self.system.start()
         self.webhooks.start()
         self._exits.push_async_callback(self.webhooks.stop)

@@ -21,6 +21,7 @@ from greenroom.services.marks import BEFORE, standing
 from greenroom.services.plain_json import decode, encode
 from greenroom.services.service import Service, not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, Resident, SessionMap
+from greenroom.services.started import note_start, note_stop
 from greenroom.services.work import current_work
 
 DEFAULT_SESSION = "default"
@@ -119,11 +120,13 @@ class InMemoryStateService:
 
     async def start(self) -> None:
         """Be ready for use."""
+        note_start(self)
         if self._sessions is None:
             self._sessions = SessionMap(self._bounds, self._monotonic)
 
     async def stop(self) -> None:
         """Forget all states."""
+        note_stop(self)
         self._sessions = None
 
     async def health(self) -> bool:

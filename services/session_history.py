@@ -23,6 +23,7 @@ from greenroom.services.message_marks import History, forked
 from greenroom.services.plain_json import encode, misread
 from greenroom.services.service import Service, not_started
 from greenroom.services.session_map import DEFAULT_BOUNDS, Bounds, SessionMap
+from greenroom.services.started import note_start, note_stop
 from greenroom.services.user_sessions import UserSessions
 from greenroom.services.work import current_work
 
@@ -157,12 +158,14 @@ class InMemorySessionHistoryService:
 
     async def start(self) -> None:
         """Be ready for use."""
+        note_start(self)
         if self._sessions is None:
             self._users = UserSessions()
             self._sessions = SessionMap(self._bounds, self._monotonic, self._users.discard)
 
     async def stop(self) -> None:
         """Forget all sessions."""
+        note_stop(self)
         self._sessions = None
         self._users = UserSessions()
 

@@ -1,4 +1,4 @@
-"""Services that are started, by the storage in which they keep what they have.
+"""Services that are started: which keep what they have in a storage, and which somebody starts.
 
 A process knows of a service that a session uses when one of the session's turns has run in it. Who forks or forgets a
 session of a time before, or of another process, finds here which services may have something of it.
@@ -6,10 +6,14 @@ session of a time before, or of another process, finds here which services may h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
 
 _started: Final[WeakKeyDictionary[object, WeakSet[object]]] = WeakKeyDictionary()
+_noted: Final[ContextVar[WeakSet[object] | None]] = ContextVar("greenroom_noted_starts", default=None)
 
 
 def add_started(storage: object, service: object) -> None:
@@ -26,3 +30,29 @@ def drop_started(storage: object, service: object) -> None:
 def started_on(storage: object) -> list[object]:
     """Those that are started."""
     return list(_started.get(storage, ()))
+
+
+@contextmanager
+def noting_starts() -> Iterator[WeakSet[object]]:
+    """Gives the services that somebody starts within it, in tasks and threads that are begun in it too, and does not
+    stop again; also those that were started already. Of an inner one, the outer one does not know."""
+    services: WeakSet[object] = WeakSet()
+    token = _noted.set(services)
+    try:
+        yield services
+    finally:
+        _noted.reset(token)
+
+
+def note_start(service: object) -> None:
+    """Somebody starts the service, which may be started already."""
+    services = _noted.get()
+    if services is not None:
+        services.add(service)
+
+
+def note_stop(service: object) -> None:
+    """Somebody stops the service."""
+    services = _noted.get()
+    if services is not None:
+        services.discard(service)

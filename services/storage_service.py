@@ -8,7 +8,7 @@ from typing import Final, Self, TypeVar
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.services.service import not_started
-from greenroom.services.started import add_started, drop_started
+from greenroom.services.started import add_started, drop_started, note_start, note_stop
 from greenroom.services.storage import NOT_THERE, Change, Conflict, Fence, FolderKey, Head, Storage
 
 MOST_TRIES: Final = 100
@@ -40,6 +40,7 @@ class StorageService:
 
     async def start(self) -> None:
         """Be ready for use. Raises `StoreUnavailable` that says what is missing."""
+        note_start(self)
         if self._started:
             return
         self._started = True
@@ -54,6 +55,7 @@ class StorageService:
         """Let go of the storage, which keeps what there is."""
         if self._started:
             self._started = False
+            note_stop(self)
             drop_started(self.storage, self)
             await self.storage.stop()
 

@@ -7,7 +7,7 @@ states after some turns before the newest, so that a session can be continued fr
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -41,6 +41,7 @@ class SessionRecord(Struct, frozen=True):
     turns: tuple[TurnRecord, ...]
 
 
+@runtime_checkable
 class SessionStore(Protocol):
     """Sessions by key. Keys that differ are different sessions, whatever the ids contain."""
 
