@@ -21,6 +21,8 @@ OF_NO_LINE = (
     "e2e/test_fuzz_openapi.py",
     "e2e/test_operating.py",
     "e2e/test_recovery.py",
+    "e2e/test_recovery_boxes.py",
+    "e2e/test_recovery_faults.py",
     "e2e/test_recovery_servers.py",
     "e2e/test_repeats_killed.py",
     "e2e/test_storms.py",
