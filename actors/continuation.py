@@ -121,7 +121,9 @@ class Continuations:
                 await _fork_service(service, source, after, turns, target)
             undo.pop_all()
         request = structs.replace(turn.request, session_id=target.session_id, user_id=target.user_id)
-        return structs.replace(turn, key=target, request=request, temporary=not turn.kept)
+        # The store has marked the fork as one that goes with this process: a turn that is kept has it stay.
+        passing = turn.passing or (False if turn.kept else None)
+        return structs.replace(turn, key=target, request=request, temporary=not turn.kept, passing=passing)
 
     def _taking_part(self) -> list[object]:
         """Those that took part in turns here, and those beside the sessions, which may have in turns that ran before

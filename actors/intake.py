@@ -189,8 +189,9 @@ class Intake:
         while True:
             placed = turn if turn.after is None else await self._place(turn)
             if placed.key != turn.key:
-                return await self._take_in_fork(placed, asker)
-            log = await self._accept(turn, asker)
+                log = await self._take_in_fork(placed, asker)
+            else:
+                log = await self._accept(turn, asker)
             if log is not None:
                 return log
 
@@ -257,8 +258,8 @@ class Intake:
         self._reception.check_serving(turn)
         raise NotServing("this process stops, and takes no more turns; ask again, for another one to answer")
 
-    async def _take_in_fork(self, turn: Turn, asker: Asker) -> TurnLog:
-        """Take the first turn of a session in that was made for it."""
+    async def _take_in_fork(self, turn: Turn, asker: Asker) -> TurnLog | None:
+        """Take the first turn of a session in that was made for it; none: it is gone, as this process was late."""
         try:
             log = await self._accept(turn, asker)
         except GreenroomError:
@@ -266,7 +267,6 @@ class Intake:
             raise
         if log is None or log.turn.key != turn.key:  # a repeat
             await self._continuations.forget(turn.key)
-        assert log is not None
         return log
 
     async def _accept(self, turn: Turn, asker: Asker) -> TurnLog | None:

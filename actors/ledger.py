@@ -38,13 +38,12 @@ LONGEST_PAUSE: Final = 2.0
 class Ledger:
     """Writes turns down. `journal_seconds`: how often what running turns say is written; `patience`: for how long the
     ending of a turn that went well is tried to be written, before it is one that failed; `repeats_seconds`: how long a
-    repeat gets the answer of a turn of which nothing else is kept. `now`: seconds since the epoch."""
+    repeat gets the answer of a turn of which nothing else is kept."""
 
     __slots__ = (
         "_announcer",
         "_away",
         "_fresh",
-        "_now",
         "_patience",
         "_repeats_seconds",
         "_running",
@@ -62,7 +61,6 @@ class Ledger:
         journal_seconds: float,
         patience: float,
         repeats_seconds: float,
-        now: Callable[[], float],
     ) -> None:
         self.store = store
         self._announcer = announcer
@@ -71,7 +69,6 @@ class Ledger:
         self._seconds = journal_seconds
         self._patience = patience
         self._repeats_seconds = repeats_seconds
-        self._now = now
         self._running: dict[TurnKey, TurnRun] = {}
         self._fresh: set[TurnKey] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -285,8 +282,7 @@ class Ledger:
     def _for_repeats(self, turn: Turn, said: Sequence[Event], ending: Terminal) -> ForRepeats | None:
         if turn.idempotency_key is None:
             return None
-        now = self._now()
-        return ForRepeats(turn=turn, events=[*said, ending], since=now, until=now + self._repeats_seconds)
+        return ForRepeats(turn=turn, events=[*said, ending], seconds=self._repeats_seconds)
 
 
 async def _wait(pause: float) -> float:

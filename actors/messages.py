@@ -230,7 +230,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     in its answers, opaque to everybody else; plain data or a struct that `turn_codec` was told of. `fingerprint`: a
     hash of the request, where its id or key is the client's choice: a repeat with the same one joins the turn, one
     with another is refused (`repeats.UNNAMED`, where the choice was the server's). `webhook`: a URL that is told of
-    the ending. `temporary`: its session is a fork for this turn alone.
+    the ending. `temporary`: its session is a fork for this turn alone. `passing`: whether the session goes, from this
+    turn's acceptance on, when the process that accepted it does; none leaves that as it is.
     """
 
     id: str
@@ -250,6 +251,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     fingerprint: bytes = b""
     webhook: str | None = None
     temporary: bool = False
+    passing: bool | None = None
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.intake import Intake, Reception
 from greenroom.actors.ledger import Ledger
+from greenroom.actors.leftovers import Leftovers
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
@@ -63,6 +64,10 @@ class System(Reception, Protocol):
         """A turn of a process that is gone has been ended."""
         ...
 
+    async def forget(self, key: SessionKey) -> None:
+        """Delete a session."""
+        ...
+
 
 class Sharing:
     """One process's part in a shared store."""
@@ -83,7 +88,6 @@ class Sharing:
             journal_seconds=limits.journal_seconds,
             patience=limits.store_seconds,
             repeats_seconds=limits.kept_seconds,
-            now=system.sources.now,
         )
         self.ledger.lost = self._session_lost
         self.elsewhere = Elsewhere(store)
@@ -100,11 +104,9 @@ class Sharing:
         self._system = system
         self._roster = roster
         self._archive = archive
-        self._continuations = continuations
+        self._leftovers = Leftovers(store, system.forget, limits.kept_seconds)
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
-        self._forgetting_at = 0.0
-        """When it is next looked for answers whose time is over, seconds of the loop's clock."""
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
         self._insisting: dict[TurnKey, tuple[str, asyncio.Task[None]]] = {}
@@ -201,7 +203,7 @@ class Sharing:
         while not self._draining:
             try:
                 await self._take_all_over()
-                await self._forget_repeats()
+                await self._leftovers.let_go()
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             except Exception:
@@ -251,12 +253,6 @@ class Sharing:
         _, before = self._rests.get(key, (0.0, SHORTEST_REST / 2))
         rest = min(2 * before, LONGEST_REST)
         self._rests[key] = asyncio.get_running_loop().time() + rest, rest
-
-    async def _forget_repeats(self) -> None:
-        """A round that leaves nothing is the last for a while. Raises `StoreUnavailable`."""
-        now, forget = asyncio.get_running_loop().time(), self._continuations.forget
-        if now >= self._forgetting_at and await self.store.forget_repeats(self._system.sources.now(), forget):
-            self._forgetting_at = now + self._system.limits.kept_seconds / 4
 
     # -- turns that run elsewhere ----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ its owner is gone; the open turns are then the taker's to run or to end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import Struct
@@ -49,13 +49,12 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
 
 
 class ForRepeats(Struct, frozen=True, kw_only=True):
-    """What repeats of an ended turn get of which nothing else is kept. `events`: all of its log. `since`, `until`: for
-    what time, in seconds since the epoch. Only its idempotency key leads to it."""
+    """What repeats of an ended turn get of which nothing else is kept. `events`: all of its log. `seconds`: for how
+    long, from when it is written, by the storage's clock. Only its idempotency key leads to it."""
 
     turn: Turn
     events: Sequence[Event]
-    since: float
-    until: float
+    seconds: float
 
 
 class Ending(Struct, frozen=True, kw_only=True):
@@ -183,10 +182,14 @@ class DurableStore(SessionStore, Protocol):
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
         ...
 
-    async def forget_repeats(self, now: float, forget: Callable[[SessionKey], Awaitable[object]]) -> bool:
-        """Keep nothing of what was for repeats until before `now`, whoever wrote it; a round of bounded length. Whether
-        that was all of it. `forget`: called with each session that was a fork for such a turn alone and is still there.
-        """
+    async def forget_repeats(self) -> bool:
+        """Keep nothing of what was for repeats and whose time is over, whoever wrote it; a round of bounded length.
+        Whether that was all of it."""
+        ...
+
+    async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+        """Sessions that were to go with a process that is gone (`Turn.passing`, and forks of which no turn was
+        accepted), up to `limit`: those that may be forgotten, and those of which turns are open still."""
         ...
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:

@@ -50,8 +50,9 @@ class ResponsesTurns:
     ) -> TurnLog:
         """Submit the turn that a request asks for.
 
-        `near`: a turn that may be continued although it is not stored. `own`: sessions that the caller forgets himself;
-        a new one that nothing would be kept of is kept, and added, until something in it is stored.
+        `near`: a turn that may be continued although it is not stored. `own`: sessions that the caller forgets himself,
+        or whoever finds that this process has gone without it; a new one that nothing would be kept of is kept, and
+        added, until something in it is stored.
 
         Raises `ContinuationNotFound`, `InvalidRequest`, and what `Host.submit` raises.
         """
@@ -74,10 +75,12 @@ class ResponsesTurns:
     async def _submit(
         self, create: CreateRequest, turn: Turn, previous: TurnLog | None, own: set[SessionKey] | None
     ) -> TurnLog:
-        if own is not None and turn.stored:
+        if own is not None and turn.stored and turn.key in own:
+            log = await self._host.submit(structs.replace(turn, passing=False))
             own.discard(turn.key)
-        elif own is not None and not turn.kept and (previous is None or turn.key in own):
-            log = await self._host.submit(structs.replace(turn, kept=True))
+            return log
+        if own is not None and not turn.kept and (previous is None or turn.key in own):
+            log = await self._host.submit(structs.replace(turn, kept=True, passing=True))
             own.add(log.turn.key)
             return log
         if create.conversation is not None:

@@ -32,6 +32,7 @@ from greenroom.services.sessions.draft import Draft
 from greenroom.services.sessions.head import SessionHead, decode_head, folder_of
 from greenroom.services.sessions.hold import Hold, hold_of
 from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.passing import marks_of
 from greenroom.services.sessions.reading import (
     entries_in,
     entry_in,
@@ -41,7 +42,7 @@ from greenroom.services.sessions.reading import (
     turn_spans,
 )
 from greenroom.services.sessions.turn_names import names_of, number_in
-from greenroom.services.storage import NOT_THERE, Conflict, Folder, Head, Named, NameTaken
+from greenroom.services.storage import NOT_THERE, Change, Conflict, Folder, Head, Named, NameTaken
 
 UNSURE_SECONDS: Final = 60.0
 """For so long a write whose outcome is not known may still be done, at most."""
@@ -146,8 +147,10 @@ class Acceptor:
             return SessionTaken(await self._take(key, folder.head))
         return TurnsOpen([(one.turn_id, one.principal) for one in opened])
 
-    async def as_owner(self, key: SessionKey, draw: Callable[[Hold], Awaitable[Draft]]) -> bool:
-        """Write what `draw` makes of the session, which is or becomes this process's. Whether it was not.
+    async def as_owner(
+        self, key: SessionKey, draw: Callable[[Hold], Awaitable[Draft]], others: Sequence[Change] = ()
+    ) -> bool:
+        """Write what `draw` makes of the session, which is or becomes this process's, and `others`. Whether it was not.
 
         Raises `Blocked` when it is another's, `Conflict` when another process wrote meanwhile.
         """
@@ -156,11 +159,11 @@ class Acceptor:
         try:
             hold = self._owned.held(key)
             if hold is not None:
-                await self._owned.write(key, await draw(hold))
+                await self._owned.write(key, await draw(hold), others)
                 return False
             if not self._life.draining:
                 new = hold_of(NOT_THERE, SessionHead(), "")
-                await self._owned.write(key, await draw(new), owner=self._life.name)
+                await self._owned.write(key, await draw(new), others, owner=self._life.name)
                 return True
             folder = await self._storage.read(folder_of(key))
             found = None if folder is None else folder.head
@@ -168,7 +171,7 @@ class Acceptor:
             if conflict.found is None or conflict.key != folder_of(key):
                 raise
             found = conflict.found
-        return await self._write_to(key, found, draw)
+        return await self._write_to(key, found, draw, others)
 
     async def settle(self, key: SessionKey) -> Sequence[TurnEntry]:
         """Find out what was written of which nobody was told. A turn that was accepted so is removed: who asked for it
@@ -240,7 +243,7 @@ class Acceptor:
             return draft
 
         try:
-            fresh = await self.as_owner(key, draw)
+            fresh = await self.as_owner(key, draw, marks_of(turn, name))
             if self._life.name != name:
                 raise StoreUnavailable(
                     f"turn {turn.id} was recorded when this process was late to tell others that it lives; try again"
@@ -255,7 +258,11 @@ class Acceptor:
         return TurnAccepted(number, fresh)
 
     async def _write_to(
-        self, key: SessionKey, found: Head | None, draw: Callable[[Hold], Awaitable[Draft]]
+        self,
+        key: SessionKey,
+        found: Head | None,
+        draw: Callable[[Hold], Awaitable[Draft]],
+        others: Sequence[Change],
     ) -> bool:
         if found is None:
             raise Blocked(None)
@@ -271,7 +278,7 @@ class Acceptor:
             raise Blocked(found)
         draft = await draw(hold_of(found.fence, head, found.owner))
         self._check_life()
-        await self._owned.write(key, draft, owner=None if mine else self._life.name, take=not mine)
+        await self._owned.write(key, draft, others, owner=None if mine else self._life.name, take=not mine)
         return not mine
 
     async def _blocked(self, turn: Turn, found: Head | None) -> Acceptance:

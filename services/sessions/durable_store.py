@@ -7,7 +7,6 @@ What a session's folder has is said in `head`, what a write does to it in `draft
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -24,10 +23,11 @@ from greenroom.services.sessions.draft import Draft, Retention
 from greenroom.services.sessions.head import KIND, folder_of
 from greenroom.services.sessions.hold import Hold
 from greenroom.services.sessions.owned import OwnedSessions
-from greenroom.services.sessions.owner_life import OwnerLife
+from greenroom.services.sessions.owner_life import OwnerLife, new_name
 from greenroom.services.sessions.owner_notes import OwnerNotes
+from greenroom.services.sessions.passing import passed, unmarked
 from greenroom.services.sessions.reading import HISTORY, legible, record_of
-from greenroom.services.sessions.repeats import Forget, change_for, forget_repeats
+from greenroom.services.sessions.repeats import Terms, change_for, forget_repeats
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
@@ -35,10 +35,6 @@ from greenroom.services.storage import Change, Conflict, Fence, Storage
 from greenroom.services.store import SessionRecord, TurnCommit
 
 DEFAULT = Retention()
-
-
-def _new_owner() -> str:
-    return uuid.uuid4().hex
 
 
 def _nothing(*_: object) -> None:
@@ -70,7 +66,7 @@ class DurableSessions:
         max_holds: int = 10_000,
         hold_bytes: int = 64 * 1024 * 1024,
         monotonic: Callable[[], float] = time.monotonic,
-        new_owner: Callable[[], str] = _new_owner,
+        new_owner: Callable[[], str] = new_name,
         reached: Callable[[str], object] = _nothing,
     ) -> None:
         kept = {"turns_kept": turns_kept, "states_kept": states_kept, "logs_kept": logs_kept}
@@ -96,6 +92,7 @@ class DurableSessions:
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
         self._notes = OwnerNotes(storage, self._life)
+        self._terms = Terms(storage, new_owner, monotonic)
         self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
         """Endings of which it is not known whether they were written."""
         self._lost: Callable[[], object] = _nothing
@@ -182,7 +179,9 @@ class DurableSessions:
         with self._calls:
             async with self._owned.locks.of(key):
                 self._owned.drop(key)
-                await self.storage.write([Change(key=folder_of(key), expected=expected, delete=True)])
+                await self.storage.write(
+                    [Change(key=folder_of(key), expected=expected, delete=True), unmarked(key)]
+                )
                 self._reached("forget.written")
 
     # ------------------------------------------------------------------------------------------- what its owner writes
@@ -200,10 +199,8 @@ class DurableSessions:
                 return await self._owned.until_written(turn.key, lambda: self._acceptor.accept(turn, raw))
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
-        """Make the session this process's, if its owner is gone, and give its open turns in their order, with events.
-
-        Gives nothing when it has none, or is another living process's.
-        """
+        """Make the session this process's, if its owner is gone, and give its open turns in their order, with events;
+        nothing when it has none, or is another living process's."""
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
@@ -310,11 +307,15 @@ class DurableSessions:
         with self._calls:
             return await self._anywhere.remove(turn_id, principal)
 
-    async def forget_repeats(self, now: float, forget: Forget) -> bool:
-        """Keep nothing of what was for repeats until before `now`. Whether that was all of it. `forget`: called with
-        each fork for one of those turns that is still there."""
+    async def forget_repeats(self) -> bool:
+        """Keep nothing of what was for repeats and whose time is over. Whether that was all of it."""
         with self._calls:
-            return await forget_repeats(self.storage, now, forget)
+            return await forget_repeats(self.storage)
+
+    async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+        """Sessions that were to go with a process that is gone: those that may, and those with open turns."""
+        with self._calls:
+            return await passed(self.storage, limit)
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:
         """Sessions with open turns whose owner is gone."""
@@ -369,8 +370,10 @@ class DurableSessions:
                 draft.commit(raw, ending.state)
 
         draft = await self._owned.bounded(key, hold, draw, opened.number)
-        repeats = [] if ending.for_repeats is None else [change_for(ending.for_repeats, opened)]
-        await self._owned.write(key, draft, [*ending.changes, *repeats])
+        changes, left = list(ending.changes), ending.for_repeats
+        if left is not None:
+            changes.append(change_for(left, opened, await self._terms.owner(left.seconds)))
+        await self._owned.write(key, draft, changes)
 
     def _forget_all(self) -> None:
         self._owned.clear()

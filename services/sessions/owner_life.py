@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -30,6 +31,11 @@ LATE: Final = (
     "have taken them"
 )
 NEVER: Final = float("-inf")
+
+
+def new_name() -> str:
+    """A name that no process had before."""
+    return uuid.uuid4().hex
 
 
 class OwnerLife:

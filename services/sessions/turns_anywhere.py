@@ -21,6 +21,7 @@ from greenroom.services.sessions.head import (
 from greenroom.services.sessions.hold import hold_of
 from greenroom.services.sessions.log import first_of
 from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.passing import marked
 from greenroom.services.sessions.reading import WHOLE, fork_of, legible
 from greenroom.services.sessions.turn_names import id_name, names_of, number_in
 from greenroom.services.storage import Change, Span
@@ -77,7 +78,8 @@ class TurnsAnywhere:
             return await self._owned.until_written(key, lambda: self._remove(key, number))
 
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
-        """Make `target` what `source` was after that turn; false: that is not known. Raises `Conflict`."""
+        """Make `target` what `source` was after that turn; false: that is not known. A new session is marked as one
+        that goes with this process, until a turn of it that is to stay is accepted. Raises `Conflict`."""
         folder = await self._storage.read(folder_of(source), WHOLE)
         if folder is None:
             return False
@@ -88,7 +90,9 @@ class TurnsAnywhere:
         expected = folder.head.fence if source == target else None
         head, to = encode_head(fork.head), folder_of(target)
         self._owned.drop(target)
-        await self._storage.write([Change(key=to, expected=expected, delete=True, head=head, put=fork.cells)])
+        change = Change(key=to, expected=expected, delete=True, head=head, put=fork.cells)
+        marks = [] if source == target else [marked(target, self._owned.life.name)]
+        await self._storage.write([change, *marks])
         self._reached("fork.written")
         return True
 

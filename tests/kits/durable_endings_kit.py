@@ -28,6 +28,7 @@ from greenroom.services.durable import (
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import folder_of
 from greenroom.services.sessions.repeats import AT_ONCE
+from greenroom.services.sessions.turn_names import key_name
 from greenroom.services.storage import Change, Conflict, Fence, FolderKey, Storage
 from greenroom.services.store import SessionRecord
 from kits.store_kit import record
@@ -38,8 +39,8 @@ OTHER = SessionKey("u1", "s2")
 SERVICE = FolderKey("service", "u1", "")
 SAID: list[Event] = [Began("t", 1.0), TextDelta("a"), TextDelta("b")]
 LAST = TurnCompleted(2.0)
-SINCE, UNTIL = 1_000.0, 1_300.0
-"""The time of what repeats get."""
+FOR_LONG = 3_600.0
+"""Seconds that repeats get an answer: longer than a test."""
 
 
 def turn(number: int, key: SessionKey = KEY, **changes: Any) -> Turn:
@@ -58,12 +59,12 @@ def unkept(number: int, **changes: Any) -> Turn:
     return turn(number, **{"kept": False, "idempotency_key": "k", **changes})
 
 
-def answered(sent: Turn, *, since: float = SINCE, until: float = UNTIL, **changes: Any) -> Ending:
+def answered(sent: Turn, *, seconds: float = FOR_LONG, **changes: Any) -> Ending:
     """The good ending of such a turn. Its log is what was said, and the events that it ends with."""
     made = Ending(turn_id=sent.id, principal=sent.principal, events=[*SAID, LAST], kept=False)
     made = replace(made, **changes)
     log = [*SAID[: made.first], *made.events]
-    return replace(made, for_repeats=ForRepeats(turn=sent, events=log, since=since, until=until))
+    return replace(made, for_repeats=ForRepeats(turn=sent, events=log, seconds=seconds))
 
 
 class DurableEndingsKit(ABC):
@@ -215,7 +216,9 @@ class DurableEndingsKit(ABC):
             assert isinstance(await other.accept(unkept(3)), TurnKnown)
             assert await other.fork(KEY, "turn-1", OTHER)
             assert not await other.fork(KEY, "turn-2", OTHER)
-            assert await other.forget_repeats(UNTIL, nothing)
+            await let_time_pass(one, unkept(2))
+            assert await other.forget_repeats()
+            assert await one.known(unkept(2)) is None
             assert await one.load(KEY) == before
             assert await status_of(one, 1) == "ended"
 
@@ -232,37 +235,30 @@ class DurableEndingsKit(ABC):
 
     async def test_what_repeats_get_is_let_go_when_its_time_is_over(self) -> None:
         async with self.processes() as (one, other):
-            for number, until in ((1, UNTIL), (2, UNTIL + 1)):
+            for number in (1, 2):
                 sent = unkept(number, idempotency_key=str(number))
                 await one.accept(sent)
-                await one.finish(KEY, answered(sent, until=until))
+                await one.finish(KEY, answered(sent, seconds=number * FOR_LONG))
             first, second = (unkept(8 + number, idempotency_key=str(number)) for number in (1, 2))
-            assert await other.forget_repeats(UNTIL - 1, nothing)
+            assert await other.forget_repeats()
             assert await other.known(first) is not None
-            assert await other.forget_repeats(UNTIL, nothing)
+            await let_time_pass(other, first)
+            assert await other.forget_repeats()
             assert await one.known(first) is None
             assert await one.known(second) is not None
             assert await one.accept(first) == TurnAccepted(1, True)
-            assert await one.forget_repeats(UNTIL + 1, nothing)
+            await let_time_pass(one, second)
+            assert await one.forget_repeats()
             assert await one.storage.orphans("repeat", 10) == ()
             assert await one.known(second) is None
 
-    async def test_a_fork_for_it_alone_that_was_not_forgotten_is_told_of(self) -> None:
+    async def test_what_repeats_get_outlives_the_process_that_wrote_it(self) -> None:
         async with self.processes() as (one, other):
-            await one.accept(turn(1))
-            await one.finish(KEY, ending(1))
-            sent = unkept(2, key=OTHER, temporary=True)
-            assert await one.fork(KEY, "turn-1", OTHER)
-            await one.accept(sent)
-            await one.finish(OTHER, answered(sent))
-            assert await other.forget_repeats(UNTIL - 1, nothing)
-            assert await other.forget_repeats(UNTIL, other.forget)
-            assert await other.storage.sessions("session", KEY.user_id) == (KEY.session_id,)
-            await one.accept(replace(sent, id="turn-3", key=SessionKey("u1", "s3")))
-            await one.finish(
-                SessionKey("u1", "s3"), answered(replace(sent, id="turn-3", key=SessionKey("u1", "s3")))
-            )
-            assert await other.forget_repeats(UNTIL, nothing)  # it is gone already
+            await one.accept(unkept(1))
+            await one.finish(KEY, answered(unkept(1)))
+            await be_late(one, other)
+            assert await other.forget_repeats()
+            assert isinstance(await other.accept(unkept(2)), TurnKnown)
 
     async def test_processes_let_go_at_once_of_more_than_goes_in_one_write(self) -> None:
         async with self.processes() as stores:
@@ -270,17 +266,10 @@ class DurableEndingsKit(ABC):
                 sent = unkept(number, idempotency_key=str(number))
                 await stores[0].accept(sent)
                 await stores[0].finish(KEY, answered(sent))
-            while not all(await asyncio.gather(*(store.forget_repeats(UNTIL, nothing) for store in stores))):
+            await let_time_pass(stores[1], unkept(0, idempotency_key="0"))  # one owner for all
+            while not all(await asyncio.gather(*(store.forget_repeats() for store in stores))):
                 pass  # each round lets some go
             assert await stores[0].storage.orphans("repeat", 10) == ()
-
-    async def test_what_a_clock_wrote_that_was_years_ahead_does_not_stay_for_years(self) -> None:
-        async with self.processes() as (one, _):
-            year = 365 * 86_400.0
-            await one.accept(unkept(1))
-            await one.finish(KEY, answered(unkept(1), since=SINCE + year, until=UNTIL + year))
-            assert await one.forget_repeats(SINCE, nothing)
-            assert await one.known(unkept(1)) is None
 
     async def test_an_answer_that_cannot_be_kept_is_refused_with_its_ending(self) -> None:
         async with self.processes() as (one, _):
@@ -328,9 +317,13 @@ class DurableEndingsKit(ABC):
             assert [n for n in range(1, 6) if await one.find(f"turn-{n}", None)] == [5]
 
 
-async def nothing(fork: SessionKey) -> None:
-    """No turn of the test had a fork for itself alone."""
-    raise AssertionError(fork)
+async def let_time_pass(store: DurableSessions, sent: Turn) -> None:
+    """What repeats of the turn get has been kept for its time, as far as the storage knows."""
+    named = await store.storage.lookup(key_name(sent))
+    assert named is not None
+    folder = await store.storage.read(named.key)
+    assert folder is not None
+    await store.storage.renew(folder.head.owner, 0.0, "gone")
 
 
 async def be_late(store: DurableSessions, other: DurableSessions) -> None:

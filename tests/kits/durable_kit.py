@@ -43,13 +43,13 @@ from kits.durable_endings_kit import (
     OTHER,
     SAID,
     SERVICE,
-    DurableEndingsKit,
     be_late,
     ending,
     status_of,
     turn,
 )
 from kits.durable_machine import FAULTS, PROCESSES, SESSIONS, WEIGHTS, Step, a_world
+from kits.passing_kit import PassingKit
 from kits.store_kit import record
 
 STEPS = st.lists(
@@ -65,7 +65,7 @@ STEPS = st.lists(
 )
 
 
-class DurableKit(DurableEndingsKit):
+class DurableKit(PassingKit):
     """The laws for sessions on any storage."""
 
     # ------------------------------------------------------------------------------------------------------- accepting

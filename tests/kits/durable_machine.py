@@ -271,7 +271,7 @@ class World:
         first = view.said[turn.id]
         if not turn.kept:
             said = [*_events(0, first + 1), last]
-            answer = ForRepeats(turn=turn, events=said, since=0.0, until=1.0)
+            answer = ForRepeats(turn=turn, events=said, seconds=1e6)
             return Ending(turn_id=turn.id, first=first, events=said[first:], kept=False, for_repeats=answer)
         record = TurnRecord(turn.id, "completed" if good else "failed", 1.0, (), output)
         return Ending(

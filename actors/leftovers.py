@@ -1,0 +1,62 @@
+"""What must not stay in a shared store, and goes whichever process left it: answers for repeats whose time is over, and
+sessions that were to go with a process that is gone (`Turn.passing`, `Turn.temporary`, forks of which no turn came).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.messages import SessionKey
+from greenroom.services.durable import DurableStore
+
+logger = logging.getLogger("greenroom.actors")
+
+AT_ONCE: Final = 16
+"""Sessions that are looked at in one round, besides those that had to stay in the one before."""
+
+
+class Leftovers:
+    """Lets them go. `forget`: deletes a session. `seconds`: how long answers for repeats are kept."""
+
+    __slots__ = ("_at", "_forget", "_seconds", "_stayed", "_store")
+
+    def __init__(
+        self, store: DurableStore, forget: Callable[[SessionKey], Awaitable[None]], seconds: float
+    ) -> None:
+        self._store = store
+        self._forget = forget
+        self._seconds = seconds
+        self._at = 0.0
+        """When it is next looked for answers whose time is over, seconds of the loop's clock."""
+        self._stayed = 0
+        """Sessions that could not go in the last round: the next looks at more."""
+
+    def __repr__(self) -> str:
+        return f"<Leftovers of {self._store!r}>"
+
+    async def let_go(self) -> None:
+        """A round, of bounded length. Raises `StoreUnavailable`."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._at and await self._store.forget_repeats():
+            self._at = now + self._seconds / 8
+        free, busy = await self._store.passed(AT_ONCE + self._stayed)
+        stayed = len(busy)
+        for key in free:
+            stayed += not await self._is_forgotten(key)
+        self._stayed = stayed
+
+    async def _is_forgotten(self, key: SessionKey) -> bool:
+        """One that cannot be forgotten is in the way of nothing else, and is tried again."""
+        try:
+            await self._forget(key)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            logger.exception("session %r, whose process is gone with what it was for, stays for now", key)
+            return False
+        logger.info("session %r is forgotten: it was to go with its process, which is gone", key)
+        return True

@@ -1,0 +1,124 @@
+"""Sessions that are to go with the process that made them go when it is gone, with what services have of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from msgspec import structs
+
+from greenroom.actors import leftovers
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.leftovers import Leftovers
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.services.sessions.passing import KIND
+from kits.sharing import KEY, LEASE, Process, processes, words
+from kits.system import turn
+from kits.virtual_time import virtual_time
+
+pytestmark = virtual_time
+
+
+async def tell(process: Process, text: str, *, passing: bool | None, after: str | None = None) -> TurnLog:
+    """A turn of a session that the one who asks for it forgets himself."""
+    log = await process.system.submit(structs.replace(turn(text, after=after), passing=passing))
+    await log.ended()
+    return log
+
+
+async def left(process: Process) -> tuple[int, int]:
+    """Sessions, and marks of those that are to go."""
+    kinds = ("session", KIND)
+    sessions, marks = [len(await process.storage.sessions(kind, "u")) for kind in kinds]
+    return sessions, marks
+
+
+async def test_it_goes_when_its_process_is_gone_and_not_before() -> None:
+    async with processes() as (first, second):
+        one = await tell(first, "a", passing=True)
+        assert words(await tell(first, "b", passing=True, after=one.id)) == "a b"
+        await asyncio.sleep(100)
+        assert await left(second) == (1, 1)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 3)
+        assert await left(second) == (0, 0)
+        assert words(await second.tell("c")) == "c"
+
+
+async def test_it_goes_when_the_turn_that_was_open_has_ended() -> None:
+    async with processes() as (first, second):
+        await tell(first, "a", passing=True)
+        await first.system.submit(structs.replace(turn("b 60"), passing=True))
+        await asyncio.sleep(1)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 6)
+        assert await left(second) == (0, 0)
+
+
+async def test_it_stays_when_a_turn_made_it_one_that_stays() -> None:
+    async with processes() as (first, second):
+        one = await tell(first, "a", passing=True)
+        await tell(first, "b", passing=False, after=one.id)
+        assert await left(second) == (1, 0)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 3)
+        assert words(await second.tell("c")) == "a b c"
+
+
+async def test_forgetting_it_in_time_leaves_no_mark() -> None:
+    async with processes() as (first, second):
+        await tell(first, "a", passing=True)
+        await first.system.forget(KEY)
+        assert await left(second) == (0, 0)
+
+
+async def test_a_fork_goes_whose_process_died_before_its_turn_was_accepted() -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        first.storage.cut_after = 1  # the fork
+        with pytest.raises(StoreUnavailable):
+            await first.system.submit(turn("c", after=one.id))
+        first.storage.cut = True
+        assert await left(second) == (2, 1)
+        await asyncio.sleep(LEASE + 3)
+        assert await left(second) == (1, 0)
+        assert words(await second.tell("d")) == "a b d"
+
+
+async def test_a_fork_stays_whose_turn_is_kept() -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        log = await first.tell("c", after=one.id)
+        assert log.turn.key != KEY
+        assert await left(second) == (2, 0)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 3)
+        assert words(await second.tell("d", session=log.turn.key.session_id)) == "a c d"
+
+
+async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "AT_ONCE", 2)
+    there = [SessionKey("u", str(number)) for number in range(7)]
+    stuck, busy = there[:2], there[2:4]
+
+    class Store:
+        async def forget_repeats(self) -> bool:
+            return True
+
+        async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+            some = there[:limit]
+            return [key for key in some if key not in busy], [key for key in some if key in busy]
+
+    async def forget(key: SessionKey) -> None:
+        if key in stuck:
+            raise OSError("broken")
+        there.remove(key)
+
+    lets_go = Leftovers(Store(), forget, 300.0)  # type: ignore[arg-type]
+    for _ in range(5):
+        await lets_go.let_go()
+    assert there == [*stuck, *busy]
