@@ -25,6 +25,7 @@ from greenroom.services.memory_responses import InMemoryResponseStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.services.webhooks.delivery import WebhookSettings
+from greenroom.transports.endpoint_paths import check_among, check_path, methods_of
 from greenroom.transports.inprocess import InProcess, TurnStream, follow_turn
 from greenroom.transports.json_checks import owner
 from greenroom.transports.transport import Endpoint, Transport
@@ -182,17 +183,20 @@ class AgentApp:
             framework,
         )
 
-    def endpoint(self, path: str, methods: Sequence[str] = ("POST",)) -> Callable[[F], F]:
+    def endpoint(self, path: str, methods: str | Sequence[str] = ("POST",)) -> Callable[[F], F]:
         """Serve this function at a path of its own; `self`, if its first parameter is so called, is the application.
 
-        A generator is sent as an SSE stream.
+        A generator is sent as an SSE stream. Raises `ConfigurationError` for what is no path or no method, and for what
+        another endpoint has already. What Greenroom answers itself is refused at the start.
         """
-        if not path.startswith("/"):
-            raise ConfigurationError(f"the endpoint path {path!r} does not begin with a slash")
+        check_path(path)
+        wanted = methods_of(path, methods)
 
         def register(function: F) -> F:
             answer = MethodType(function, self._hooks.owner) if takes_self(function) else function
-            self._endpoints.append(Endpoint(path, tuple(method.upper() for method in methods), answer))
+            endpoint = Endpoint(path, wanted, answer)
+            check_among(endpoint, self._endpoints)
+            self._endpoints.append(endpoint)
             return function
 
         return register

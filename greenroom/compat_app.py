@@ -221,7 +221,7 @@ class AgentApp(app.AgentApp):
             framework,
         )
 
-    def endpoint(self, path: str, methods: Sequence[str] | None = None) -> Callable[[F], F]:
+    def endpoint(self, path: str, methods: str | Sequence[str] | None = None) -> Callable[[F], F]:
         """Serve this function at a path of its own; by POST, if nothing else is said."""
         return super().endpoint(path, methods or ("POST",))
 

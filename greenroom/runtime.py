@@ -209,7 +209,8 @@ class Runtime:
             )
         if not isinstance(principal, str) or not principal:
             raise ConfigurationError(
-                f"authenticate() returned {principal!r}; it returns the user's id, or None"
+                f"authenticate() returned a value of type {type(principal).__name__}; it returns the user's id, "
+                "text that is not empty, or None"
             )
         return principal
 

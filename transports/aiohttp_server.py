@@ -16,6 +16,7 @@ from greenroom.transports.compatible_mode import CompatibleMode
 from greenroom.transports.connection import Gate
 from greenroom.transports.cors import Cors
 from greenroom.transports.door import CLIENT_CONNECTIONS, TRUSTED_PROXIES, Door
+from greenroom.transports.endpoint_paths import check_beside
 from greenroom.transports.endpoints import EndpointCaller, respond
 from greenroom.transports.fast_lane import FastLane
 from greenroom.transports.http_errors import ANY_PATH, Rest, guarded
@@ -160,7 +161,7 @@ def make_application(
     compatible_routes = CompatibleMode(**compatible).routes(
         host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds, origins=cors_origins
     )
-    app.add_routes([*guarded(routes, host.sources), *compatible_routes])
+    app.add_routes(_with_endpoints(host, [*guarded(routes, host.sources), *compatible_routes]))
     app.add_routes(guarded([web.route("*", ANY_PATH, Rest(app).answer)], host.sources))
     return app
 
@@ -182,7 +183,7 @@ def turn_routes(
     compatible_routes = CompatibleMode(**compatible).routes(
         host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds
     )
-    return guarded(routes, host.sources) + compatible_routes
+    return _with_endpoints(host, guarded(routes, host.sources) + compatible_routes)
 
 
 def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[web.RouteDef]:
@@ -192,8 +193,6 @@ def _routes(host: Host, read_seconds: float, keepalive_seconds: float) -> list[w
     for endpoint in host.endpoints:
         if endpoint.function is None:
             routes += [web.post(endpoint.path, process.process), *tasks.routes(endpoint.path)]
-        else:
-            routes += _endpoint_routes(host, endpoint)
     if host.looking is not None:
         routes += BrowserViewRoutes(host, host.looking).routes()
     return routes
@@ -216,6 +215,18 @@ def embedded_application(
     app.cleanup_ctx.append(life)
     app.on_shutdown.append(drain)  # comes before aiohttp waits for open streams, which end with their turns
     return app
+
+
+def _with_endpoints(host: Host, routes: list[web.RouteDef]) -> list[web.RouteDef]:
+    """Our routes, and after them the user's, which take what is left: one that takes any path takes none of ours.
+
+    Raises `ConfigurationError` for an endpoint that would never be asked.
+    """
+    check_beside(host.endpoints, [(route.method, route.path) for route in routes])
+    own = [
+        route for one in host.endpoints if one.function is not None for route in _endpoint_routes(host, one)
+    ]
+    return routes + guarded(own, host.sources)
 
 
 def _endpoint_routes(host: Host, endpoint: Endpoint) -> list[web.RouteDef]:

@@ -24,7 +24,7 @@ from greenroom.actors.errors import (
 from greenroom.actors.offload import call, iterate_in_thread
 from greenroom.transports.endpoint_arguments import Binder, Given
 from greenroom.transports.event_stream import HEADERS
-from greenroom.transports.http_errors import error_response
+from greenroom.transports.http_errors import error_response, in_own_words
 from greenroom.transports.json_checks import json_value
 from greenroom.transports.request_body import BodyReader
 from greenroom.transports.sse import data_frame
@@ -70,10 +70,12 @@ async def respond(caller: EndpointCaller, request: web.Request, host: Host) -> w
         result = await caller.call(given)
         if not isinstance(result, web.StreamResponse | AsyncIterator):
             return web.Response(body=encode(result), content_type="application/json")
-    except (GreenroomError, web.HTTPException) as error:
-        if isinstance(error, HandlerError):
-            return error_response(500, **report(error, caller, host))
+    except HandlerError as error:
+        return error_response(500, **report(error, caller, host))
+    except GreenroomError:
         raise
+    except web.HTTPException as error:
+        return in_own_words(error)
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything; it is logged and told
         return error_response(500, **report(error, caller, host))
     if isinstance(result, web.StreamResponse):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import hdrs, web
 
-from greenroom.actors.errors import GreenroomError, TurnMoved
+from greenroom.actors.errors import ConfigurationError, GreenroomError, MissingDependency, TurnMoved
 from greenroom.actors.ids import Sources
 from greenroom.transports.idempotency import HEADER
 
@@ -25,6 +26,8 @@ REPEATABLE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_DELETE})
 """Methods that do the same when they are asked for twice."""
 ANY_PATH = "/{rest:(?s:.*)}"
 """What a route takes that takes whatever is left: also what has line ends in it, which a dot alone does not take."""
+OWN_FAULTS: Final = (ConfigurationError, MissingDependency)
+"""Errors of ours that are for who runs the server: no caller can do anything about them, so the log has the words."""
 ADVICE = {
     404: "there is nothing at {method} {path}; GET / names the routes",
     405: "{path} does not take {method}",
@@ -97,6 +100,8 @@ def guard(handler: Handler, sources: Sources, form: ErrorForm) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
+        except OWN_FAULTS as error:
+            return failed(error, request)
         except GreenroomError as error:
             if request.writer.output_size:  # its turn went to another process under way: the stream is cut
                 raise ConnectionError(error.message) from error
@@ -105,13 +110,14 @@ def guard(handler: Handler, sources: Sources, form: ErrorForm) -> Handler:
             return from_aiohttp(request, error, form)
         except ConnectionError:
             raise
-        except Exception as error:
-            error_id = unforeseen(error, sources, f"{request.method} {request.path}")
-            if request.writer.output_size:  # a stream that has begun cannot become another response
-                raise ConnectionError(
-                    f"the server failed; its log has the details under {error_id}"
-                ) from error
-            return form.failure(error_id)
+        except Exception as error:  # noqa: BLE001 - it is logged and told
+            return failed(error, request)
+
+    def failed(error: Exception, request: web.Request) -> web.Response:
+        error_id = unforeseen(error, sources, f"{request.method} {request.path}")
+        if request.writer.output_size:  # a stream that has begun cannot become another response
+            raise ConnectionError(f"the server failed; its log has the details under {error_id}") from error
+        return form.failure(error_id)
 
     return answer
 
@@ -152,6 +158,33 @@ def from_aiohttp(request: web.BaseRequest, error: web.HTTPException, form: Error
             response.headers[name] = error.headers[name]
     say_when(response, None)
     return response
+
+
+def in_own_words(error: web.HTTPException) -> web.StreamResponse:
+    """What a function of the user's raised, with what he said and the headers he set; where he said nothing, as HTTP
+    names it. A body that he says is no plain text goes out as it is. Raises it again if it is no error."""
+    if error.status < 400:
+        raise error
+    headers = error.headers.copy()
+    headers.pop("Content-Length", None)
+    if error.content_type == "text/plain":
+        headers.pop("Content-Type", None)
+        said = error.text if error.text != f"{error.status}: {error.reason}" else error.reason
+        response = error_response(error.status, _named(error.status), said or "the request was refused")
+        response.headers.extend(headers)
+    else:
+        response = web.Response(status=error.status, reason=error.reason, body=error.body, headers=headers)
+    response.cookies.update(error.cookies)
+    say_when(response, None)
+    return response
+
+
+def _named(status: int) -> str:
+    """The code of an error that is HTTP's, whatever reason somebody gave it."""
+    try:
+        return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    except ValueError:
+        return "error"
 
 
 def _code(error: web.HTTPException) -> str:
