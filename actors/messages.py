@@ -1,8 +1,8 @@
 """The messages of the system: what transports hand to session actors.
 
-Contracts only: frozen structs without behaviour, importable from every room. The field names and defaults of
-`AgentRequest`, `Message` and the content parts are those of AgentScope Runtime's `/process` protocol, so that an
-application written for it finds what it expects on the request. A part's `type` is its tag on the wire.
+Contracts only: frozen structs that do nothing but say what is in them, importable from every room. The field names and
+defaults of `AgentRequest`, `Message` and the content parts are those of AgentScope Runtime's `/process` protocol, so
+that an application written for it finds what it expects on the request. A part's `type` is its tag on the wire.
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ class Message(Struct, frozen=True):
     id: str | None = None
     metadata: dict[str, Any] | None = None
     name: str | None = None
+
+    def get_text_content(self, separator: str = "\n") -> str | None:
+        """Its texts, with `separator` between them, as AgentScope's `Msg` says it; none: it has no text."""
+        texts = [part.text for part in self.content if isinstance(part, Text)]
+        return separator.join(texts) if texts else None
 
 
 class AgentRequest(Struct, kw_only=True):

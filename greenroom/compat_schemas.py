@@ -86,10 +86,10 @@ class Message(metaclass=StandsFor, makes=messages.Message):
 
 
 class InputMessage(messages.Message, frozen=True):
-    """A message of a request as handlers find it: one of ours that can say what is in it."""
+    """A message of a request as handlers find it: one of ours that can say what is in it as AgentScope Runtime's do."""
 
-    def get_text_content(self) -> str | None:
-        """Its first text; none: it has no text."""
+    def get_text_content(self, separator: str = "\n") -> str | None:
+        """Its first text, whatever the separator; none: it has no text."""
         return next((part.text for part in self.content if isinstance(part, messages.Text)), None)
 
     def get_image_content(self) -> list[str]:
