@@ -157,6 +157,7 @@ class Runtime:
         if sandboxes is not None:
             self._exits.push_async_callback(sandboxes.stop)
             await sandboxes.start()
+            self.system.services.add(sandboxes)
         await self.responses.start()
         self._exits.push_async_callback(self.responses.stop)
         await self.conversations.start()

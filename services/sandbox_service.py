@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -19,7 +18,9 @@ from greenroom.sandbox.leases import LeaseKey
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
 from greenroom.sandbox.standalone import started_keeper
+from greenroom.services.sandbox_uses import InStorage, SandboxUses, by
 from greenroom.services.service import not_started
+from greenroom.services.started import note_start, note_stop
 from greenroom.services.storage import Storage
 from greenroom.services.work import Work, current_work
 
@@ -34,9 +35,6 @@ OnPassivate: TypeAlias = Literal["keep", "release"]
 
 KINDS: Final[Mapping[BoxKind, type[BaseSandbox]]] = {"browser": BrowserSandbox, "base": BaseSandbox}
 """The sandboxes there are, by `sandbox_types`."""
-
-USED: Final = 10_000
-"""Sandboxes of which it is remembered that turns used them. Those that were first used longest ago go first."""
 
 BRANCHED: Final = (
     "the conversation branched off at an earlier turn, and the sandbox stayed with the other branch"
@@ -79,8 +77,7 @@ class SandboxService:
         self._objects: WeakValueDictionary[LeaseKey, BaseSandbox] = WeakValueDictionary()
         self._turns: set[tuple[Work, LeaseKey]] = set()
         self._taken: set[LeaseKey] = set()
-        # The first turn of each that used it: what came of that turn believes to have it.
-        self._used: OrderedDict[LeaseKey, str] = OrderedDict()
+        self.uses = SandboxUses(leases.storage if isinstance(leases, InStorage) else None)
 
     def __repr__(self) -> str:
         return f"<SandboxService, {self._keeper or 'not started'}>"
@@ -91,6 +88,7 @@ class SandboxService:
             from greenroom.services.durable_leases import DurableLeases
 
             self._leases = DurableLeases(storage)
+            self.uses = SandboxUses(storage)
 
     # ------------------------------------------------------------------------------------------------- start and stop
 
@@ -99,12 +97,12 @@ class SandboxService:
 
         Raises `SandboxUnavailable`, which says what is missing and what to do.
         """
+        note_start(self)
         async with self._starting:
             if self._keeper is None:
                 self._home = asyncio.get_running_loop()
-                self._keeper = await self._new_keeper(
-                    self._settings or SandboxSettings.from_environ(), self._leases
-                )
+                settings = self._settings or SandboxSettings.from_environ()
+                self._keeper = await self._new_keeper(settings, self._leases)
 
     async def stop(self) -> None:
         """Carry out the calls that were made, then end all boxes, or leave them to other processes that share their
@@ -113,6 +111,7 @@ class SandboxService:
             keeper = self._keeper
             if keeper is None:
                 return
+            note_stop(self)
             if keeper.sharing:  # who has a browser keeps it, in the process that goes on with it
                 keeper.wait_for_nobody()
             for key in () if keeper.sharing else tuple(self._taken):
@@ -168,19 +167,24 @@ class SandboxService:
         """The same, by the session's key."""
         keys = _keys(key)
         await self._end(keys, "this sandbox was released; connect again for a new one")
+        if self._keeper is None:
+            self.uses.lose(key)
+            return
         for lease_key in keys:
-            self._used.pop(lease_key, None)
-            if self._keeper is not None:
-                await self._keeper.release(lease_key)
+            await self._keeper.release(lease_key)
+        await self.uses.forget(key)
 
     async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
         """A browser cannot be copied: `target` has none of `source`'s sandboxes, and where its agent has used them by
         that turn it is told so once, before it goes on in an empty one. See `Forkable.fork`."""
-        for old, new in zip(_keys(source), _keys(target), strict=True):
-            first = self._used.get(old)
-            if first is not None and self._keeper is not None and first not in _after(turn_id, turns):
-                self.used(new, first)
-                self._keeper.bereave(new, BRANCHED)
+        keeper = self._keeper
+        if keeper is None:
+            return True
+        first = by(turn_id, turns, await self.uses.of(source))
+        if first:
+            await self.uses.keep(target, first)
+            for kind in first:
+                keeper.bereave(LeaseKey(*target, kind), BRANCHED)
         return True
 
     async def passivated(self, key: SessionKey) -> None:
@@ -207,6 +211,8 @@ class SandboxService:
     async def hand_over(self, key: SessionKey) -> None:
         """The session is another process's now: where processes share their leases, its boxes are let go, as they
         are."""
+        if self.uses.storage is not None:
+            self.uses.lose(key)
         if self._keeper is not None:
             for lease_key in _keys(key):
                 await self._keeper.hand_over(lease_key)
@@ -255,17 +261,11 @@ class SandboxService:
             box = self._objects[key] = KINDS[key.kind].leased(keeping, key, self._home)
         return box
 
-    def used(self, key: LeaseKey, turn_id: str) -> None:
-        """A turn that was committed has used the key's sandbox."""
-        self._used.setdefault(key, turn_id)
-        if len(self._used) > USED:
-            self._used.popitem(last=False)
-
     def hold(self, keeper: Keeper, key: LeaseKey, work: Work, using: bool) -> None:
         """Hold the key until the turn is over. On the home loop."""
         if using:
             with suppress(TurnOver):
-                work.staging(self, _Uses).keys.add(key)
+                self.uses.stage(self, key, work)
         if (work, key) not in self._turns:
             self._turns.add((work, key))
             held = keeper.hold(key)
@@ -287,18 +287,6 @@ class SandboxService:
         """The loop it was started on."""
         assert self._home is not None
         return self._home
-
-
-class _Uses:
-    """The sandboxes that a turn has used."""
-
-    def __init__(self, service: SandboxService) -> None:
-        self._service = service
-        self.keys: set[LeaseKey] = set()
-
-    def apply(self, turn_id: str) -> None:
-        for key in self.keys:
-            self._service.used(key, turn_id)
 
 
 class _Keeping:
@@ -343,11 +331,6 @@ class _Keeping:
 
     async def stop(self) -> None:
         """The service's keeper stops with the service."""
-
-
-def _after(turn_id: str, turns: Sequence[str]) -> Sequence[str]:
-    """Those that came after it."""
-    return turns[turns.index(turn_id) + 1 :] if turn_id in turns else ()
 
 
 def _keys(key: SessionKey) -> list[LeaseKey]:

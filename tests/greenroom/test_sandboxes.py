@@ -16,14 +16,19 @@ from greenroom import (
     SandboxSettings,
     Session,
     SessionKey,
+    Text,
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
 )
 from greenroom.actors.errors import SandboxUnavailable
+from greenroom.actors.system import ActorSystem
 from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Leases
 from greenroom.services import sandbox_service
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.storage import Storage
 from kits.keeping import World
 from kits.remembering import heard, tell
 from kits.system import said
@@ -38,15 +43,34 @@ def service_in(world: World, **options: Any) -> SandboxService:
     return SandboxService(keeper=keeper, **options)
 
 
-def browsing(world: World, **options: Any) -> AgentApp:
-    """An application that looks at a page and says which box showed it."""
-    app = AgentApp(sandboxes=service_in(world, **options))
+def browsing(world: World, storage: Storage | None = None, **options: Any) -> AgentApp:
+    """An application that looks at a page and says which box showed it, unless its turn is to be quiet."""
+    store = None if storage is None else DurableSessions(storage)
+    app = AgentApp(sandboxes=service_in(world, **options), state=store)
 
     @app.query()
     async def answer(msgs: Any, session: Session) -> str:
+        if msgs[0].content == (Text("quiet"),):
+            return "quiet"
         return (await session.browser.browser_snapshot()).text.partition(" ")[0]
 
     return app
+
+
+def system_of(app: AgentApp) -> ActorSystem:
+    """What runs its turns."""
+    assert app._runtime is not None
+    return app._runtime.system
+
+
+async def branched(system: ActorSystem, turn_id: str, after: str) -> bool:
+    """Whether a turn that follows an earlier one is told that its browser is another."""
+    fork = await tell(system, turn_id, after=after)
+    if isinstance(fork.terminal, TurnFailed):
+        assert "stayed with the other branch" in fork.terminal.error.message
+        return True
+    assert isinstance(fork.terminal, TurnCompleted)
+    return False
 
 
 async def test_a_session_has_one_browser_for_all_its_turns() -> None:
@@ -160,6 +184,24 @@ async def test_a_session_that_branches_off_is_told_that_its_browser_is_another()
         assert heard(await tell(system, "fourth", session=session)) not in {"", box}
         assert heard(await tell(system, "fifth")) == box
     world.nothing_left()
+
+
+async def test_one_that_branches_off_in_another_process_is_told_so_too() -> None:
+    """Also after all processes ended that its turns ran in."""
+    storage, worlds = MemoryStorage(), [World(), World(), World()]
+    await storage.start()
+    async with browsing(worlds[0], storage) as one, browsing(worlds[1], storage) as other:
+        assert heard(await tell(system_of(one), "quiet")) == "quiet"
+        assert heard(await tell(system_of(one), "first")) == worlds[0].engine.box().spec.lease
+        await tell(system_of(one), "second")
+        assert await branched(system_of(other), "x", after="first")
+        assert not await branched(system_of(other), "y", after="quiet")
+    async with browsing(worlds[2], storage) as app:
+        assert await branched(system_of(app), "z", after="first")
+        assert not await branched(system_of(app), "0", after="quiet")
+    await storage.stop()
+    for world in worlds:
+        world.nothing_left()
 
 
 async def test_a_session_that_is_put_away_may_lose_its_box() -> None:

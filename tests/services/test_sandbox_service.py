@@ -19,7 +19,7 @@ from greenroom.sandbox.keeper import Keeper
 from greenroom.sandbox.leases import Leases
 from greenroom.sandbox.result import ToolResult
 from greenroom.sandbox.settings import SandboxSettings
-from greenroom.services import sandbox_service
+from greenroom.services import sandbox_uses
 from greenroom.services.sandbox_service import OnPassivate, SandboxService
 from greenroom.services.service import Forkable
 from greenroom.services.work import Work
@@ -267,12 +267,16 @@ async def test_a_fork_whose_turns_used_no_box_has_nothing_to_be_told() -> None:
 
 @virtual_time
 async def test_what_was_used_is_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_service, "USED", 2)
+    monkeypatch.setattr(sandbox_uses, "MOST", 2)
     async with serving(World()) as service:
         for name in ("a", "b", "c"):
             await browsed(service, name, "1")
             await service.fork(SessionKey("u", name), "1", ["1"], SessionKey("u", f"fork of {name}"))
-        assert len(service._used) == 2
+        assert [bool(service.uses.known(SessionKey("u", name))) for name in ("a", "b", "c")] == [
+            False,
+            False,
+            True,
+        ]
 
 
 @virtual_time
