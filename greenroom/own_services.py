@@ -6,13 +6,25 @@ process are left alone: two applications may have sessions of the same name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 from weakref import WeakSet
 
+from greenroom.services.agent_state import InMemoryStateService
+from greenroom.services.durable import is_durable
 from greenroom.services.service import Forkable
+from greenroom.services.session_history import InMemorySessionHistoryService
 from greenroom.services.started import noting_starts
 from greenroom.services.store import SessionStore
+
+logger = logging.getLogger("greenroom")
+
+IN_MEMORY: Final = (InMemoryStateService, InMemorySessionHistoryService)
+PLACES: Final = ("Sqlite", "Redis", "Postgres")
+KINDS: Final = ("StateService", "SessionHistoryService")
+"""What services are called that outlive the process: `SqliteStateService`, and so on."""
 
 
 @contextmanager
@@ -28,3 +40,20 @@ def noting_own(services: WeakSet[object], holders: Iterable[object]) -> Iterator
 def _follows_forks(kind: type) -> bool:
     """By its class, as a mock or a proxy seems to have every method. A store of sessions has methods of these names."""
     return issubclass(kind, Forkable) and not issubclass(kind, SessionStore)
+
+
+def warn_of_forgetful(services: Iterable[object], store: SessionStore) -> None:
+    """Log which services forget with the process what they have of sessions that outlive it, and what does not."""
+    if not is_durable(store):
+        return
+    kinds = {type(service).__name__ for service in services if isinstance(service, IN_MEMORY)}
+    if not kinds:
+        return
+    place = type(store.storage).__name__.removesuffix("Storage")
+    instead = " and ".join(f"{place if place in PLACES else 'Sqlite'}{kind}" for kind in KINDS)
+    logger.warning(
+        "sessions outlive this process, but %s keep what they have of them in memory: after a restart, agents have "
+        "forgotten conversations that go on; %s keep it",
+        " and ".join(sorted(kinds)),
+        instead,
+    )

@@ -20,7 +20,7 @@ from greenroom.actors.messages import Message, Overlap, SessionKey, Turn
 from greenroom.actors.offload import call
 from greenroom.actors.system import ActorSystem
 from greenroom.actors.watchdog import Watchdog
-from greenroom.own_services import noting_own
+from greenroom.own_services import noting_own, warn_of_forgetful
 from greenroom.services.conversation_store import ConversationStore
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionRecord, SessionStore
@@ -170,6 +170,7 @@ class Runtime:
         with noting_own(self.system.services, [self._hooks.owner, *self._hooks.holders]):
             for hook in self._hooks.init:
                 await self._hooks.run(hook)
+        warn_of_forgetful(self.system.services, self.system.store)
         await self.system.start()
         self.webhooks.start()
         self._exits.push_async_callback(self.webhooks.stop)
