@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import anyio
 from msgspec import structs
@@ -25,6 +26,7 @@ from greenroom.services.durable import is_durable
 from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.service import Forkable
 from greenroom.services.started import started_on
+from greenroom.services.storage import Fence
 from greenroom.services.store import SessionRecord, SessionStore
 
 
@@ -138,9 +140,14 @@ class Continuations:
         with anyio.CancelScope(shield=True):
             await self.forget(target)
 
-    async def forget(self, key: SessionKey) -> None:
-        """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them."""
+    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
+        """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them.
+
+        `expected`: as it stands in a durable store, where it goes last. Raises `Conflict` when it has changed since.
+        """
         forgetting: list[Callable[[SessionKey], Awaitable[None]]] = [self._store.forget]
+        if expected is not None and is_durable(self._store):
+            forgetting = [partial(self._store.forget, expected=expected)]
         forgetting += [service.forget for service in self._taking_part() if isinstance(service, Forkable)]
         if self._sandboxes is not None:
             forgetting.append(self._sandboxes.forget)

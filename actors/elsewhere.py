@@ -26,6 +26,8 @@ logger = logging.getLogger("greenroom.actors")
 SHORTEST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 1.0
 """Between two looks at a turn that runs elsewhere, seconds: short while it says something."""
+SEEN_SECONDS: Final = 1.25 * LONGEST_PAUSE
+"""After so long whoever follows a turn has what was written of it."""
 PATIENCE: Final = 20
 """Looks at a turn that nobody follows, before no more are taken."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
@@ -41,6 +42,7 @@ from greenroom.services.durable import (
     Ending,
     SessionElsewhere,
     SessionTaken,
+    Standing,
     TurnAccepted,
     TurnEntry,
     TurnKnown,
@@ -140,6 +142,13 @@ class Intake:
         """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
         await asyncio.shield(self._begin(self._take_over(key)))
 
+    async def vacate(self, key: SessionKey) -> Standing:
+        """How a session stands that is to be deleted. The turns that a dead process left in it have been dealt with.
+
+        Raises `SessionDamaged` and `StoreUnavailable`.
+        """
+        return await asyncio.shield(self._begin(self._vacate(key)))
+
     async def done(self) -> None:
         """Wait until all that is on its way is in, or refused, as no turns are taken any more."""
         for scope in self._placing:
@@ -164,6 +173,15 @@ class Intake:
             entries = await self._store.take(key)
             if entries:
                 await self._recover(key, entries)
+
+    async def _vacate(self, key: SessionKey) -> Standing:
+        while True:
+            async with self._locks.of(key):
+                with suppress(SessionLost):  # this process was late: it looks again, under its new name
+                    standing = await self._store.standing(key)
+                    if isinstance(standing, SessionTaken):
+                        await self._recover(key, standing.turns)
+                    return standing
 
     async def _take_in(self, turn: Turn, asker: Asker) -> TurnLog:
         verdict = asker.verdict = self._judging(turn) if self._locks.users(turn.key) else None

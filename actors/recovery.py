@@ -1,7 +1,8 @@
 """What becomes of the turns of a process that is gone: nothing is lost, and nothing runs twice unasked.
 
 A turn that waited is run. One that had begun may have acted, so it is ended, as failed, with what it had said, and the
-error says so; only a handler that is declared idempotent has it begun once more. What was cancelled meanwhile is not run.
+error says so; only a handler that is declared idempotent has it begun once more. What was cancelled meanwhile is not
+run.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import anyio
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
+from greenroom.actors.deletion import DELETED
 from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import GreenroomError, SessionDamaged, SessionLost, StoreUnavailable
@@ -31,7 +32,7 @@ from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.turn import TurnKey, TurnRun
-from greenroom.services.durable import DurableStore
+from greenroom.services.durable import DurableStore, Standing
 from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.webhooks.announcing import Announcer
 
@@ -64,6 +65,10 @@ class System(Reception, Protocol):
         """A turn of a process that is gone has been ended."""
         ...
 
+    def deletes(self, key: SessionKey) -> bool:
+        """Whether the session is being deleted here."""
+        ...
+
     async def forget(self, key: SessionKey) -> None:
         """Delete a session."""
         ...
@@ -82,6 +87,7 @@ class Sharing:
     ) -> None:
         limits = system.limits
         self.store = store
+        self.seconds = limits.elsewhere_seconds
         self.ledger = Ledger(
             store,
             system.announcer,
@@ -254,6 +260,10 @@ class Sharing:
         rest = min(2 * before, LONGEST_REST)
         self._rests[key] = asyncio.get_running_loop().time() + rest, rest
 
+    async def vacate(self, key: SessionKey) -> Standing:
+        """How a session stands that is to be deleted; see `Intake.vacate`."""
+        return await self.intake.vacate(key)
+
     # -- turns that run elsewhere ----------------------------------------------------------------------------------
 
     async def locate(self, turn_id: str, principal: str | None) -> TurnLog:
@@ -293,6 +303,8 @@ class Sharing:
 
     def _why_cancelled(self, turn: Turn) -> str | None:
         """Why a turn that was taken over is to be cancelled; none: it is not."""
+        if self._system.deletes(turn.key):
+            return DELETED
         reason, _ = self._insisting.get((turn.principal, turn.id), (None, None))
         return reason
 

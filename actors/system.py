@@ -19,6 +19,7 @@ from greenroom.actors.actor import SessionActor
 from greenroom.actors.aftermath import Aftermath
 from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
+from greenroom.actors.deletion import Deletion
 from greenroom.actors.disconnects import Disconnects
 from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
 from greenroom.actors.followers import FollowedLog
@@ -102,7 +103,7 @@ class ActorSystem:
         self._accepted = 0
         self._placing = 0
         self._disconnects = Disconnects(self._cancel_here, store.hear if is_durable(store) else None)
-        self._forgetting: dict[SessionKey, asyncio.Task[None]] = {}
+        self._deletion = Deletion(self._roster, self._continuations, self._sharing)
         self._releasing: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
@@ -160,6 +161,7 @@ class ActorSystem:
             await asyncio.wait([self._housekeeping])
         if self._sharing is not None:
             await self._sharing.stop()
+        await self._deletion.stop()
         await self._disconnects.stop()
         await self._aftermath.done()
         self._roster.passivate_all()
@@ -207,7 +209,7 @@ class ActorSystem:
 
     def check_open(self, turn: Turn) -> None:
         """Raises what `check_serving` raises, and `Overloaded`."""
-        if self.state != "serving" or self._forgetting:  # else there is nothing to check, as nearly always
+        if self.state != "serving" or self._deletion.under_way:  # nearly always there is nothing to check
             self.check_serving(turn)
         if self._archive.open + self._placing >= self.limits.turns:
             raise Overloaded(
@@ -220,7 +222,7 @@ class ActorSystem:
             raise NotServing(
                 f"no turns are taken: the application is {self.state}; try again, or another process"
             )
-        if turn.key in self._forgetting:
+        if self.deletes(turn.key):
             raise SessionBusy(
                 f"session {turn.key.session_id!r} is being deleted; send it again when that is done, to a new session"
             )
@@ -275,23 +277,15 @@ class ActorSystem:
         self._archive.forget((principal, turn_id))
 
     async def forget(self, key: SessionKey) -> None:
-        """Delete a session: its turns are cancelled and, when they have ended, nothing of it is kept."""
-        task = self._forgetting.get(key)
-        if task is None:
-            task = self._forgetting[key] = self.loop.create_task(self._forget(key))
-            task.add_done_callback(lambda _: self._forgetting.pop(key))
-        await asyncio.shield(task)
+        """Delete a session: its turns are cancelled, wherever they are, and when they have ended nothing of it is kept.
 
-    async def _forget(self, key: SessionKey) -> None:
-        actor = self._roster.find(key)
-        if actor is not None:
-            turns = actor.turns
-            for run in turns:
-                actor.cancel(run, "its session is deleted")
-            for run in turns:
-                await run.log.ended()
-            actor.forget_session()
-        await self._continuations.forget(key)
+        Raises `SessionHeld`, `NotServing` and `StoreUnavailable`: then it is kept.
+        """
+        await self._deletion.of(key)
+
+    def deletes(self, key: SessionKey) -> bool:
+        """Whether the session is being deleted here."""
+        return key in self._deletion.under_way
 
     def client_left(self, log: TurnLog) -> None:
         """Somebody who followed a turn has gone before its end: the turn's own policy says what now (law 4)."""

@@ -23,7 +23,7 @@ class CutStorage:
     """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
     from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told;
     `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set.
-    `reads`, `writes`: how many there were."""
+    `reads`, `writes`: how many there were. `deaf`: notes that are left for this process come to it when it is not."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -32,6 +32,8 @@ class CutStorage:
         self.lose_answers = 0
         self.cut_then = False
         self.gate: asyncio.Event | None = None
+        self.deaf = False
+        self._unheard: tuple[bytes, ...] = ()
         self.reads = self.writes = 0
 
     def __repr__(self) -> str:
@@ -82,7 +84,9 @@ class CutStorage:
 
     async def renew(self, owner: str, seconds: float, state: OwnerState = "serving") -> tuple[bytes, ...]:
         self._check()
-        return await self._storage.renew(owner, seconds, state)
+        notes = (*self._unheard, *await self._storage.renew(owner, seconds, state))
+        self._unheard = notes if self.deaf else ()
+        return () if self.deaf else notes
 
     async def note(self, owner: str, note: bytes) -> bool:
         self._check()
