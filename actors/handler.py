@@ -7,16 +7,19 @@ the agent (`@app.agent`). Synchronous functions run in worker threads.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.actors.frameworks.adapter import FrameworkAdapter
+from greenroom.actors.frameworks.adapter import AgentDriver, ForeignState, FrameworkAdapter
 from greenroom.actors.messages import Message, Turn
 from greenroom.actors.offload import as_stream, call
 from greenroom.actors.session import Session
 from greenroom.actors.setting_checks import check_setting
 from greenroom.actors.turn_options import ALWAYS, OPTIONS, instructed, request_with_options
+
+logger = logging.getLogger("greenroom.actors")
 
 
 class Handler(Protocol):
@@ -106,7 +109,7 @@ class AgentHandler:
             driver = self.adapter.driver(await call(self._factory, *arguments))
             state = await session.state()
             if state is not None:
-                driver.restore(state)
+                _restore(driver, state, session)
             if session.turn_id == turn.id:  # not when the turn was ended over its head meanwhile
                 session.driver = driver
             return driver.run(input_of(turn, self.adapter))
@@ -114,6 +117,22 @@ class AgentHandler:
 
     def save(self, session: Session) -> bytes | None:
         return session.driver.save() if session.driver is not None else None
+
+
+def _restore(driver: AgentDriver, state: bytes, session: Session) -> None:
+    """Give an agent its session's state. One that is of another framework is left out, and its loss is logged: from the
+    turn's end on the session has this agent's."""
+    try:
+        driver.restore(state)
+    except ForeignState as error:
+        user_id, session_id = session.key
+        logger.warning(
+            "the state that the agent of session %r of user %r left cannot be read: %s. The agent begins anew, and "
+            "remembers nothing of what was said before",
+            session_id,
+            user_id,
+            error,
+        )
 
 
 def honoured(adapter: FrameworkAdapter, more: Collection[str]) -> frozenset[str]:

@@ -14,6 +14,10 @@ from greenroom.actors.composer import Composer
 from greenroom.actors.messages import Message
 
 
+class ForeignState(Exception):
+    """A saved state has nothing that this agent knows; it says what it may be the state of."""
+
+
 class Translator(Protocol):
     """Hears one turn's handler. No I/O and no waiting: it runs on the token path."""
 
@@ -30,7 +34,10 @@ class AgentDriver(Protocol):
     """One session's agent, as its actor drives it."""
 
     def restore(self, state: bytes) -> None:
-        """Load what `save` gave. Called before the first `run`, if there is a saved state."""
+        """Load what `save` gave. Called before the first `run`, if there is a saved state.
+
+        Raises `ForeignState` for one that another kind of agent left, of which nothing fits: the agent begins anew.
+        """
         ...
 
     def run(self, messages: Sequence[Message]) -> AsyncIterator[object]:

@@ -19,6 +19,7 @@ from greenroom.actors.frameworks import (
     agentscope1_turns,
     model_clients,
 )
+from greenroom.actors.frameworks.adapter import ForeignState
 from greenroom.actors.frameworks.agentscope1_blocks import to_msgs
 from greenroom.actors.frameworks.agentscope1_options import HONOURED, begin_turn
 from greenroom.actors.frameworks.agentscope1_translator import AgentScope1Translator
@@ -75,8 +76,17 @@ class AgentScope1Driver:
         return f"<AgentScope1Driver of {type(self._agent).__name__} {getattr(self._agent, 'name', self._agent.id)!r}>"
 
     def restore(self, state: bytes) -> None:
-        """Load what `save` gave. What the agent has learnt to keep since then stays as it is in a new one."""
-        self._agent.load_state_dict(msgspec.json.decode(state), strict=False)
+        """Load what `save` gave. What the agent has learnt to keep since then stays as it is in a new one.
+
+        Raises `ForeignState` for one of which it keeps nothing.
+        """
+        saved = msgspec.json.decode(state)
+        if saved and not saved.keys() & self._agent.state_dict().keys():
+            raise ForeignState(
+                f"it has {', '.join(sorted(saved))}, of which an agent of AgentScope 1.x keeps nothing; AgentScope 2.x "
+                "may have left it"
+            )
+        self._agent.load_state_dict(saved, strict=False)
 
     async def run(self, messages: Sequence[Message]) -> AsyncIterator[Any]:
         """Answer, and yield what the agent prints."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
+import msgspec
 from agentscope.agent import Agent
 from agentscope.message import Msg
 from pydantic import BaseModel
@@ -20,7 +21,7 @@ from greenroom.actors.frameworks import (
     agentscope2_tools,
     model_clients,
 )
-from greenroom.actors.frameworks.adapter import AgentDriver, Translator
+from greenroom.actors.frameworks.adapter import AgentDriver, ForeignState, Translator
 from greenroom.actors.frameworks.agentscope2_input import msgs_of
 from greenroom.actors.frameworks.agentscope2_options import begin_turn
 from greenroom.actors.frameworks.agentscope2_translator import AgentScope2Translator
@@ -68,8 +69,14 @@ class AgentScope2Driver:
 
     def restore(self, state: bytes) -> None:
         """Load a saved state, in place: the agent's permission engine, and tools that were given a part of the state,
-        go on with what was loaded."""
+        go on with what was loaded. Raises `ForeignState` for one of which it has nothing."""
         present = self._agent.state
+        saved = msgspec.json.decode(state)
+        if saved and not saved.keys() & type(present).model_fields.keys():
+            raise ForeignState(
+                f"it has {', '.join(sorted(saved))}, of which an agent of AgentScope 2.x has nothing; AgentScope 1.x "
+                "may have left it"
+            )
         _take_over(present, type(present).model_validate_json(state))
 
     async def run(self, messages: Sequence[Message]) -> AsyncIterator[object]:

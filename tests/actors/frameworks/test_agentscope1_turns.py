@@ -35,6 +35,7 @@ from agentscope.model import ChatModelBase
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
 
+from greenroom.actors.frameworks.adapter import ForeignState
 from greenroom.actors.frameworks.agentscope1 import AgentScope1Adapter
 from kits.agentscope1_agents import Scripted, a_model, an_agent, ask, calls, says, serving, tool_says
 
@@ -109,6 +110,13 @@ async def test_an_agent_of_a_factory_is_kept_warm_restored_and_saved() -> None:
     assert len(models) == 2
     user = [message["content"][0]["text"] for message in models[1].asked[0] if message["role"] == "user"]
     assert user == ["a", "b", "c"]
+
+
+def test_a_state_that_agentscope_2_left_is_not_taken_for_none() -> None:
+    driver = AgentScope1Adapter().driver(an_agent(Scripted(says("hi"))))
+    driver.restore(driver.save())
+    with pytest.raises(ForeignState, match=r"context, .*AgentScope 2\.x"):
+        driver.restore(b'{"session_id":"s","summary":"","context":[],"reply_context":{}}')
 
 
 async def test_a_state_that_is_no_json_fails_the_turn_by_name() -> None:

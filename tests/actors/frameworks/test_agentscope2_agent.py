@@ -28,6 +28,7 @@ from greenroom.actors.messages import Data, Message, Text, ToolCall, ToolOutput,
 from greenroom.actors.system import ActorSystem
 from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.store import TurnCommit, TurnRecord
 from kits.agentscope2_agents import HANG, Said, agent, events_of, say, think, use, user
 from kits.grammar import check_events
 from kits.scripted_model import ScriptedModel
@@ -134,6 +135,22 @@ async def test_an_agent_made_anew_goes_on_from_the_saved_state() -> None:
     again.restore(driver.save())
     _ = [event async for event in again.run([Message((Text("b"),))])]
     assert texts_asked(after) == ["You are Friday.", "a", "one", "b"]
+
+
+async def test_a_session_of_agentscope_1_goes_on_and_the_log_says_that_its_agent_forgot(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = turn(session="old")
+    record = TurnRecord("before", "completed", 0.0, asked.request.input)
+    state = b'{"memory":{"content":[]},"toolkit":{"active_groups":[]},"name":"Friday","_sys_prompt":"x"}'
+    async with serving(lambda: agent(Said(say("one"), say("two"))), by_factory=True) as system:
+        await system.store.commit(asked.key, TurnCommit(record, state))
+        assert isinstance(await ending_of(system, session="old"), TurnCompleted)
+        assert isinstance(await ending_of(system, session="old"), TurnCompleted)
+    warned = [one.getMessage() for one in caplog.records if "begins anew" in one.getMessage()]
+    assert len(warned) == 1
+    assert "'old'" in warned[0]
+    assert "AgentScope 1.x" in warned[0]
 
 
 def test_what_is_saved_is_what_is_restored() -> None:
