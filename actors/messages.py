@@ -236,7 +236,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     hash of the request, where its id or key is the client's choice: a repeat with the same one joins the turn, one
     with another is refused (`repeats.UNNAMED`, where the choice was the server's). `webhook`: a URL that is told of
     the ending. `temporary`: its session is a fork for this turn alone. `passing`: whether the session goes, from this
-    turn's acceptance on, when the process that accepted it does; none leaves that as it is.
+    turn's acceptance on, when the process that accepted it does; none leaves that as it is. `idempotent`: whether the
+    handler of that process was declared so: what has begun is begun once more only where this one's is as well.
     """
 
     id: str
@@ -257,6 +258,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     webhook: str | None = None
     temporary: bool = False
     passing: bool | None = None
+    idempotent: bool = False
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import SessionLost
-from greenroom.actors.events import Item, TurnAccepted, TurnCancelled, TurnFailed
+from greenroom.actors.events import Item, TurnAccepted, TurnCancelled, TurnFailed, TurnStarted
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.ledger import Ledger
@@ -61,7 +61,7 @@ class Recovery:
                 raise SessionLost(
                     "this process was late to tell others that it lives; they have its sessions"
                 )
-            if entry.status == "running" and not self._is_to_run_again(entry):
+            if _had_begun(entry) and not self._is_to_run_again(entry):
                 await self._end(entry)
             else:
                 self._receive(actor, entry)
@@ -77,8 +77,12 @@ class Recovery:
             actor.cancel(run, reason)
 
     def _is_to_run_again(self, entry: TurnEntry) -> bool:
-        may = self._handler.idempotent and entry.attempts <= self._limits.attempts
-        return may and self._cancelled(entry.turn) is None
+        """One that was let go in order is no attempt that failed, and is not counted as one."""
+        if not (self._handler.idempotent and entry.turn.idempotent):
+            return False
+        if entry.status != "running":
+            return True
+        return entry.attempts <= self._limits.attempts and self._cancelled(entry.turn) is None
 
     async def _end(self, entry: TurnEntry) -> None:
         """End a turn as it stands; what stands in the way of that is not in the way of its ending."""
@@ -119,6 +123,11 @@ class Recovery:
         if isinstance(why, str):
             return TurnCancelled(self._sources.now(), why, output, usage)
         return TurnFailed(self._sources.now(), why, output, usage)
+
+
+def _had_begun(entry: TurnEntry) -> bool:
+    """Whether it may have acted: in a process that died, or in one that let it go to be begun once more."""
+    return entry.status == "running" or any(isinstance(event, TurnStarted) for event in entry.events)
 
 
 def _log(entry: TurnEntry) -> TurnLog:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import anyio
+from msgspec import structs
 
 from greenroom.actors.actor import SessionActor
 from greenroom.actors.archive import Archive
@@ -200,7 +201,7 @@ class Sharing:
             )
 
     def _may_begin_again(self, run: TurnRun) -> bool:
-        return run.running and self._system.handler.idempotent
+        return run.running and self._system.handler.idempotent and run.log.turn.idempotent
 
     # -- what dead processes left ----------------------------------------------------------------------------------
 
@@ -259,6 +260,12 @@ class Sharing:
         _, before = self._rests.get(key, (0.0, SHORTEST_REST / 2))
         rest = min(2 * before, LONGEST_REST)
         self._rests[key] = asyncio.get_running_loop().time() + rest, rest
+
+    async def submit(self, turn: Turn) -> TurnLog:
+        """Take a turn in; see `Intake.submit`."""
+        if self._system.handler.idempotent:
+            turn = structs.replace(turn, idempotent=True)
+        return await self.intake.submit(turn)
 
     async def vacate(self, key: SessionKey) -> Standing:
         """How a session stands that is to be deleted; see `Intake.vacate`."""

@@ -186,7 +186,7 @@ class ActorSystem:
             self.check_open(turn)
             self._placing += 1
             try:
-                return await self._sharing.intake.submit(turn)
+                return await self._sharing.submit(turn)
             finally:
                 self._placing -= 1
         if turn.after is None:

@@ -71,7 +71,8 @@ class _Request(Struct, frozen=True, array_like=True):
 
 
 class _Turn(Struct, frozen=True, array_like=True):
-    """A `Turn`, all fields by position."""
+    """A `Turn`, all fields by position. Earlier versions say nothing of `idempotent`: then it is for who takes the turn
+    over alone to say, as it was with them."""
 
     id: str
     key: SessionKey
@@ -90,6 +91,7 @@ class _Turn(Struct, frozen=True, array_like=True):
     fingerprint: bytes = b""
     webhook: str | None = None
     temporary: bool = False
+    idempotent: bool = True
 
 
 _encoder = msgpack.Encoder(enc_hook=unsubclassed)

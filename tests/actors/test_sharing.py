@@ -212,6 +212,24 @@ async def test_an_idempotent_handler_is_begun_once_more() -> None:
     assert Diary.begun == ["a 1 3", "a 1 3"]
 
 
+@pytest.mark.parametrize(("accepting", "taking"), [(True, False), (False, True)])
+async def test_a_turn_is_begun_once_more_only_if_both_handlers_are_idempotent(
+    accepting: bool, taking: bool
+) -> None:
+    """As when an update changes what the handler is declared to be."""
+    async with processes(idempotent=(accepting, taking)) as (first, second):
+        await first.system.submit(turn("a 1 3", id="t"))
+        await first.system.submit(turn("b", id="waiting"))
+        await asyncio.sleep(2)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE)
+        log = await _ended(await second.system.locate("t"))
+        assert isinstance(log.terminal, TurnFailed)
+        assert log.terminal.error.code == "turn_interrupted"
+        assert words(await _ended(await second.system.locate("waiting"))) == "b"
+    assert Diary.begun == ["a 1 3", "b"]
+
+
 async def test_it_is_not_begun_for_ever() -> None:
     async def lethal(msgs: Any) -> AsyncIterator[str]:
         Diary.begun.append("again")
@@ -302,6 +320,19 @@ async def test_a_stop_hands_idempotent_turns_over_too() -> None:
         assert there.events()[: len(told)] == told
         assert there.taken_at is None, "readers may go on from whatever they had"
     assert Diary.begun == ["a 1 5", "a 1 5"]
+
+
+async def test_what_is_handed_over_to_another_version_is_not_begun_again_there() -> None:
+    async with processes(idempotent=(True, False)) as (first, second):
+        await first.system.submit(turn("a 1 5", id="t"))
+        await first.system.submit(turn("b", id="waiting"))
+        await first.system.drain(1.05)
+        there = await _ended(await second.system.locate("t"))
+        assert isinstance(there.terminal, TurnFailed)
+        assert there.terminal.error.code == "turn_interrupted"
+        assert said(there.terminal) == "a."
+        assert words(await _ended(await second.system.locate("waiting"))) == "b"
+    assert Diary.begun == ["a 1 5", "b"]
 
 
 async def _told_until_it_is_lost(log: TurnLog) -> list[Any]:

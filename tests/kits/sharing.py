@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -74,7 +74,7 @@ async def processes(
     *,
     function: Any = new_diary,
     agent: bool = True,
-    idempotent: bool = False,
+    idempotent: bool | Sequence[bool] = False,
     limits: Limits = LIMITS,
     overlap: Overlap = "queue",
 ) -> AsyncIterator[list[Process]]:
@@ -93,7 +93,7 @@ async def processes(
                     store=store,
                     limits=limits,
                     overlap=overlap,
-                    idempotent=idempotent,
+                    idempotent=idempotent if isinstance(idempotent, bool) else idempotent[number],
                     first_id=1 + 1000 * number,
                     now=lambda: EPOCH + loop.time(),
                 )
