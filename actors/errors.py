@@ -195,8 +195,9 @@ class AnswerMismatch(GreenroomError):
     status = 422
 
 
-class MissingDependency(GreenroomError):
-    """A part that is not installed was used; the message names what to install."""
+class MissingDependency(GreenroomError, ImportError):
+    """A part that is not installed was used; the message names what to install. It is an `ImportError` too, for who
+    imports a name that may not be there."""
 
     code = "missing_dependency"
 

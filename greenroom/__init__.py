@@ -38,8 +38,12 @@ if TYPE_CHECKING:
         UsageReported,
     )
     from greenroom.actors.frameworks.adapter import AgentDriver, FrameworkAdapter, Translator
-    from greenroom.actors.frameworks.agentscope1_memory import AgentScopeSessionHistoryMemory
-    from greenroom.actors.frameworks.agentscope2_history import AgentScopeSessionHistoryMiddleware
+    from greenroom.actors.frameworks.agentscope1_memory import (
+        AgentScopeSessionHistoryMemory as AgentScopeSessionHistoryMemory,
+    )
+    from greenroom.actors.frameworks.agentscope2_history import (
+        AgentScopeSessionHistoryMiddleware as AgentScopeSessionHistoryMiddleware,
+    )
     from greenroom.actors.ids import Sources
     from greenroom.actors.limits import Limits
     from greenroom.actors.messages import (
@@ -163,13 +167,13 @@ _HOME = {
     "greenroom.transports.view_tickets": ("BrowserView",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_LINE_OF = {"AgentScopeSessionHistoryMemory": 1, "AgentScopeSessionHistoryMiddleware": 2}
+"""Names that only one line of AgentScope has: not in `__all__`, as no environment has both."""
 
 __all__ = [
     "AgentApp",
     "AgentDriver",
     "AgentRequest",
-    "AgentScopeSessionHistoryMemory",
-    "AgentScopeSessionHistoryMiddleware",
     "AiohttpServer",
     "ArgumentsDelta",
     "Audio",
@@ -244,6 +248,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = importlib.import_module("importlib.metadata").version("greenroom")
+    elif name in _LINE_OF:
+        value = importlib.import_module("greenroom.actors.frameworks.resolve").of_line(
+            _LINE_OF[name], _MODULE_OF[name], name
+        )
     elif name in _MODULE_OF:
         value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     else:
@@ -253,4 +261,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_LINE_OF})

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from greenroom import compat
 from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.frameworks.resolve import shadow
 from greenroom.app import AgentApp
 
 _OURS: Final = Path(__file__).parent
@@ -126,14 +127,16 @@ def _words_for_failures(target: Target) -> Iterator[None]:
                 f"there is no module {error.name} in {Path.cwd()} or among what is installed; "
                 "name a file (app.py) or a module that Python can import from here"
             ) from error
-        raise LoadFailed(f"{what} could not be loaded:\n\n{users_part(error)}\n\n{_hint(error)}") from error
+        raise LoadFailed(
+            f"{what} could not be loaded:\n\n{users_part(error)}\n\n{_hint(error, target)}"
+        ) from error
     except SystemExit as error:
         raise LoadFailed(
             f"{what} ended itself while it was loaded (sys.exit({error.code!r})); "
             'put what is for running it as a script under `if __name__ == "__main__":`'
         ) from error
     except Exception as error:
-        hint = _hint(error)
+        hint = _hint(error, target)
         raise LoadFailed(
             f"{what} could not be loaded:\n\n{users_part(error)}" + (f"\n\n{hint}" if hint else "")
         ) from error
@@ -245,12 +248,14 @@ def _our_rooms() -> list[Path]:
     return [(_OURS / room).resolve() for room in ("actors", "services", "sandbox", "transports")]
 
 
-def _hint(error: BaseException) -> str:
+def _hint(error: BaseException, target: Target) -> str:
     if not isinstance(error, ImportError):
         return ""
     package = (error.name or "").partition(".")[0]
     if package == "agentscope":
         return _agentscope_hint()
+    if "relative import" in str(error) and target.file is not None:
+        return _package_hint(target, target.file)
     if package in ("mcp", "openai", "greenlet"):
         return (
             "AgentScope 1.x needs older or more packages than it asks for; "
@@ -261,6 +266,21 @@ def _hint(error: BaseException) -> str:
     return f"The module {package} is not installed here; install it, most likely by: pip install {package}"
 
 
+def _package_hint(target: Target, file: Path) -> str:
+    """For a file that imports from its package: it can be loaded as a module of that alone."""
+    top = file.parent
+    if (top == Path.cwd() and not (top / "__init__.py").is_file()) or not top.name.isidentifier():
+        return (
+            f"{file.name} is in no package; what lies beside it is found as `import helper`, without the dot"
+        )
+    while (top.parent / "__init__.py").is_file():
+        top = top.parent
+    module = ".".join(file.with_suffix("").relative_to(top.parent).parts)
+    named = f"{module}:{target.name or 'app'}"
+    where = "" if top.parent == Path.cwd() else f" in the folder {top.parent}"
+    return f"{file.name} is part of a package; name it as a module: greenroom serve {named}{where}"
+
+
 def _agentscope_hint() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -269,6 +289,8 @@ def _agentscope_hint() -> str:
         installed = version("agentscope")
     except PackageNotFoundError:
         return f"AgentScope is not installed here; pip install {extras}"
+    if taken := shadow():
+        return f"{taken} is called like AgentScope and is found first; give that another name"
     return (
         f"AgentScope {installed} is installed, and does not have this name; "
         f"is the application written for another line? pip install {extras}"

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency
 from greenroom.actors.frameworks.adapter import FrameworkAdapter
@@ -47,32 +50,76 @@ def resolve_framework(framework: str | FrameworkAdapter) -> FrameworkAdapter:
     )
 
 
+def of_line(line: int, module: str, name: str) -> Any:
+    """What a module of ours has of this name, which is written for one line of AgentScope.
+
+    Raises `MissingDependency` without that line.
+    """
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        installed = _installed()
+        if line == _line(installed):
+            raise MissingDependency(_why_not_imported(installed, line, error)) from error
+        raise MissingDependency(_what_to_install(f"greenroom.{name}", line, installed)) from error
+
+
+def shadow() -> str | None:
+    """The file, or the folder, of the user's that Python takes for AgentScope because it is called like it; none: it
+    takes none."""
+    try:
+        spec = find_spec("agentscope")
+    except ValueError:  # something made by hand stands there
+        return None
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    if any((Path(folder) / "agent").is_dir() for folder in folders):
+        return None
+    return spec.origin or (folders[0] if folders else None)
+
+
 def _agentscope(wanted: int | None) -> FrameworkAdapter:
     installed = _installed()
-    line = int(installed.partition(".")[0]) if installed is not None else None
+    line = _line(installed)
     if line not in AGENTSCOPE or wanted not in (None, line):
-        raise MissingDependency(_what_to_install(wanted, installed))
-    module, name, extra = AGENTSCOPE[line]
+        what = "framework 'agentscope" + (f"{wanted}'" if wanted else "'")
+        raise MissingDependency(_what_to_install(what, wanted, installed))
+    module, name, _ = AGENTSCOPE[line]
     try:
         adapter: FrameworkAdapter = getattr(import_module(module), name)()
     except ImportError as error:
-        raise MissingDependency(
-            f"AgentScope {installed} is installed but cannot be imported ({error}); "
-            f"`pip install '{extra}'` brings the versions that fit together"
-        ) from error
+        raise MissingDependency(_why_not_imported(installed, line, error)) from error
     return adapter
 
 
-def _what_to_install(wanted: int | None, installed: str | None) -> str:
+def _why_not_imported(installed: str | None, line: int, error: ImportError) -> str:
+    """Of the right line, which is installed."""
+    if taken := shadow():
+        return (
+            f"AgentScope {installed} is installed but cannot be imported, as {taken} is called like it and is found "
+            "first; give that another name"
+        )
+    return (
+        f"AgentScope {installed} is installed but cannot be imported ({error}); "
+        f"`pip install '{AGENTSCOPE[line][2]}'` brings the versions that fit together"
+    )
+
+
+def _what_to_install(what: str, wanted: int | None, installed: str | None) -> str:
     found = "AgentScope is not installed" if installed is None else f"AgentScope {installed} is installed"
     if wanted is None:
         return (
-            f"{found}, and framework 'agentscope' needs 2.x or 1.x: `pip install '{AGENTSCOPE[2][2]}'` for 2.x, "
+            f"{found}, and {what} needs 2.x or 1.x: `pip install '{AGENTSCOPE[2][2]}'` for 2.x, "
             f"`pip install '{AGENTSCOPE[1][2]}'` for 1.x"
         )
     install = f"`pip install '{AGENTSCOPE[wanted][2]}'`"
     where = "" if installed is None else " in an environment of its own"
-    return f"{found}, and framework 'agentscope{wanted}' needs {wanted}.x: {install}{where}"
+    return f"{found}, and {what} needs {wanted}.x: {install}{where}"
+
+
+def _line(installed: str | None) -> int | None:
+    return int(installed.partition(".")[0]) if installed is not None else None
 
 
 def _installed() -> str | None:

@@ -57,10 +57,8 @@ def test_the_tutorials_memory() -> None:
 
 @pytest.mark.agentscope2
 def test_the_tutorials_memory_is_of_agentscope_1() -> None:
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(ImportError, match=r"needs 1\.x: `pip install 'greenroom\[agentscope1\]'`"):
         run(MEMORY)
-    assert caught.value.name is not None
-    assert caught.value.name.startswith("agentscope")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,28 @@ HEAVY = ("agentscope", "aiodocker", "aiohttp", "click", "openai", "pydantic", "r
 
 @pytest.mark.parametrize("name", greenroom.__all__)
 def test_every_public_name_is_there(name: str) -> None:
-    if name in ONLY_ON and installed_line() != ONLY_ON[name]:
-        with pytest.raises(ImportError):
-            getattr(greenroom, name)
-    else:
+    assert getattr(greenroom, name) is not None
+
+
+@pytest.mark.parametrize(("name", "line"), ONLY_ON.items())
+def test_a_name_of_one_line_says_which_extra_brings_it(name: str, line: int) -> None:
+    assert name in dir(greenroom)
+    if installed_line() == line:
         assert getattr(greenroom, name) is not None
+        return
+    extra = {1: "greenroom[agentscope1]", 2: "greenroom[agentscope]"}[line]
+    with pytest.raises(
+        greenroom.MissingDependency, match=re.escape(f"{name} needs {line}.x: `pip install '{extra}'`")
+    ):
+        getattr(greenroom, name)
+    with pytest.raises(ImportError):  # for who goes on without it
+        getattr(greenroom, name)
+
+
+def test_all_of_it_can_be_imported_in_every_environment() -> None:
+    names: dict[str, object] = {}
+    exec("from greenroom import *", names)
+    assert set(greenroom.__all__) <= set(names)
 
 
 def test_types_table_and_list_name_the_same() -> None:
@@ -39,7 +57,7 @@ def test_types_table_and_list_name_the_same() -> None:
     }
     table = importlib.import_module("greenroom")._MODULE_OF
     assert table == typed
-    assert sorted(greenroom.__all__) == sorted([*table, "__version__"])
+    assert sorted(greenroom.__all__) == sorted({*table, "__version__"} - set(ONLY_ON))
 
 
 def test_what_is_not_there_is_said() -> None:

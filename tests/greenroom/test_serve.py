@@ -121,8 +121,34 @@ def test_what_cannot_be_found_is_said(folder: Path, spec: str, code: str, words:
 
 
 @pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("package/app.py", "greenroom serve package.app:app"),
+        ("package/part/app.py", "greenroom serve package.part.app:app"),
+        ("package/app.py:friday", "greenroom serve package.app:friday"),
+    ],
+)
+def test_a_file_of_a_package_is_to_be_named_as_a_module(folder: Path, file: str, named: str) -> None:
+    (folder / "package" / "part").mkdir(parents=True)
+    for package in (folder / "package", folder / "package" / "part"):
+        (package / "__init__.py").touch()
+        (package / "helper.py").touch()
+        (package / "app.py").write_text("from . import helper\n" + ECHO)
+    with pytest.raises(LoadFailed, match=re.escape(named)):
+        load_application(file)
+
+
+def test_a_file_called_like_agentscope_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "agentscope", raising=False)
+    (folder / "agentscope.py").write_text("from agentscope.no_such_part import Agent")
+    with pytest.raises(LoadFailed, match=re.escape(f"{folder / 'agentscope.py'} is called like AgentScope")):
+        load_application("agentscope.py")
+
+
+@pytest.mark.parametrize(
     ("code", "words"),
     [
+        ("from . import helper", "without the dot"),
         ("import nonexistent_package.part", "pip install nonexistent_package"),
         ("from json import no_such_name", "cannot import name 'no_such_name'"),
         ("from agentscope.nowhere import Thing", "greenroom[agentscope1]"),

@@ -1,7 +1,9 @@
 """The names of frameworks."""
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -96,6 +98,22 @@ def test_an_installation_that_does_not_import(agentscope: Any, monkeypatch: pyte
     monkeypatch.setitem(resolve.AGENTSCOPE, 1, ("broken_agentscope", "Adapter", "greenroom[agentscope1]"))
     monkeypatch.setitem(sys.modules, "broken_agentscope", None)
     with pytest.raises(MissingDependency, match=r"cannot be imported.*greenroom\[agentscope1\]"):
+        resolve_framework("agentscope")
+
+
+@pytest.mark.parametrize("shadow", ["agentscope.py", "agentscope/__init__.py", "agentscope/notes.txt"])
+def test_what_is_called_like_agentscope_is_named(
+    agentscope: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shadow: str
+) -> None:
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).touch()
+    monkeypatch.delitem(sys.modules, "agentscope", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # a folder without __init__.py is found last
+    agentscope("2.0.10")
+    monkeypatch.setitem(resolve.AGENTSCOPE, 2, ("agentscope.agent", "Agent", "greenroom[agentscope]"))
+    monkeypatch.delitem(sys.modules, "agentscope.agent", raising=False)
+    taken = str(tmp_path / shadow).removesuffix("/notes.txt")
+    with pytest.raises(MissingDependency, match=rf"as {re.escape(taken)} is called like it.*another name"):
         resolve_framework("agentscope")
 
 
