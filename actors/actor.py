@@ -23,6 +23,7 @@ from greenroom.actors.scope import TurnScope, current_turn
 from greenroom.actors.session import Session
 from greenroom.actors.surroundings import Surroundings
 from greenroom.actors.turn import TurnRun
+from greenroom.actors.weights import weight_of
 from greenroom.services.work import Work, current_work
 
 logger = logging.getLogger("greenroom.actors")
@@ -91,7 +92,7 @@ class SessionActor:
     def receive(self, turn: Turn, before: Sequence[Event] = ()) -> TurnRun:
         """Put a turn in the mailbox that there is room for, or that was accepted long ago. `before`: what it said when
         it was begun before, in a process that is gone."""
-        log = TurnLog(turn)
+        log = TurnLog(turn, weight=weight_of(turn))
         if not before:
             log.emit(TurnAccepted(turn.id, turn.created_at))
         for event in before:
@@ -113,7 +114,7 @@ class SessionActor:
         """Raises `SessionBusy` or `MailboxFull` when there is no room for this turn."""
         if self._current is not None:
             system = self._system
-            check_room(turn, len(self._mailbox), system.limits.waiting_turns, system.overlap)
+            check_room(turn, self._mailbox, system.limits, system.overlap)
 
     def _start(self, run: TurnRun) -> None:
         """Give a turn its task: one a turn, in the context it was submitted in."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
-from greenroom.actors.errors import TurnNotFound
+from greenroom.actors.errors import Overloaded, TurnNotFound
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Turn
+from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.repeats import key_reused, turn_exists
 from greenroom.actors.turn import TurnKey, TurnRun
+from greenroom.actors.weights import weight_of
 
 
 class Archive:
@@ -18,7 +20,7 @@ class Archive:
     A turn's idempotency key is known for as long as the turn is.
     """
 
-    __slots__ = ("_ended", "_kept_size", "_keys", "_limits", "_runs")
+    __slots__ = ("_bytes", "_coming", "_ended", "_kept_size", "_keys", "_limits", "_runs", "coming")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -27,11 +29,48 @@ class Archive:
         self._keys: dict[TurnKey, TurnKey] = {}
         """Turns by their principal and idempotency key: of most there is none."""
         self._kept_size = 0
+        self._bytes = 0
+        """What the requests weigh of turns that have not ended, or are on their way in."""
+        self._coming: dict[SessionKey, tuple[int, int]] = {}
+        """Turns on their way in, and what they weigh, by session."""
+        self.coming = 0
 
     @property
     def open(self) -> int:
         """Turns that have not ended."""
         return len(self._runs)
+
+    def check_room(self, turn: Turn) -> None:
+        """Raises `Overloaded` when no more turns may be at work, or not with what this one says."""
+        limits = self._limits
+        if len(self._runs) + self.coming >= limits.turns:
+            raise Overloaded(
+                f"{len(self._runs)} turns are at work already, as many as may be (Limits.turns); try again later"
+            )
+        if self._bytes and self._bytes + weight_of(turn) > limits.input_bytes:
+            raise Overloaded(
+                f"requests of {self._bytes:,} bytes are at work already, and with this one of {weight_of(turn):,} it "
+                f"would be more than {limits.input_bytes:,} (Limits.input_bytes); try again later"
+            )
+
+    def takes_in(self, turn: Turn) -> Callable[..., None]:
+        """Count a turn that is on its way in, until what this gives is called, with whatever."""
+        weight = weight_of(turn)
+        self._come(turn.key, 1, weight)
+        return lambda *_: self._come(turn.key, -1, -weight)
+
+    def coming_of(self, key: SessionKey) -> int:
+        """What the session's turns weigh that are on their way in."""
+        return self._coming.get(key, (0, 0))[1]
+
+    def _come(self, key: SessionKey, turns: int, weight: int) -> None:
+        self.coming += turns
+        self._bytes += weight
+        count, size = self._coming.get(key, (0, 0))
+        if count + turns:
+            self._coming[key] = count + turns, size + weight
+        else:
+            del self._coming[key]
 
     @property
     def kept(self) -> int:
@@ -60,6 +99,7 @@ class Archive:
     def add(self, run: TurnRun) -> None:
         """Keep a turn that has just been accepted."""
         self._runs[run.key] = run
+        self._bytes += run.log.weight
         turn = run.log.turn
         if turn.idempotency_key is not None:
             self._keys[turn.principal, turn.idempotency_key] = run.key
@@ -70,7 +110,8 @@ class Archive:
 
     def drop(self, run: TurnRun) -> None:
         """The turn is not here any more, though it has not ended."""
-        self._runs.pop(run.key, None)
+        if self._runs.pop(run.key, None) is not None:
+            self._bytes -= run.log.weight
         turn = run.log.turn
         if turn.idempotency_key is not None:
             self._keys.pop((turn.principal, turn.idempotency_key), None)
@@ -96,7 +137,8 @@ class Archive:
         del self._runs[key]
         self._ended[key] = log
         log.ended_at = now
-        self._kept_size += log.size
+        self._bytes -= log.weight
+        self._kept_size += log.size + log.weight
         while len(self._ended) > limits.kept_turns or self._kept_size > limits.kept_bytes:
             self.forget(next(iter(self._ended)))
 
@@ -111,7 +153,7 @@ class Archive:
         log = self._ended.pop(key, None)
         if log is None:
             return
-        self._kept_size -= log.size
+        self._kept_size -= log.size + log.weight
         turn = log.turn
         if turn.idempotency_key is not None:
             self._keys.pop((turn.principal, turn.idempotency_key), None)

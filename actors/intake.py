@@ -20,7 +20,6 @@ from greenroom.actors.continuation import Continuations
 from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
     GreenroomError,
-    MailboxFull,
     NotServing,
     SessionBusy,
     SessionHeld,
@@ -30,6 +29,7 @@ from greenroom.actors.errors import (
 )
 from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
+from greenroom.actors.mailbox import bytes_of, check_bounds
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.recovery import Recovery
@@ -130,13 +130,14 @@ class Intake:
         Raises what `ActorSystem.submit` raises, `SessionHeld`, `StoreUnavailable` and `TurnMoved`. Who gives up waiting
         has left, as his turn's policy has it.
         """
-        if self._locks.users(turn.key) > self._limits.waiting_turns:
-            raise MailboxFull(
-                f"{self._limits.waiting_turns} turns wait for session {turn.key.session_id!r} already; "
-                "send it again when some are done"
-            )
+        if users := self._locks.users(turn.key):
+            actor = self._roster.find(turn.key)
+            size = self._archive.coming_of(turn.key) + (0 if actor is None else bytes_of(actor.turns[1:]))
+            check_bounds(turn, users - 1, size, self._limits)
         asker = Asker(turn, asyncio.get_running_loop().time() + self._limits.elsewhere_seconds)
-        return await asker.wait(self._begin(self._take_in(turn, asker)), self._reception.client_left)
+        taking = self._begin(self._take_in(turn, asker))
+        taking.add_done_callback(self._archive.takes_in(turn))
+        return await asker.wait(taking, self._reception.client_left)
 
     async def take_over(self, key: SessionKey) -> None:
         """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""

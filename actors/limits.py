@@ -15,8 +15,12 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     waiting_turns: Count = 128
     """Turns that may wait for one session, besides the one that runs."""
+    waiting_bytes: Share = 64 * 1024 * 1024
+    """What the requests of the turns say that wait for one session; one alone may wait whatever its size."""
     turns: Share = 20_000
     """Turns running or waiting in the whole process."""
+    input_bytes: Share = 256 * 1024 * 1024
+    """What the requests of all turns say that run or wait in the process; one alone may, whatever its size."""
     active_sessions: Share = 10_000
     """Sessions at work or with a warm agent; over it the idle one used longest ago is passivated. An idle one without
     an agent is passivated at once."""
@@ -29,7 +33,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     kept_turns: Count = 1_000
     """Ended turns whose log can still be read."""
     kept_bytes: Count = 64 * 1024 * 1024
-    """Text and arguments of all ended turns that are kept."""
+    """Text and arguments of all ended turns that are kept, and what their requests say."""
     kept_seconds: Wait = 300.0
     """How long an ended turn's log can be read; also, where sessions outlive the process, how long a repeat gets the
     answer of a turn with an idempotency key of which nothing else is kept."""

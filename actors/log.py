@@ -31,10 +31,11 @@ def _over(event: Event) -> None:
 
 class TurnLog(Struct, eq=False, weakref=True):
     """Events of `turn`, numbered from 0. `size`: of its text, when it has ended; `ended_at`: when that was, by the
-    loop's clock. `views`: forms of it that its readers share, by protocol. `behind`: it is filled from a store, some
-    time after the turn, in another process, said it. `taken_at`: how many events it had when it was first taken over
-    from a process that died having begun the turn, and that may have told others after these; none: it never was.
-    `lost`: why it does not go on here; the store has its other half, or will.
+    loop's clock. `weight`: what its request weighs (`weights`), where it is at work. `views`: forms of it that its
+    readers share, by protocol. `behind`: it is filled from a store, some time after the turn, in another process, said
+    it. `taken_at`: how many events it had when it was first taken over from a process that died having begun the turn,
+    and that may have told others after these; none: it never was. `lost`: why it does not go on here; the store has
+    its other half, or will.
 
     A struct, as every turn makes several such objects and a class of Python's own takes twice as long to fill one.
     """
@@ -46,6 +47,7 @@ class TurnLog(Struct, eq=False, weakref=True):
     taken_at: int | None = None
     lost: SessionLost | None = None
     size: int = 0
+    weight: int = 0
     ended_at: float = 0.0
     views: Mapping[object, object] = NO_VIEWS
     _events: list[Event] = field(default_factory=list)

@@ -21,7 +21,7 @@ from greenroom.actors.archive import Archive
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.deletion import Deletion
 from greenroom.actors.disconnects import Disconnects
-from greenroom.actors.errors import GreenroomError, NotServing, Overloaded, SessionBusy
+from greenroom.actors.errors import GreenroomError, NotServing, SessionBusy
 from greenroom.actors.followers import FollowedLog
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
@@ -101,7 +101,6 @@ class ActorSystem:
         )
         self.ledger = self._sharing.ledger if self._sharing is not None else None
         self._accepted = 0
-        self._placing = 0
         self._disconnects = Disconnects(self._cancel_here, store.hear if is_durable(store) else None)
         self._deletion = Deletion(self._roster, self._continuations, self._sharing)
         self._releasing: set[asyncio.Task[None]] = set()
@@ -184,19 +183,15 @@ class ActorSystem:
             return known
         if self._sharing is not None:
             self.check_open(turn)
-            self._placing += 1
-            try:
-                return await self._sharing.submit(turn)
-            finally:
-                self._placing -= 1
+            return await self._sharing.submit(turn)
         if turn.after is None:
             return self._accept(turn)
         self.check_open(turn)
-        self._placing += 1
+        taken_in = self._archive.takes_in(turn)
         try:
             placed = await self._continuations.place(turn)
         finally:
-            self._placing -= 1
+            taken_in()
         try:
             log = self._archive.known(placed) or self._accept(placed)  # or a repeat was quicker
         except GreenroomError:
@@ -211,10 +206,7 @@ class ActorSystem:
         """Raises what `check_serving` raises, and `Overloaded`."""
         if self.state != "serving" or self._deletion.under_way:  # nearly always there is nothing to check
             self.check_serving(turn)
-        if self._archive.open + self._placing >= self.limits.turns:
-            raise Overloaded(
-                f"{self._archive.open} turns are at work already, as many as may be (Limits.turns); try again later"
-            )
+        self._archive.check_room(turn)
 
     def check_serving(self, turn: Turn) -> None:
         """Raises `NotServing`, or `SessionBusy` for a session that is being deleted."""

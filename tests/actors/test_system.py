@@ -50,7 +50,7 @@ async def test_an_ended_turn_can_be_read_for_a_while_and_then_no_more() -> None:
 
 
 async def test_kept_turns_are_bounded_in_number_and_size() -> None:
-    async with running_system(slow, limits=Limits(kept_turns=3, kept_bytes=100)) as system:
+    async with running_system(slow, limits=Limits(kept_turns=3, kept_bytes=310)) as system:
         for number in range(5):
             await (await system.submit(turn("x", id=f"t{number}"))).ended()
         assert system.statistics().kept_turns == 3

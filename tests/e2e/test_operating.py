@@ -96,6 +96,7 @@ async def test_a_file_is_backed_up_while_it_is_written(tmp_path: Path) -> None:
             (name, getattr(Limits(), name))
             for name in ("turns", "waiting_turns", "active_sessions", "worker_threads")
         ),
+        *((name, getattr(Limits(), name) / 2**20) for name in ("input_bytes", "waiting_bytes")),
         ("client_connections", inspect.signature(AiohttpServer).parameters["client_connections"].default),
         ("keepalive_seconds", inspect.signature(AiohttpServer).parameters["keepalive_seconds"].default),
         ("idle_seconds", inspect.signature(AiohttpServer).parameters["idle_seconds"].default),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from greenroom import Limits
+from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
 from kits.memory_app import Memory
 from kits.responses_http import Answer, ResponsesClient, responses_of
 from kits.until import until_answered
@@ -36,13 +38,18 @@ class Side:
         """One whose turn is being taken in."""
         assert self.memory.app._runtime is not None
         system = self.memory.app._runtime.system
-        before = system._placing
-        asking = asyncio.create_task(self.ask(path, **options))
+        submit, arrived = system.submit, asyncio.Event()
 
-        async def is_taken_in() -> bool:
-            return system._placing > before
+        async def noticed(turn: Turn) -> TurnLog:
+            arrived.set()
+            return await submit(turn)
 
-        await until_answered(is_taken_in)
+        system.submit = noticed  # type: ignore[method-assign]
+        try:
+            asking = asyncio.create_task(self.ask(path, **options))
+            await arrived.wait()
+        finally:
+            system.submit = submit  # type: ignore[method-assign]
         return asking
 
     async def leave(self, asking: asyncio.Task[Answer]) -> None:

@@ -267,9 +267,11 @@ async def test_garbage_instead_of_http_is_answered_and_survived() -> None:
         assert (await (await client.ask("still here")).ending())[1] == "stillhere"
 
 
-async def test_refusals_say_when_to_try_again() -> None:
-    async with served(Script(limits=Limits(waiting_turns=0)).app) as client:
-        await client.ask("wait", "s")
+@pytest.mark.parametrize("limits", [Limits(waiting_turns=1), Limits(waiting_bytes=1)])
+async def test_refusals_say_when_to_try_again(limits: Limits) -> None:
+    async with served(Script(limits=limits).app) as client:
+        for _ in range(2):
+            await client.ask("wait", "s")
         async with client.http.post(f"{client.url}/process", json=body("x", "s")) as response:
             assert response.status == 429
             assert int(response.headers["Retry-After"]) >= 1
