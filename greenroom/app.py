@@ -301,13 +301,17 @@ class AgentApp:
             request, session_id=session_id, user_id=user_id, overlap=overlap, disconnect=disconnect
         )
 
-    def follow(self, turn_id: str) -> AsyncIterator[Event]:
-        """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound` when it is iterated."""
-        return follow_turn(self._in_process.host, turn_id)
+    def follow(self, turn_id: str, *, principal: str | None = None) -> AsyncIterator[Event]:
+        """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound` when it is iterated.
 
-    async def cancel(self, turn_id: str) -> None:
-        """Stop that turn and no other; it may have ended already. Raises `TurnNotFound`."""
-        await self._in_process.host.cancel(turn_id, None)
+        `principal`: the user whom `authenticate` named for the request, if it had one: turns are found among his own,
+        and without it among those of `process` and of anonymous callers.
+        """
+        return follow_turn(self._in_process.host, turn_id, principal)
+
+    async def cancel(self, turn_id: str, *, principal: str | None = None) -> None:
+        """Stop that turn and no other; it may have ended already. `principal` as of `follow`. Raises `TurnNotFound`."""
+        await self._in_process.host.cancel(turn_id, principal)
 
     def browser_link(self, session_id: str, user_id: str | None = None, *, control: bool = False) -> str:
         """A path, `/sessions/…/browser?ticket=…`, where this session's browser is shown live, for as long as

@@ -79,9 +79,9 @@ class TurnStream:
         await self._host.cancel(self.id, self._turn.principal)
 
 
-async def follow_turn(host: Host, turn_id: str) -> AsyncGenerator[Event, None]:
-    """The events of a turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
-    async with aclosing(follow(host, await host.locate(turn_id, None))) as events:
+async def follow_turn(host: Host, turn_id: str, principal: str | None) -> AsyncGenerator[Event, None]:
+    """The events of a principal's turn that runs or is kept, from the first on. Raises `TurnNotFound`."""
+    async with aclosing(follow(host, await host.locate(turn_id, principal))) as events:
         async for event in events:
             yield event
 

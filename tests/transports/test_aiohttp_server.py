@@ -13,7 +13,10 @@ import pytest
 from aiohttp import web
 
 from greenroom import AgentApp, AiohttpServer, ConfigurationError, Limits
+from greenroom.actors.errors import TurnNotFound
+from greenroom.actors.events import TurnCancelled, TurnCompleted
 from kits.http_client import body, completed_text, http_client, served
+from kits.system import said
 from kits.transport_kit import Client, Refused, Script, TransportKit
 
 
@@ -304,6 +307,40 @@ async def test_with_authentication_nobody_reaches_what_is_not_his() -> None:
         assert (await (await bob.ask("count", "s")).ending())[1] == "1"  # his own session of that name
         script.gate.set()
         assert (await exchange.ending())[0] == "completed"
+
+
+async def test_the_program_around_the_server_reaches_what_users_have_by_naming_them() -> None:
+    app = Script(authenticate=by_token).app
+    async with (
+        served(app) as server,
+        http_client(server.url, headers={"Authorization": "Bearer a"}) as alice,
+    ):
+        exchange = await alice.ask("wait", "s", id="hers")
+        for another in (None, "bob"):
+            with pytest.raises(TurnNotFound):
+                await app.cancel("hers", principal=another)
+            with pytest.raises(TurnNotFound):
+                await anext(aiter(app.follow("hers", principal=another)))
+        behind = app.process("next", session_id="s", user_id="alice")
+        await behind.submit()
+        assert app.statistics().active_sessions == 1
+        await app.cancel("hers", principal="alice")
+        events = [event async for event in app.follow("hers", principal="alice")]
+        assert isinstance(events[-1], TurnCancelled)
+        assert (await exchange.ending())[0] == "cancelled"
+        assert said(await behind.result()) == "next"
+
+
+async def test_in_an_embedded_call_a_session_alone_is_that_of_the_user_with_its_name() -> None:
+    app = Script(authenticate=by_token).app
+    async with (
+        served(app) as server,
+        http_client(server.url, headers={"Authorization": "Bearer a"}) as alice,
+    ):
+        exchange = await alice.ask("wait", "alice")
+        embedded = await app.process("next", session_id="alice", overlap="interrupt").submit()
+        assert (await exchange.ending())[0] == "cancelled"
+        assert isinstance(await embedded.ended(), TurnCompleted)
 
 
 async def refused(attempt: Awaitable[object]) -> str:
