@@ -130,7 +130,7 @@ class Sharing:
         )
 
     async def stop(self) -> None:
-        """Let go of all that is followed."""
+        """Let go of all that is followed, and of turns whose endings the store did not take: others find them there."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -139,6 +139,9 @@ class Sharing:
         for _, task in self._insisting.values():
             task.cancel()
         await self.elsewhere.stop()
+        for actor in self._roster.actors():
+            if actor.busy:
+                actor.lose(SessionLost(MOVED))
 
     async def drain(self) -> None:
         """Let others know that this process takes no more sessions."""

@@ -362,6 +362,19 @@ async def test_an_ending_waits_for_a_store_that_is_away() -> None:
         assert words(await only.tell("b")) == "a b"
 
 
+async def test_a_stop_lets_go_of_a_turn_whose_ending_the_store_does_not_take() -> None:
+    async with processes() as (first, second):
+        log = await first.system.submit(turn("a 60", id="a"))
+        await asyncio.sleep(1)
+        first.storage.cut = True
+        await first.system.stop()
+        with pytest.raises(SessionLost):
+            await log.ended()
+        there = await _ended(await second.system.locate("a"))
+        assert isinstance(there.terminal, TurnFailed)
+        assert there.terminal.error.code == "turn_interrupted"
+
+
 @pytest.mark.parametrize("lost", range(1, 5))
 async def test_answers_that_are_lost_lose_and_double_nothing(lost: int) -> None:
     async with processes(1) as (only,):

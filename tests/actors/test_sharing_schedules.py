@@ -1,17 +1,20 @@
-"""Any schedule of turns, cuts, lost answers, drains and restarts of processes that share a store, in virtual time: when
-all is healed and quiet each acknowledged turn has one ending, everywhere the same, and nothing was begun twice."""
+"""Any schedule of turns, cuts, lost answers, deletions, drains and restarts of processes that share a store, in virtual
+time: when all is healed and quiet each acknowledged turn has one ending, everywhere the same, and nothing was begun
+twice."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from greenroom.actors.errors import GreenroomError
+from greenroom.actors.errors import GreenroomError, TurnNotFound
+from greenroom.actors.events import Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
@@ -37,6 +40,7 @@ STEP = st.one_of(
     st.tuples(st.just("lose"), PLACE, st.integers(1, 3)),
     st.tuples(st.just("restart"), PLACE, st.sampled_from([0.0, 2.0])),
     st.tuples(st.just("cancel"), PLACE, st.integers(0, 20)),
+    st.tuples(st.just("delete"), PLACE, st.sampled_from("st")),
 )
 PAUSE = st.sampled_from([0.0, 0.1, LEASE + 1, 1.0, 4.0])
 
@@ -72,6 +76,8 @@ class Schedule:
         self.shared = shared
         self.places = [Place(shared) for _ in range(PROCESSES)]
         self.acknowledged: list[TurnLog] = []
+        self.deleted: set[SessionKey] = set()
+        """Sessions that somebody wanted to delete."""
         self.busy: dict[int, asyncio.Task[None]] = {}
         self.asking: set[asyncio.Task[None]] = set()
         self.count = 0
@@ -85,6 +91,8 @@ class Schedule:
             self._ask(self._submit(place.system, f"{self.count}{how[2]}", how[1], how[3]))
         elif what == "cancel" and how[1] < len(self.acknowledged):
             self._ask(self._cancel(place.system, self.acknowledged[how[1]].id))
+        elif what == "delete":
+            self._ask(self._delete(place.system, SessionKey("u", how[1])))
         elif what == "cut":
             place.storage.cut = how[1]
         elif what == "lose":
@@ -108,6 +116,13 @@ class Schedule:
         except GreenroomError:
             """It is asked for no more."""
 
+    async def _delete(self, system: ActorSystem, key: SessionKey) -> None:
+        self.deleted.add(key)
+        try:
+            await system.forget(key)
+        except GreenroomError:
+            """It is kept, or most of it is."""
+
     async def settle(self) -> None:
         for place in self.places:
             place.storage.cut, place.storage.lose_answers = False, 0
@@ -117,13 +132,26 @@ class Schedule:
 
     async def check(self) -> None:
         assert max(Counter(Diary.begun).values(), default=0) <= 1, Diary.begun
-        numbers: dict[str, int] = {}
         for log in self.acknowledged:
-            endings = [(await place.system.locate(log.id)).terminal for place in self.places]
-            assert endings[0] is not None
+            assert log.lost is not None or log.terminal is not None
+            endings = [ending async for ending in self._endings(log)]
+            assert None not in endings
             assert endings == endings[:1] * len(endings)
-            if log.lost is None:
+            if log.lost is None and endings:
                 assert log.terminal == endings[0]
+        await self._check_history()
+        await self._check_quiet()
+
+    async def _endings(self, log: TurnLog) -> AsyncIterator[Terminal | None]:
+        """As each process has it. Of a session that was deleted, those that have it still."""
+        for place in self.places:
+            try:
+                yield (await place.system.locate(log.id)).terminal
+            except TurnNotFound:
+                assert log.turn.key in self.deleted
+
+    async def _check_history(self) -> None:
+        numbers: dict[str, int] = {}
         store = self.places[0].system.store
         assert isinstance(store, DurableSessions)
         for session in "st":
@@ -134,6 +162,8 @@ class Schedule:
                 assert found is not None
                 numbers[turn_id] = found.number
             assert [numbers[one] for one in kept] == sorted({numbers[one] for one in kept})
+
+    async def _check_quiet(self) -> None:
         assert not [folder for folder in self.shared._folders.values() if folder.opened]
         for place in self.places:
             statistics = place.system.statistics()
