@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from types import MethodType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import structs
 
@@ -18,7 +18,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Disconnect, Overlap, SessionKey
 from greenroom.actors.setting_checks import check_setting, check_settings
 from greenroom.actors.system import Statistics
-from greenroom.arguments import ARGUMENTS, kept_with, sandboxes_of, shown_place, store_of
+from greenroom.arguments import ARGUMENTS, kept_with, registering, sandboxes_of, shown_place, store_of
 from greenroom.runtime import Authenticate, Hooks, Runtime, Settings
 from greenroom.services.conversation_store import ConversationStore, InMemoryConversations
 from greenroom.services.memory_responses import InMemoryResponseStore
@@ -128,15 +128,21 @@ class AgentApp:
 
     # -- what the author writes ------------------------------------------------------------------------------------
 
-    def init(self, function: F) -> F:
+    @overload
+    def init(self, function: F) -> F: ...
+    @overload
+    def init(self) -> Callable[[F], F]: ...
+    def init(self, function: Any = None) -> Any:
         """Run this when the application starts, before the first turn. If it fails the application does not start."""
-        self._hooks.init.append(function)
-        return function
+        return registering(self._add_init, function)
 
-    def shutdown(self, function: F) -> F:
+    @overload
+    def shutdown(self, function: F) -> F: ...
+    @overload
+    def shutdown(self) -> Callable[[F], F]: ...
+    def shutdown(self, function: Any = None) -> Any:
         """Run this when the application stops, after the last turn, and also when an init hook failed."""
-        self._hooks.shutdown.append(function)
-        return function
+        return registering(self._add_shutdown, function)
 
     def query(
         self,
@@ -200,6 +206,12 @@ class AgentApp:
             return function
 
         return register
+
+    def _add_init(self, function: Callable[..., Any]) -> None:
+        self._hooks.init.append(function)
+
+    def _add_shutdown(self, function: Callable[..., Any]) -> None:
+        self._hooks.shutdown.append(function)
 
     def _handled_by(
         self, make: Callable[[F, FrameworkAdapter], Handler], framework: str | FrameworkAdapter

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from msgspec import structs
 
+from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import Overlap
@@ -23,6 +25,9 @@ from greenroom.transports.view_tickets import BrowserView
 if TYPE_CHECKING:
     from greenroom.sandbox.settings import SandboxSettings
     from greenroom.services.sandbox_service import SandboxService
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Arguments:
@@ -48,6 +53,18 @@ class _Arguments:
 
 ARGUMENTS: Final[Mapping[str, Any]] = get_type_hints(_Arguments, include_extras=True)
 """The kinds of `AgentApp`'s arguments, for `check_settings`."""
+
+
+def registering(add: Callable[[F], None], function: F | None) -> Any:
+    """What a decorator gives that has no arguments: `@app.init` gives the function, `@app.init()` what takes it."""
+
+    def register(function: F) -> F:
+        if not callable(function):
+            raise ConfigurationError(f"a hook is a function, and this is {reprlib.repr(function)}")
+        add(function)
+        return function
+
+    return register if function is None else register(function)
 
 
 def store_of(state: str | SessionStore | None) -> SessionStore:

@@ -185,19 +185,17 @@ class AgentApp(app.AgentApp):
 
     # -- what the author writes ------------------------------------------------------------------------------------
 
-    def init(self, function: F) -> F:
-        """Run this when the application starts. As there, the last one counts."""
+    def _add_init(self, function: Callable[..., Any]) -> None:
+        """As there, the last one counts."""
         if self._init_handler != self._runner.init_handler:
             logger.warning("a second @app.init takes the place of the first, as in AgentScope Runtime")
         self._init_handler = self._bound(function)
-        return function
 
-    def shutdown(self, function: F) -> F:
-        """Run this when the application stops. As there, the last one counts."""
+    def _add_shutdown(self, function: Callable[..., Any]) -> None:
+        """As there, the last one counts."""
         if self._shutdown_handler != self._runner.shutdown_handler:
             logger.warning("a second @app.shutdown takes the place of the first, as in AgentScope Runtime")
         self._shutdown_handler = self._bound(function)
-        return function
 
     def query(
         self,

@@ -69,13 +69,14 @@ def run_application(
     `stopped` is called when everything has been stopped, and answers for the process to end then. Without it what the
     program does after the return is waited for, and threads of its own, but not threads that handlers or tools block.
     Logs are set up if nobody has. A second signal kills the process.
-    Raises what `AgentApp.start` raises.
+    Raises what `AgentApp.start` raises, and `ConfigurationError` where an event loop runs already.
     """
     if loading.get():
         raise ConfigurationError(
             "the file serves its application while it is loaded; put `app.run(…)` under "
             '`if __name__ == "__main__":`, so that `greenroom serve` can do it'
         )
+    _need_no_loop()
     if not logging.root.handlers:
         configure_logging()
     raise_open_files()
@@ -86,6 +87,17 @@ def run_application(
         asyncio.run(serve(app, host, port, started=started, stopped=stopped, owns_process=True, **server))
     finally:
         returned.set()
+
+
+def _need_no_loop() -> None:
+    """Raise `ConfigurationError` where an event loop runs, in which another one cannot."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ConfigurationError(
+            "an event loop runs here already, as in every notebook, and app.run() makes one of its own; use that loop: "
+            "`async with app:` and app.process(…) need no server, and `await app.start(AiohttpServer(port=8090))` "
+            "serves over HTTP until `await app.stop()`"
+        )
 
 
 async def serve(

@@ -25,6 +25,7 @@ from greenroom import (
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
+    compat_app,
 )
 from kits.system import asked, said
 
@@ -244,6 +245,37 @@ def test_two_handlers_are_one_too_many() -> None:
     app.query()(hello)
     with pytest.raises(ConfigurationError, match="one"):
         app.agent(framework="text")(hello)
+
+
+async def test_hooks_may_be_written_with_parentheses() -> None:
+    notes: list[str] = []
+    for application in (AgentApp(), compat_app.AgentApp()):
+        application.query("text")(hello)
+
+        @application.init()
+        async def first() -> None:
+            notes.append("init")
+
+        @application.shutdown()
+        def last() -> None:
+            notes.append("shutdown")
+
+        async with application:
+            assert notes.pop() == "init"
+        assert notes.pop() == "shutdown"
+
+
+def test_a_hook_that_is_no_function_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="a hook is a function"):
+        AgentApp().init("connect")  # type: ignore[call-overload]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_run_in_a_running_loop_says_what_to_do_there() -> None:
+    app = AgentApp()
+    app.query()(hello)
+    with pytest.raises(ConfigurationError, match=r"notebook.*async with app.*app\.start\(AiohttpServer"):
+        app.run(port=0)
 
 
 def test_a_decorator_without_its_parentheses_is_explained() -> None:
