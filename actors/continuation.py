@@ -128,8 +128,8 @@ class Continuations:
         return structs.replace(turn, key=target, request=request, temporary=not turn.kept, passing=passing)
 
     def _taking_part(self) -> list[object]:
-        """Those that took part in turns here, and those beside the sessions, which may have in turns that ran before
-        this process began, or elsewhere."""
+        """Those that took part in turns here or belong to the application, and those beside the sessions: they may have
+        taken part in turns that ran before this process began, or elsewhere."""
         known = list(self._services)
         if not is_durable(self._store):
             return known
@@ -148,8 +148,9 @@ class Continuations:
         forgetting: list[Callable[[SessionKey], Awaitable[None]]] = [self._store.forget]
         if expected is not None and is_durable(self._store):
             forgetting = [partial(self._store.forget, expected=expected)]
-        forgetting += [service.forget for service in self._taking_part() if isinstance(service, Forkable)]
-        if self._sandboxes is not None:
+        services = self._taking_part()
+        forgetting += [service.forget for service in services if isinstance(service, Forkable)]
+        if self._sandboxes is not None and self._sandboxes not in services:
             forgetting.append(self._sandboxes.forget)
         async with AsyncExitStack() as all_of_them:
             for forget in forgetting:

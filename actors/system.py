@@ -85,7 +85,7 @@ class ActorSystem:
         self.announcer = announcer
         """Hears of the endings of turns with a webhook."""
         self.services: WeakSet[object] = WeakSet()
-        """Those that took part in turns."""
+        """Those that took part in turns, and the application's own."""
         self.state: SystemState = "new"
         releases = sandboxes is not None and sandboxes.on_passivate == "release"
         self._roster = Roster(

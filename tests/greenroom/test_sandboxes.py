@@ -160,12 +160,21 @@ async def test_a_box_that_died_is_told_once_and_replaced() -> None:
         assert said(await app.process("look", session_id="s1").result()) not in {"", first}
 
 
-async def test_a_deleted_session_loses_its_box() -> None:
+async def test_a_deleted_session_loses_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     async with browsing(world) as app:
         await app.process("look", session_id="s1", user_id="u").result()
         assert app._runtime is not None
-        await app._runtime.forget(SessionKey("u", "s1"))
+        key = SessionKey("u", "s1")
+        releases, released = SandboxService.forget, []
+
+        async def release(service: SandboxService, key: SessionKey) -> None:
+            released.append(key)
+            await releases(service, key)
+
+        monkeypatch.setattr(SandboxService, "forget", release)
+        await app._runtime.forget(key)
+        assert released == [key], "once"
         assert not world.engine.living()
     world.nothing_left()
 
