@@ -12,12 +12,15 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from greenroom.actors.endings import untold
 from greenroom.actors.errors import SessionDamaged, SessionLost, StoreUnavailable, TurnNotFound
-from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted
-from greenroom.actors.followers import FollowedLog, tell_of_followers
+from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccepted, TurnFailed
+from greenroom.actors.followers import FollowedLog, tell_of_followers, wants_to_hear
+from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Turn
+from greenroom.actors.messages import ErrorInfo, Turn
 from greenroom.actors.repeats import key_reused, turn_exists
+from greenroom.actors.retelling import retold
 from greenroom.actors.turn import TurnKey
 from greenroom.services.durable import DurableStore, TurnEntry
 
@@ -35,10 +38,11 @@ PATIENCE: Final = 20
 class Elsewhere:
     """Logs by the turn's principal and id."""
 
-    __slots__ = ("_following", "_logs", "_store")
+    __slots__ = ("_following", "_logs", "_sources", "_store")
 
-    def __init__(self, store: DurableStore) -> None:
+    def __init__(self, store: DurableStore, sources: Sources) -> None:
         self._store = store
+        self._sources = sources
         self._logs: dict[TurnKey, TurnLog] = {}
         self._following: set[asyncio.Task[None]] = set()
 
@@ -46,9 +50,9 @@ class Elsewhere:
         return f"<Elsewhere: {len(self._logs)} turns followed>"
 
     async def log(self, turn_id: str, principal: str | None) -> TurnLog:
-        """The turn's log. Raises `TurnNotFound`, `StoreUnavailable`."""
+        """The turn's log, with all that is written of it by now. Raises `TurnNotFound`, `StoreUnavailable`."""
         known = self._logs.get((principal, turn_id))
-        if known is not None:
+        if known is not None and await self._look(known) and known.lost is None:
             return known
         entry = await self._store.find(turn_id, principal)
         if entry is None:
@@ -110,36 +114,57 @@ class Elsewhere:
         while log.terminal is None and patience:
             await asyncio.sleep(pause)
             patience = PATIENCE if log.watched else patience - 1
+            had = len(log)
             try:
-                entry = await self._next(log)
+                kept = await self._look(log)
             except StoreUnavailable as error:
                 logger.warning("turn %s cannot be followed for now: %s", log.id, error)
                 pause = LONGEST_PAUSE
                 continue
-            except SessionDamaged:  # that is in the log; whoever asks for the turn again is told
+            except SessionDamaged as error:
+                self._end(log, ErrorInfo(error.code, error.message))
                 return
-            if entry is None:
+            if not kept:
+                self._end(log, untold(log.turn, self._sources))
                 return
-            log.taken_at = entry.taken_at
-            for event in entry.events:
-                log.append(event)
-            pause = SHORTEST_PAUSE if entry.events else min(2 * pause, LONGEST_PAUSE)
+            pause = SHORTEST_PAUSE if len(log) > had else min(2 * pause, LONGEST_PAUSE)
 
-    async def _next(self, log: TurnLog) -> TurnEntry | None:
-        """The turn with the events that its log has not; none: it is no longer kept."""
+    async def _look(self, log: TurnLog) -> bool:
+        """Add what is written by now. Whether the turn is kept. Several may look at the same time."""
+        had = len(log)
+        entry = await self._next(log, had)
+        if entry is None:
+            return False
+        if log.terminal is None and log.lost is None:
+            if entry.taken_at is not None:
+                log.taken(entry.taken_at)
+            for event in entry.events[len(log) - had :]:
+                log.append(event)
+        return True
+
+    def _end(self, log: TurnLog, why: ErrorInfo) -> None:
+        """How the turn ends, or did, is not to be had here, and no stream just stops: it has that as its ending."""
+        if log.terminal is not None:
+            return
+        composer = retold(log.events()[:], log, self._sources.uuid)
+        composer.abandon()
+        log.append(TurnFailed(self._sources.now(), why, tuple(composer.output), composer.usage))
+
+    async def _next(self, log: TurnLog, first: int) -> TurnEntry | None:
+        """The turn with its events from number `first` on; none: it is no longer kept."""
         turn = log.turn
-        entry = await self._store.find(turn.id, turn.principal, len(log))
+        entry = await self._store.find(turn.id, turn.principal, first)
         if entry is None and turn.idempotency_key is not None:
             # It may have ended as one of which nothing is kept: then there is what repeats get.
             entry = await self._store.known(turn)
             if entry is None or entry.turn.id != turn.id:
                 return None
-            entry = replace(entry, events=entry.events[len(log) :])
+            entry = replace(entry, events=entry.events[first:])
         return entry
 
 
 def _log(entry: TurnEntry) -> TurnLog:
-    plain = entry.status == "ended" or entry.turn.disconnect.policy == "continue"
+    plain = entry.status == "ended" or not wants_to_hear(entry.turn)
     log = (TurnLog if plain else FollowedLog)(entry.turn, taken_at=entry.taken_at)
     for event in entry.events or (TurnAccepted(entry.turn.id, entry.turn.created_at),):
         log.append(event)

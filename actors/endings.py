@@ -20,6 +20,12 @@ INTERRUPTED: Final = (
     "was not begun again; send it again, as a new turn, if that does no harm"
 )
 
+ENDING_NOT_KEPT: Final = (
+    "the turn has ended in another process, and how is not kept any more, so its last events are not among these; it "
+    "may have done all that it was asked for. It was deleted, or is one of which nothing is kept, or its session has "
+    "had many others since; the session's history has what is left of it"
+)
+
 
 def stopped(run: TurnRun, output: tuple[Item, ...], now: float) -> TurnFailed | TurnCancelled:
     """The ending of a turn that somebody had stopped."""
@@ -96,6 +102,18 @@ def interrupted(turn: Turn, sources: Sources, *, stopping: bool = False) -> Erro
     ended = "this process stops" if stopping else "the process that had begun it is gone"
     why = f"the server is stopping: {INTERRUPTED}" if stopping else INTERRUPTED
     return ErrorInfo("turn_interrupted", why, _logged(turn, sources, f": {ended}"))
+
+
+def untold(turn: Turn, sources: Sources) -> ErrorInfo:
+    """What is said to who follows a turn of another process whose ending is not found, under an id of its own."""
+    error_id = f"err_{sources.uuid()}"
+    logger.warning(
+        "how turn %s of session %r ended, in another process, is not kept any more [%s]",
+        turn.id,
+        turn.key.session_id,
+        error_id,
+    )
+    return ErrorInfo("ending_not_kept", ENDING_NOT_KEPT, error_id)
 
 
 def record_of(turn: Turn, ending: Terminal) -> TurnRecord:

@@ -1,4 +1,5 @@
-"""Telling the process that runs a turn that somebody follows it here, for it to judge by (`disconnects`)."""
+"""Telling the process that runs a turn that somebody follows it here, for it to judge by (`disconnects`), and to leave
+the ending where it is found from here, if nothing is to be kept of the turn."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from msgspec import field
 
 from greenroom.actors.errors import SessionDamaged, StoreUnavailable
 from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import Turn
 from greenroom.services.durable import DurableStore
 
 HOLDS_SECONDS: Final = 15.0
@@ -22,13 +24,15 @@ RETRY_SECONDS: Final = 1.0
 
 
 class FollowedLog(TurnLog):
-    """The log of another process's turn, whose disconnect policy is not `continue`.
+    """The log of another process's turn that wants to hear of it (`wants_to_hear`).
 
     `stirred`: somebody has come, or gone. `left`: nobody was there when the last one went, which is still to be said.
+    `promised`: its ending will be left for who follows it here.
     """
 
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     left: bool = False
+    promised: bool = False
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher`, from the loop, after each burst of new events; the turn's process is told of the first."""
@@ -40,6 +44,16 @@ class FollowedLog(TurnLog):
         """The last client has gone."""
         self.left = True
         self.stirred.set()
+
+
+def wants_to_hear(turn: Turn) -> bool:
+    """Whether who follows the turn in other processes is of interest where it runs."""
+    return turn.disconnect.policy != "continue" or _leaves_nothing(turn)
+
+
+def _leaves_nothing(turn: Turn) -> bool:
+    """Whether nothing leads to the turn when it has ended."""
+    return not turn.kept and turn.idempotency_key is None
 
 
 async def tell_of_followers(store: DurableStore, log: FollowedLog) -> None:
@@ -62,6 +76,11 @@ async def _tell(store: DurableStore, log: FollowedLog) -> float | None:
         return None
     log.left = False
     try:
+        if here and not log.promised and _leaves_nothing(log.turn):
+            await store.leave_ending(log.id, log.turn.principal)
+            log.promised = True
+        if log.turn.disconnect.policy == "continue":
+            return None
         told = await store.tell_followed(log.id, log.turn.principal, HOLDS_SECONDS if here else 0.0)
     except (StoreUnavailable, SessionDamaged):  # who fills the log finds the same, and says so
         log.left = log.left or not here

@@ -276,13 +276,10 @@ class Ledger:
             events=[*said[written:], ending],
             changes=changes,
             kept=turn.kept,
-            for_repeats=None if turn.kept else self._for_repeats(turn, said, ending),
+            for_repeats=None
+            if turn.kept
+            else ForRepeats(turn=turn, events=[*said, ending], seconds=self._repeats_seconds),
         )
-
-    def _for_repeats(self, turn: Turn, said: Sequence[Event], ending: Terminal) -> ForRepeats | None:
-        if turn.idempotency_key is None:
-            return None
-        return ForRepeats(turn=turn, events=[*said, ending], seconds=self._repeats_seconds)
 
 
 async def _wait(pause: float) -> float:

@@ -90,6 +90,17 @@ class TurnLog(Struct, eq=False, weakref=True):
             self._notifying = True
             asyncio.get_running_loop().call_soon(self._notify)
 
+    def taken(self, at: int) -> None:
+        """It is known by now that the turn was taken over (`taken_at`): who waits to know it is told."""
+        if at != self.taken_at:
+            self.taken_at = at
+            self._announce()
+
+    def _announce(self) -> None:
+        if self._watchers and not self._notifying:
+            self._notifying = True
+            asyncio.get_running_loop().call_soon(self._notify)
+
     def _notify(self) -> None:
         self._notifying = False
         for watcher in self._watchers:
@@ -155,9 +166,7 @@ class TurnLog(Struct, eq=False, weakref=True):
         self.emit = _over
         self._events = []
         self.views = NO_VIEWS
-        if self._watchers and not self._notifying:
-            self._notifying = True
-            asyncio.get_running_loop().call_soon(self._notify)
+        self._announce()
 
     def expire(self) -> None:
         """Let the events go."""

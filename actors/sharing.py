@@ -97,7 +97,7 @@ class Sharing:
             repeats_seconds=limits.kept_seconds,
         )
         self.ledger.lost = self._session_lost
-        self.elsewhere = Elsewhere(store)
+        self.elsewhere = Elsewhere(store, system.sources)
         recovery = Recovery(
             self.ledger,
             system.handler,

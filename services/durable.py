@@ -50,7 +50,8 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
 
 class ForRepeats(Struct, frozen=True, kw_only=True):
     """What repeats of an ended turn get of which nothing else is kept. `events`: all of its log. `seconds`: for how
-    long, from when it is written, by the storage's clock. Only its idempotency key leads to it."""
+    long, from when it is written, by the storage's clock. Only its idempotency key leads to it. A turn without one
+    leaves it for those who follow it in other processes, if any do (`DurableStore.leave_ending`): by its id."""
 
     turn: Turn
     events: Sequence[Event]
@@ -207,6 +208,11 @@ class DurableStore(SessionStore, Protocol):
     async def tell_followed(self, turn_id: str, principal: str | None, seconds: float) -> bool:
         """Tell the living owner of a running or waiting turn that somebody follows it in this process, which holds for
         `seconds` unless it is told again; 0: nobody does any more. Whether there was one to tell."""
+        ...
+
+    async def leave_ending(self, turn_id: str, principal: str | None) -> bool:
+        """Have the ending of an open turn of which nothing is to be kept (`Ending.for_repeats`) left for who follows it
+        in this process, as for repeats; its id leads to it then. Whether the turn is open."""
         ...
 
     def when_followed(self, followed: Callable[[str, str | None, str, float], object]) -> None:

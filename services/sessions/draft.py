@@ -113,6 +113,13 @@ class Draft:
         waiting = tuple(replace(one, running=False) if one.turn_id == again else one for one in head.open)
         self.hold.head = replace(head, open=waiting)
 
+    def follow(self, number: int) -> bool:
+        """The ending of the open turn with that number is to be left for who follows it. Whether it is open."""
+        head = self.hold.head
+        turns = tuple(replace(one, followed=True) if one.number == number else one for one in head.open)
+        self.hold.head = replace(head, open=turns)
+        return any(one.number == number for one in turns)
+
     def append(self, opened: OpenTurn, events: Sequence[Event]) -> None:
         """Add events to the turn's log, which is held."""
         addition = self._add(opened, events)

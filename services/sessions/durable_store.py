@@ -337,6 +337,11 @@ class DurableSessions:
         with self._calls:
             return await self._notes.tell_followed(turn_id, principal, seconds)
 
+    async def leave_ending(self, turn_id: str, principal: str | None) -> bool:
+        """Have the ending of an open turn of which nothing is kept left for who follows it here."""
+        with self._calls:
+            return await self._anywhere.leave_ending(turn_id, principal)
+
     def when_followed(self, followed: Callable[[str, str | None, str, float], object]) -> None:
         """Call this (turn id, principal, process, seconds) when another process says that it follows a turn."""
         self._notes.followed = followed
@@ -370,8 +375,9 @@ class DurableSessions:
                 draft.commit(raw, ending.state)
 
         draft = await self._owned.bounded(key, hold, draw, opened.number)
-        changes, left = list(ending.changes), ending.for_repeats
-        if left is not None:
+        changes = list(ending.changes)
+        left = ending.for_repeats
+        if left is not None and (opened.followed or left.turn.idempotency_key is not None):
             changes.append(change_for(left, opened, await self._terms.owner(left.seconds)))
         await self._owned.write(key, draft, changes)
 

@@ -39,7 +39,8 @@ CHUNKS: Final = 4096
 
 class OpenTurn(Struct, frozen=True, array_like=True):
     """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has.
-    `taken_at`: as `TurnEntry` says."""
+    `taken_at`: as `TurnEntry` says. `followed`: somebody follows it in another process, and nothing will be kept of it:
+    its ending is to be left where he finds it."""
 
     number: int
     turn_id: str
@@ -48,6 +49,7 @@ class OpenTurn(Struct, frozen=True, array_like=True):
     attempts: int
     mark: str = ""
     taken_at: int | None = None
+    followed: bool = False
 
 
 class SessionHead(Struct, frozen=True, array_like=True):

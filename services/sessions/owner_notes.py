@@ -10,7 +10,7 @@ from collections.abc import Callable
 from msgspec import DecodeError, Struct, msgpack
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.sessions.head import decode_head
+from greenroom.services.sessions.head import KIND, decode_head
 from greenroom.services.sessions.owner_life import OwnerLife
 from greenroom.services.sessions.reading import legible
 from greenroom.services.sessions.turn_names import id_name, number_in
@@ -88,7 +88,7 @@ class OwnerNotes:
         """Who works on the turn; none: it has ended, or nobody does."""
         named = await self._storage.lookup(id_name(turn_id, principal))
         folder = None if named is None else await self._storage.read(named.key)
-        if named is None or folder is None or folder.head.owner_state == "gone":
+        if named is None or folder is None or folder.head.owner_state == "gone" or named.key.kind != KIND:
             return None
         with legible(SessionKey(*named.key[1:])):
             numbers = {one.number for one in decode_head(folder.head.body).open}

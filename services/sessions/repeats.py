@@ -25,7 +25,7 @@ from greenroom.services.durable import ForRepeats, TurnEntry
 from greenroom.services.sessions.head import ENTRY, LOG, OpenTurn
 from greenroom.services.sessions.reading import legible
 from greenroom.services.sessions.turn_codec import decode_events, decode_turn, encode_events, encode_turn
-from greenroom.services.sessions.turn_names import key_name, value_of
+from greenroom.services.sessions.turn_names import left_name, value_of
 from greenroom.services.storage import Cell, Change, Conflict, FolderKey, Named, Span, Storage
 
 KIND: Final = "repeat"
@@ -78,7 +78,7 @@ def change_for(repeats: ForRepeats, opened: OpenTurn, owner: str) -> Change:
     Raises `HandlerError` for events that cannot be kept.
     """
     turn = repeats.turn
-    name = key_name(turn)
+    name = left_name(turn)
     return Change(
         key=FolderKey(KIND, turn.key.user_id, name.hex()),
         delete=True,

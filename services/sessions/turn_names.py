@@ -44,6 +44,12 @@ def key_name(turn: Turn) -> bytes:
     return _digest(b"key", turn.principal, turn.idempotency_key)
 
 
+def left_name(turn: Turn) -> bytes:
+    """The name by which the answer of a turn is found of which nothing else is kept: of its idempotency key, if it has
+    one."""
+    return id_name(turn.id, turn.principal) if turn.idempotency_key is None else key_name(turn)
+
+
 def value_of(number: int) -> bytes:
     """What goes with a name: the turn's number in its session."""
     return number.to_bytes(_VALUE_BYTES)

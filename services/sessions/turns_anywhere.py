@@ -6,13 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import TurnEntry
+from greenroom.services.sessions import repeats
 from greenroom.services.sessions.acceptance import Acceptor
 from greenroom.services.sessions.draft import Draft
 from greenroom.services.sessions.head import (
     CHUNKS,
     ENDED,
+    KIND,
     decode_ended,
     decode_head,
     encode_head,
@@ -24,7 +28,7 @@ from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.passing import marked
 from greenroom.services.sessions.reading import WHOLE, fork_of, legible
 from greenroom.services.sessions.turn_names import id_name, names_of, number_in
-from greenroom.services.storage import Change, Span
+from greenroom.services.storage import Change, Named, Span
 
 PLACES: Final = 1_000
 """In logs that are remembered."""
@@ -44,9 +48,17 @@ class TurnsAnywhere:
     async def find(self, turn_id: str, principal: str | None, first: int) -> TurnEntry | None:
         """The turn's entry with the events from number `first` on; none: it never was, or is no longer kept."""
         name = id_name(turn_id, principal)
-        named = await self._storage.lookup(name)
-        if named is None:
-            return None
+        for _ in range(2):  # it may end just now, and what is left of it lie in another folder then
+            named = await self._storage.lookup(name)
+            entry = None if named is None else await self._find(name, named, first)
+            if named is None or entry is not None:
+                return entry
+        return None
+
+    async def _find(self, name: bytes, named: Named, first: int) -> TurnEntry | None:
+        if named.key.kind == repeats.KIND:
+            left = await repeats.entry_for_repeats(self._storage, named)
+            return None if left is None else replace(left, events=left.events[first:])
         chunk, start = self._places.get(name, (0, 0))
         if start > first:
             chunk = 0
@@ -77,6 +89,15 @@ class TurnsAnywhere:
         async with self._owned.locks.of(key):
             return await self._owned.until_written(key, lambda: self._remove(key, number))
 
+    async def leave_ending(self, turn_id: str, principal: str | None) -> bool:
+        """Have the ending of a turn left for who follows it, although nothing is kept of it. Whether it is open."""
+        named = await self._storage.lookup(id_name(turn_id, principal))
+        if named is None or named.key.kind != KIND:
+            return False
+        key, number = SessionKey(*named.key[1:]), number_in(named.value)
+        async with self._owned.locks.of(key):
+            return await self._owned.until_written(key, lambda: self._leave_ending(key, number))
+
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
         """Make `target` what `source` was after that turn; false: that is not known. A new session is marked as one
         that goes with this process, until a turn of it that is to stay is accepted. Raises `Conflict`."""
@@ -104,6 +125,20 @@ class TurnsAnywhere:
             self._places[name] = (last, first_of(chunks[-1:]))
             if len(self._places) > PLACES:
                 self._places.popitem(last=False)
+
+    async def _leave_ending(self, key: SessionKey, number: int) -> bool:
+        """Its process finds the session changed, as `_remove` says, and so hears of it before it ends the turn."""
+        folder = await self._storage.read(folder_of(key))
+        if folder is None:
+            return False
+        with legible(key):
+            draft = Draft(hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner))
+        if not draft.follow(number):
+            return False
+        self._owned.drop(key)
+        await self._storage.write([draft.change(key)])
+        self._reached("followed.written")
+        return True
 
     async def _remove(self, key: SessionKey, number: int) -> bool:
         """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""

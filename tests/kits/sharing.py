@@ -77,6 +77,7 @@ async def processes(
     idempotent: bool | Sequence[bool] = False,
     limits: Limits = LIMITS,
     overlap: Overlap = "queue",
+    logs_kept: int = 200,
 ) -> AsyncIterator[list[Process]]:
     loop = asyncio.get_running_loop()
     shared = MemoryStorage(monotonic=loop.time)
@@ -85,7 +86,7 @@ async def processes(
         found = []
         for number in range(count):
             storage = CutStorage(shared)
-            store = DurableSessions(storage, lease_seconds=LEASE, monotonic=loop.time)
+            store = DurableSessions(storage, lease_seconds=LEASE, logs_kept=logs_kept, monotonic=loop.time)
             system = await stack.enter_async_context(
                 running_system(
                     function,
