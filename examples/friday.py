@@ -27,26 +27,32 @@ from greenroom import (
     AgentApp,
     AgentRequest,
     AgentScopeSessionHistoryMemory,
-    InMemorySessionHistoryService,
-    InMemoryStateService,
     LocalModel,
     SandboxError,
     SandboxService,
+    SqliteSessionHistoryService,
+    SqliteStateService,
 )
 from greenroom.services.local_model.model import local_model_warning
 
 PORT = 8090
 
+# Where sessions are kept, and what the services have of them: in one file, so that a turn is written whole or not at
+# all, and is remembered after a restart. (The InMemoryStateService and InMemorySessionHistoryService of the tutorial
+# forget.)
+DATABASE = os.getenv("FRIDAY_DATABASE", "friday.db")
+
 agent_app = AgentApp(
     app_name="Friday",
     app_description="A helpful assistant",
+    state=f"sqlite:///{DATABASE}",
 )
 
 
 @agent_app.init
 async def init_func(self):
-    self.state_service = InMemoryStateService()
-    self.session_service = InMemorySessionHistoryService()
+    self.state_service = SqliteStateService(DATABASE)
+    self.session_service = SqliteSessionHistoryService(DATABASE)
     self.sandbox_service = SandboxService()
     self.local_model = LocalModel()
 

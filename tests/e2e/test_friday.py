@@ -28,9 +28,10 @@ ANSWER_SECONDS = 120.0
         pytest.param("friday_2.py", marks=pytest.mark.agentscope2),
     ],
 )
-async def test_friday_without_a_key_says_what_it_is_and_answers(example: str) -> None:
+async def test_friday_without_a_key_says_what_it_is_and_answers(example: str, tmp_path: Path) -> None:
     await asyncio.to_thread(fetch_model)
-    async with server(EXAMPLES / example, env=NO_KEYS) as running, http_client(running.url) as client:
+    env = {**NO_KEYS, "FRIDAY_DATABASE": str(tmp_path / "friday.db")}
+    async with server(EXAMPLES / example, env=env) as running, http_client(running.url) as client:
         async with asyncio.timeout(ANSWER_SECONDS):
             for question in ("What is the capital of France?", "And of Italy?"):
                 status, text = await (await client.ask(question, "s")).ending()

@@ -36,14 +36,18 @@ STEP_5 = """{
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=FILES)
-async def friday(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+async def friday(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
     """The tutorial's application, for the line that is installed, and the example made of it."""
-    if request.param == FILES[0]:
-        app = str(APPS / for_installed_line("friday_for_{}.py"))
-    else:
-        app = str(EXAMPLES / for_installed_line("friday_{}.py").replace("_1", ""))
-    async with stage_of(app) as stage:
+    app = str(APPS / for_installed_line("friday_for_{}.py")) if request.param == FILES[0] else example()
+    async with stage_of(app, FRIDAY_DATABASE=str(tmp_path_factory.mktemp("friday") / "friday.db")) as stage:
         yield stage
+
+
+def example() -> str:
+    """The example of the line that is installed."""
+    return str(EXAMPLES / for_installed_line("friday_{}.py").replace("_1", ""))
 
 
 async def curl(url: str, body: str) -> str:
@@ -116,6 +120,22 @@ async def test_the_openai_sdk_goes_on_from_any_response(friday: Stage, wire: Wir
         assert (await create(**asked, previous_response_id=second.id)).output_text == "Your name is Bob."
         assert (await create(**asked)).output_text == "You have not told me your name."
     await friday.end()
+
+
+async def test_the_example_remembers_after_a_restart(tmp_path: Path, wire: Wire) -> None:
+    env = {"FRIDAY_DATABASE": str(tmp_path / "friday.db")}
+    async with stage_of(example(), **env) as stage, sdk(stage.process.url, wire) as client:
+        stage.begin()
+        first = await client.responses.create(model="friday", input="My name is Alice.")
+        await answer(stage, saying("My name is Alice.", "kept"))
+        assert "in memory" not in stage.process.log
+        await stage.end()
+    async with stage_of(example(), **env) as stage, sdk(stage.process.url, wire) as client:
+        stage.begin()
+        await client.responses.create(model="friday", input="What is my name?", previous_response_id=first.id)
+        await answer(stage, saying("What is my name?", "kept"))
+        assert stage.prompts == [["My name is Alice.", "What is my name?"]] * 2
+        await stage.end()
 
 
 async def test_its_tool_runs_code(friday: Stage) -> None:

@@ -197,9 +197,17 @@ async def test_the_whole_tutorial_is_served_as_written(tmp_path: Path, where: En
         assert site.asked.count("/") == 3
 
 
+def own_file(folder: Path) -> Env:
+    """Where Friday keeps its sessions."""
+    return {"FRIDAY_DATABASE": str(folder / "friday.db")}
+
+
 async def test_friday_browses(tmp_path: Path, where: Env) -> None:
     app = EXAMPLES / for_installed_line("friday_{}.py").replace("_1", "")
-    async with example_site(tmp_path) as site, served(app, {**site.env, **where}) as stage:
+    async with (
+        example_site(tmp_path) as site,
+        served(app, {**site.env, **where, **own_file(tmp_path)}) as stage,
+    ):
         await check_browsing(stage)
         assert site.asked.count("/") == 1
 
@@ -207,7 +215,7 @@ async def test_friday_browses(tmp_path: Path, where: Env) -> None:
 async def test_friday_says_so_where_no_sandbox_can_run(tmp_path: Path) -> None:
     app = EXAMPLES / for_installed_line("friday_{}.py").replace("_1", "")
     nowhere = {"GREENROOM_SANDBOX": "docker", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
-    async with served(app, {**nowhere, "GREENROOM_STATE": str(tmp_path)}) as stage:
+    async with served(app, {**nowhere, **own_file(tmp_path), "GREENROOM_STATE": str(tmp_path)}) as stage:
         stage.play(lambda request: f"I have {', '.join(tool_names(request))}.")
         ending = await answer(stage, "Look at a page.", "s1")
         assert texts(ending) == ["I have execute_python_code."]
