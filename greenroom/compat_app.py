@@ -248,13 +248,14 @@ class AgentApp(app.AgentApp):
         """Serve until a signal; at the environment's HOST and PORT, else at 127.0.0.1:8080.
 
         `others`: more for `AiohttpServer`; what it does not know is given to `before_start` and `after_finish`.
-        Does nothing while `greenroom serve` loads the file, which serves it then.
+        Does nothing while `greenroom serve` loads the file, which serves it then. Raises `ConfigurationError` where
+        PORT is no number.
         """
         if loading.get():
             logger.warning("app.run(…) of the file is left out; --host and --port of the command line count")
             return
         host = host or os.environ.get("HOST") or "127.0.0.1"
-        port = int(os.environ.get("PORT", PORT)) if port is None else port
+        port = _port_of_environment() if port is None else port
         server = {name: others.pop(name) for name in SERVER_OPTIONS if name in others}
         self._callbacks_get = others
         if web_ui:
@@ -303,6 +304,13 @@ class AgentApp(app.AgentApp):
             if endpoint.get("task_type"):
                 self.task(endpoint["path"])
             self.endpoint(endpoint["path"], endpoint.get("methods"))(endpoint["handler"])
+
+
+def _port_of_environment() -> int:
+    given = os.environ.get("PORT", "").strip()
+    if given and not given.isdecimal():
+        raise ConfigurationError(f"the environment's PORT={given!r} is no number; it is one from 0 to 65535")
+    return int(given) if given else PORT
 
 
 def _refuse_or_warn(arguments: Mapping[str, Any]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from aiohttp import web
-from msgspec import structs
+from msgspec import Meta, structs
 
 from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.setting_checks import check_setting
 from greenroom.transports.about_routes import about_routes
 from greenroom.transports.browser_view import BrowserViewRoutes
 from greenroom.transports.compatible_mode import CompatibleMode
@@ -28,6 +31,8 @@ from greenroom.transports.transport import Endpoint, Host
 
 TURN_PATHS = frozenset({"/process", *(f"{BASE_PATH}{path}" for path in ("/responses", "/chat/completions"))})
 """Where turns are asked for, with POST."""
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+"""0 takes a free one."""
 BODY_BYTES = 32 * 1024 * 1024
 READ_SECONDS = 30.0
 KEEPALIVE_SECONDS = 15.0
@@ -49,6 +54,8 @@ class AiohttpServer:
             requests under way are counted, not their connections.
         cors_origins: the origins whose pages may call; none: no page may. `["*"]`: any.
         compatible: what is said of OpenAI's protocols: the fields of `CompatibleMode`.
+
+    Raises `ConfigurationError` for settings that cannot be, and at its start when it cannot listen there.
     """
 
     name = "aiohttp"
@@ -67,6 +74,8 @@ class AiohttpServer:
         cors_origins: Sequence[str] = (),
         **compatible: Any,
     ) -> None:
+        check_setting("AiohttpServer", "host", host, str)
+        check_setting("AiohttpServer", "port", port, Port)
         self.host = host
         self.port = port
         self._idle_seconds = idle_seconds
@@ -106,8 +115,7 @@ class AiohttpServer:
             await self._runner.cleanup()
             self._runner = None
             raise ConfigurationError(
-                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
-                "is another server running there? Choose another port with --port"
+                f"cannot listen on {self.host}:{self.port}: {_why_not_bound(error)}"
             ) from error
         self.port = self._listener.sockets[0].getsockname()[1]
 
@@ -140,6 +148,23 @@ class AiohttpServer:
             keepalive_timeout=self._idle_seconds,
             access_log=None,
         )
+
+
+def _why_not_bound(error: OSError) -> str:
+    """Why a server cannot listen where it is to, and what to do about it."""
+    words = error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return f"no such host ({words}); 127.0.0.1 is this machine for itself, 0.0.0.0 for everybody"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            "another server listens there; stop it, or choose another port: --port, app.run(port=…), "
+            "make serve PORT=…"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; 127.0.0.1 is this machine for itself, 0.0.0.0 for everybody"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"this user may not ({words}); ports from 1024 on are for everybody"
+    return words
 
 
 def make_application(

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from greenroom.actors.errors import ConfigurationError, GreenroomError, MissingDependency, TurnMoved
 from greenroom.actors.ids import Sources
 from greenroom.transports.idempotency import HEADER
+from greenroom.transports.openai_fields import BASE_PATH
 
 logger = logging.getLogger("greenroom.http")
 
@@ -33,6 +34,8 @@ ADVICE = {
     405: "{path} does not take {method}",
     413: "the request's body is larger than this server takes",
 }
+ASKED_BY_SDKS: Final = ("/responses", "/chat/completions", "/models")
+"""How paths end that OpenAI's clients ask for."""
 
 
 class ErrorForm(NamedTuple):
@@ -152,6 +155,8 @@ def from_aiohttp(request: web.BaseRequest, error: web.HTTPException, form: Error
         raise error
     advice = ADVICE.get(error.status, error.reason or "the request was refused")
     message = advice.format(method=request.method, path=request.path)
+    if error.status == 404 and request.path.endswith(ASKED_BY_SDKS):
+        message += f"; the base_url of OpenAI's clients ends in {BASE_PATH}"
     response = form.other(error.status, _code(error), message)
     for name in ("Allow", "Retry-After"):
         if name in error.headers:

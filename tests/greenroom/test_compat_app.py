@@ -309,6 +309,12 @@ def test_the_web_page_may_call(served: list[str], caplog: pytest.LogCaptureFixtu
     assert "http://localhost:5173" in caplog.text
 
 
+def test_a_port_of_the_environment_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "80a")
+    with pytest.raises(ConfigurationError, match="the environment's PORT='80a' is no number"):
+        app_that_stops().run()
+
+
 def test_greenroom_serve_serves_it_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "runs_itself.py").write_text(
         "from agentscope_runtime.engine import AgentApp\n"
