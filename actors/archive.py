@@ -20,7 +20,7 @@ class Archive:
     A turn's idempotency key is known for as long as the turn is.
     """
 
-    __slots__ = ("_bytes", "_coming", "_ended", "_kept_size", "_keys", "_limits", "_runs", "coming")
+    __slots__ = ("_bytes", "_coming", "_ended", "_kept_size", "_keys", "_limits", "_runs", "coming", "hooked")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -29,6 +29,8 @@ class Archive:
         self._keys: dict[TurnKey, TurnKey] = {}
         """Turns by their principal and idempotency key: of most there is none."""
         self._kept_size = 0
+        self.hooked = 0
+        """Turns with a webhook that have not ended."""
         self._bytes = 0
         """What the requests weigh of turns that have not ended, or are on their way in."""
         self._coming: dict[SessionKey, tuple[int, int]] = {}
@@ -101,6 +103,7 @@ class Archive:
         self._runs[run.key] = run
         self._bytes += run.log.weight
         turn = run.log.turn
+        self.hooked += turn.webhook is not None
         if turn.idempotency_key is not None:
             self._keys[turn.principal, turn.idempotency_key] = run.key
 
@@ -110,9 +113,10 @@ class Archive:
 
     def drop(self, run: TurnRun) -> None:
         """The turn is not here any more, though it has not ended."""
+        turn = run.log.turn
         if self._runs.pop(run.key, None) is not None:
             self._bytes -= run.log.weight
-        turn = run.log.turn
+            self.hooked -= turn.webhook is not None
         if turn.idempotency_key is not None:
             self._keys.pop((turn.principal, turn.idempotency_key), None)
 
@@ -135,6 +139,7 @@ class Archive:
         """The turn has ended, at `now` (seconds of the loop's clock); older ones make room for it."""
         key, log, limits = run.key, run.log, self._limits
         del self._runs[key]
+        self.hooked -= log.turn.webhook is not None
         self._ended[key] = log
         log.ended_at = now
         self._bytes -= log.weight

@@ -306,6 +306,11 @@ class ActorSystem:
         )
 
     @property
+    def hooked_turns(self) -> int:
+        """Turns with a webhook that have not ended."""
+        return self._archive.hooked
+
+    @property
     def torn_down(self) -> bool:
         """Whether whoever owns the loop is closing it: all that runs in it was cancelled, not one turn alone."""
         witness = self._housekeeping  # which `stop` cancels at its end, and who cancels everything

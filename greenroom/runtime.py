@@ -104,7 +104,12 @@ class Runtime:
         self.responses = settings.responses
         self.conversations = settings.conversations
         self.looking = _looking(settings)
-        self.webhooks = Webhooks(settings.webhooks, outbox_of(store), now=settings.sources.now)
+        self.webhooks = Webhooks(
+            settings.webhooks,
+            outbox_of(store),
+            now=settings.sources.now,
+            chance=settings.sources.chance,
+        )
         self.state: HostState = "starting"
         self.system = ActorSystem(
             handler,
@@ -220,8 +225,12 @@ class Runtime:
         if self.state not in {"ready", "draining"}:  # draining, it still knows what it has begun
             raise NotServing(f"the application is {self.state} and takes no turns now; try again in a moment")
         if turn.webhook is not None:
-            self.webhooks.check(turn.webhook)
+            return self._submit_hooked(turn, turn.webhook)
         return self.system.submit(turn)
+
+    async def _submit_hooked(self, turn: Turn, webhook: str) -> TurnLog:
+        with self.webhooks.promised(webhook, self.system.hooked_turns):
+            return await self.system.submit(turn)
 
     def check_input(self, messages: Sequence[Message]) -> None:
         self._adapter.messages(messages)

@@ -15,7 +15,8 @@ import logging
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -44,7 +45,7 @@ LONGEST_PAUSE: Final = 2 * 3600.0
 SPREAD: Final = 0.25
 """A pause is up to so much longer or shorter, so that a receiver that comes back is not met by all at once."""
 WAITING: Final = 10_000
-"""Messages under way, and turns that will have one, at most; over it a request with a webhook is refused."""
+"""Messages under way, and turns at work that will have one, at most; over it a request with a webhook is refused."""
 GONE: Final = 410
 """How a receiver says that it wants no more."""
 STOP_SECONDS: Final = 5.0
@@ -121,6 +122,8 @@ class Webhooks:
         self._new_send = send or _post
         self._send: Send | None = None
         self._pending: set[str] = set()
+        self._promised = 0
+        """Turns with a webhook that are being taken in."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready: deque[Delivery] = deque()
         self._sending: set[asyncio.Task[Delivery | None]] = set()
@@ -165,8 +168,21 @@ class Webhooks:
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
-    def check(self, url: str) -> None:
-        """Whether a turn with this webhook can be taken. Raises `InvalidRequest` and `Overloaded`."""
+    @contextmanager
+    def promised(self, url: str, turns: int) -> Iterator[None]:
+        """While a turn with this webhook is being taken in. Raises as `check`."""
+        self.check(url, turns)
+        self._promised += 1
+        try:
+            yield
+        finally:
+            self._promised -= 1
+
+    def check(self, url: str, turns: int = 0) -> None:
+        """Whether a turn with this webhook can be taken. `turns`: how many with one are at work.
+
+        Raises `InvalidRequest` and `Overloaded`.
+        """
         if self._signer is None:
             raise InvalidRequest(
                 "webhook: this application has nothing to sign webhooks with, so it sends none; give it "
@@ -174,9 +190,11 @@ class Webhooks:
                 field="webhook",
             )
         self._gate.read(url)
-        if self.pending >= WAITING:
+        waiting = self.pending + self._promised + turns
+        if waiting >= WAITING:
             raise Overloaded(
-                f"{self.pending} webhooks are on their way, as many as may be; try again later, or without a webhook"
+                f"{waiting} webhooks are on their way, or wait for their turns to end, as many as may be; try again "
+                "later, or without a webhook"
             )
 
     def changes(self, turn: Turn, ending: Terminal) -> Sequence[Change]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,6 +15,7 @@ from greenroom import AgentApp, ConfigurationError
 from greenroom.transports.idempotency import HEADER
 from kits.http_client import HttpClient, body, completed_text, served
 from kits.transport_kit import Script
+from kits.until import until_answered
 from kits.webhook_receiver import LOOPBACK, SECRET, Received, Receiver, a_receiver
 
 BASE = "/compatible-mode/v1"
@@ -107,6 +109,34 @@ async def test_how_a_turn_ended_is_told_whatever_it_was() -> None:
             ("three", "response.completed"),
             ("two", "response.cancelled"),
         ]
+
+
+@pytest.mark.parametrize("state", ["memory", "file"])
+async def test_a_flood_of_turns_with_webhooks_is_refused(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenroom.services.webhooks.delivery.WAITING", 3)
+    options = {} if state == "memory" else {"state": f"sqlite:///{tmp_path}/sessions.db"}
+    async with stage(**options) as (script, client, receiver):
+        asked = [
+            client.json("POST", "/process/task", json=body("wait", webhook=receiver.url)) for _ in range(6)
+        ]
+        statuses = sorted([status for status, _ in await asyncio.gather(*asked)])
+        assert statuses == [200, 200, 200, 503, 503, 503]
+        async with client.http.post(
+            f"{client.url}/process", json=body("one", webhook=receiver.url)
+        ) as refused:
+            assert (refused.status, (await refused.json())["error"]["code"]) == (503, "overloaded")
+            assert int(refused.headers["Retry-After"]) > 0
+        await ask(client, "/process", body("one", "without"))
+        script.gate.set()
+        await receiver.have(3)
+
+        async def taken() -> bool:
+            request = body("one", webhook=receiver.url)
+            return (await client.json("POST", "/process/task", json=request))[0] == 200
+
+        await until_answered(taken)
 
 
 async def test_a_repeat_is_told_once() -> None:

@@ -235,6 +235,19 @@ async def test_over_the_bound_a_request_is_refused(monkeypatch: pytest.MonkeyPat
             hooks.check(URL)
 
 
+async def test_turns_that_will_have_one_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING", 3)
+    async with webhooks(Way(HANG)) as hooks:
+        with pytest.raises(Overloaded, match="3 webhooks are on their way"):
+            hooks.check(URL, turns=3)
+        with hooks.promised(URL, turns=2), pytest.raises(Overloaded):  # which is being taken in
+            hooks.check(URL, turns=2)
+        hooks.ended(hooked(), COMPLETED)
+        with pytest.raises(Overloaded):
+            hooks.check(URL, turns=2)
+        hooks.check(URL, turns=1)
+
+
 async def test_an_ending_that_is_told_twice_is_sent_once() -> None:
     way = Way()
     async with webhooks(way) as hooks:
