@@ -1,8 +1,9 @@
-"""Ids and wall-clock time, as values that are handed in, so that a test can own them."""
+"""Ids, wall-clock time and chance, as values that are handed in, so that a test can own them."""
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 
@@ -33,16 +34,18 @@ def uuid4_text() -> str:
 
 def _draw() -> list[str]:
     """All ids digit by digit: the first digit of each, the second of each, and so on."""
-    random = os.urandom(DRAWN * 16).hex().encode()
+    digits = os.urandom(DRAWN * 16).hex().encode()
     ids = bytearray(_BLANK * DRAWN)
     for number, place in enumerate(_DIGITS):
-        ids[place :: len(_BLANK)] = random[number::32]
-    ids[_VARIANT :: len(_BLANK)] = random[31::32].translate(_VARIANTS)
+        ids[place :: len(_BLANK)] = digits[number::32]
+    ids[_VARIANT :: len(_BLANK)] = digits[31::32].translate(_VARIANTS)
     return ids.decode().splitlines()
 
 
 class Sources(Struct, frozen=True):
-    """Where time and randomness come from. `now`: seconds since the epoch. `uuid`: a new unguessable id."""
+    """Where time and randomness come from. `now`: seconds since the epoch. `uuid`: a new unguessable id. `chance`: a
+    number from 0 up to 1, but not 1, by which those that wait for the same thing do not all look at once."""
 
     now: Callable[[], float] = time.time
     uuid: Callable[[], str] = uuid4_text
+    chance: Callable[[], float] = random.random

@@ -7,7 +7,7 @@ waits its place here, within a bound.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
@@ -78,6 +78,7 @@ class Intake:
 
     __slots__ = (
         "_archive",
+        "_chance",
         "_continuations",
         "_elsewhere",
         "_held_up",
@@ -101,6 +102,7 @@ class Intake:
         recovery: Recovery,
         elsewhere: Elsewhere,
         limits: Limits,
+        chance: Callable[[], float],
     ) -> None:
         self._store = store
         self._reception = reception
@@ -110,6 +112,7 @@ class Intake:
         self._recovery = recovery
         self._elsewhere = elsewhere
         self._limits = limits
+        self._chance = chance
         self._locks: KeyedLocks[SessionKey] = KeyedLocks()
         self._held_up: dict[SessionKey, SessionElsewhere | None] = {}
         """Sessions the next turn of which waits for one that runs: in another process, or (none) here."""
@@ -363,7 +366,7 @@ class Intake:
             except TurnOver:
                 return
             except StoreUnavailable:
-                pause = await rest(pause)
+                pause = await rest(pause, self._chance)
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
@@ -384,7 +387,7 @@ class Intake:
             except SessionLost:
                 return
             except StoreUnavailable:
-                pause = await rest(pause)
+                pause = await rest(pause, self._chance)
 
     async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
@@ -394,4 +397,4 @@ class Intake:
                 f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
             )
         self._held_up[turn.key] = running
-        return await rest(pause)
+        return await rest(pause, self._chance)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -21,6 +20,7 @@ from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailabl
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.pauses import rest
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import DurableStore, Ending, ForRepeats
 from greenroom.services.storage import Change
@@ -38,11 +38,12 @@ LONGEST_PAUSE: Final = 2.0
 class Ledger:
     """Writes turns down. `journal_seconds`: how often what running turns say is written; `patience`: for how long the
     ending of a turn that went well is tried to be written, before it is one that failed; `repeats_seconds`: how long a
-    repeat gets the answer of a turn of which nothing else is kept."""
+    repeat gets the answer of a turn of which nothing else is kept; `chance`: as of `Sources`."""
 
     __slots__ = (
         "_announcer",
         "_away",
+        "_chance",
         "_fresh",
         "_patience",
         "_repeats_seconds",
@@ -61,6 +62,7 @@ class Ledger:
         journal_seconds: float,
         patience: float,
         repeats_seconds: float,
+        chance: Callable[[], float],
     ) -> None:
         self.store = store
         self._announcer = announcer
@@ -69,6 +71,7 @@ class Ledger:
         self._seconds = journal_seconds
         self._patience = patience
         self._repeats_seconds = repeats_seconds
+        self._chance = chance
         self._running: dict[TurnKey, TurnRun] = {}
         self._fresh: set[TurnKey] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +80,9 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"<Ledger of {self.store!r}, {len(self._running)} turns run>"
+
+    async def _wait(self, pause: float) -> float:
+        return await rest(pause, self._chance, LONGEST_PAUSE)
 
     # -- while a turn runs -----------------------------------------------------------------------------------------
 
@@ -105,7 +111,7 @@ class Ledger:
             if refusal is not None:
                 raise refusal
             if run.journaled == before:
-                pause = await _wait(pause)
+                pause = await self._wait(pause)
 
     async def write_rest(self, run: TurnRun, told: Sequence[Event]) -> None:
         """Write what is not yet written of a turn that this process is about to let go. `told`: its events until then.
@@ -179,7 +185,7 @@ class Ledger:
             except StoreUnavailable:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
-                pause = await _wait(pause)
+                pause = await self._wait(pause)
 
     async def end(self, run: TurnRun, ending: Terminal, record: TurnRecord | None) -> Terminal:
         """Write an ending that changes nothing. Waits for a store that cannot be reached. Raises `SessionLost`.
@@ -193,13 +199,13 @@ class Ledger:
                 return await self._end_once(run, ending, record, bare)
             except StoreUnavailable as error:
                 logger.warning("the ending of turn %s is not written down yet: %s", run.log.id, error)
-                pause = await _wait(pause)
+                pause = await self._wait(pause)
             except SessionLost:
                 raise
             except Exception:
                 if bare:  # while this process lives, nobody else can end it
                     logger.exception("the ending of turn %s cannot be written; it is tried again", run.log.id)
-                    pause = await _wait(pause)
+                    pause = await self._wait(pause)
                 else:
                     logger.exception("what turn %s said cannot be kept; its ending is", run.log.id)
                     record, bare = None, True
@@ -232,7 +238,7 @@ class Ledger:
                 return
             except StoreUnavailable as error:
                 logger.warning("the ending of turn %s is not written down yet: %s", turn.id, error)
-                pause = await _wait(pause)
+                pause = await self._wait(pause)
 
     async def _finish(
         self,
@@ -280,12 +286,6 @@ class Ledger:
             if turn.kept
             else ForRepeats(turn=turn, events=[*said, ending], seconds=self._repeats_seconds),
         )
-
-
-async def _wait(pause: float) -> float:
-    """Wait that long, more or less, and give the next pause."""
-    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-    return min(2 * pause, LONGEST_PAUSE)
 
 
 def _nobody(key: SessionKey, error: SessionLost) -> None:

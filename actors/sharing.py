@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -95,6 +94,7 @@ class Sharing:
             journal_seconds=limits.journal_seconds,
             patience=limits.store_seconds,
             repeats_seconds=limits.kept_seconds,
+            chance=system.sources.chance,
         )
         self.ledger.lost = self._session_lost
         self.elsewhere = Elsewhere(store, system.sources)
@@ -107,7 +107,17 @@ class Sharing:
             ended=system.turn_recovered,
             cancelled=self._why_cancelled,
         )
-        self.intake = Intake(store, system, roster, archive, continuations, recovery, self.elsewhere, limits)
+        self.intake = Intake(
+            store,
+            system,
+            roster,
+            archive,
+            continuations,
+            recovery,
+            self.elsewhere,
+            limits,
+            system.sources.chance,
+        )
         self._system = system
         self._roster = roster
         self._archive = archive
@@ -218,7 +228,7 @@ class Sharing:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             except Exception:
                 logger.exception("looking for turns of dead processes failed; it is tried again")
-            await asyncio.sleep(seconds * random.uniform(0.75, 1.25))
+            await asyncio.sleep(seconds * (0.75 + self._system.sources.chance() / 2))
 
     async def _take_all_over(self) -> None:
         """Go on as long as there are others than were looked at just before."""

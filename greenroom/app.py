@@ -69,7 +69,7 @@ class AgentApp:
         debug: puts the text of exceptions on the wire.
         drain_seconds: how long turns may run on when the application stops.
         watchdog_seconds: how long the loop may be blocked before it is logged by whom; `None` turns the watchdog off.
-        sources: time and ids, for tests.
+        sources: time, ids and chance, for tests.
 
     Raises `ConfigurationError`, which names the setting and what it takes.
     """

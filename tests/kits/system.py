@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -39,10 +40,12 @@ def new_store() -> SessionStore:
     return InMemoryStore() if kind == "memory" else DurableSessions(MemoryStorage())
 
 
-def counting_sources(first: int = 1, now: Callable[[], float] | None = None) -> Sources:
+def counting_sources(
+    first: int = 1, now: Callable[[], float] | None = None, chance: Callable[[], float] = random.random
+) -> Sources:
     """Ids 1, 2, 3 …, or from another number on; the time is always `EPOCH` if it is not said."""
     numbers = itertools.count(first)
-    return Sources(now=now or (lambda: EPOCH), uuid=lambda: str(next(numbers)))
+    return Sources(now=now or (lambda: EPOCH), uuid=lambda: str(next(numbers)), chance=chance)
 
 
 @asynccontextmanager
@@ -58,6 +61,7 @@ async def running_system(
     idempotent: bool = False,
     first_id: int = 1,
     now: Callable[[], float] | None = None,
+    chance: Callable[[], float] = random.random,
 ) -> AsyncIterator[ActorSystem]:
     """A system with a plain handler (or, with `agent`, a factory), started and stopped."""
     handler = (AgentHandler if agent else QueryHandler)(function, PlainAdapter(), None, idempotent=idempotent)
@@ -65,7 +69,7 @@ async def running_system(
         handler,
         store or new_store(),
         limits=limits,
-        sources=counting_sources(first_id, now),
+        sources=counting_sources(first_id, now, chance),
         overlap=overlap,
         debug=debug,
         responses=responses,
