@@ -30,6 +30,10 @@ _TOO_LONG: Final = (
     "its name is too long for the disk, which also has to take the name with the `-journal` that SQLite puts after it; "
     "name a shorter one"
 )
+_ELSEWHERE: Final = (
+    "see to its rights, or say where sessions are kept instead: with --state sqlite:////var/lib/friday.db or "
+    "--state memory, or in the application, AgentApp(state=…)"
+)
 _OTHER: Final = "the disk with the file of sessions does not work; the operator finds more in the log"
 _MEANINGS: Final = {
     sqlite3.SQLITE_FULL: "the disk with the file of sessions is full; the operator has to make room",
@@ -82,9 +86,14 @@ def unusable(path: Path, error: Exception) -> StoreUnavailable:
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         why = "this process may not write it; see to its rights and to those of the disk it lies on"
     elif not os.access(path.parent, os.W_OK):
-        why = "this process may not write in its folder, where SQLite keeps two files beside it; see to its rights"
+        why = (
+            f"this process may not write in its folder, where SQLite keeps two files beside it; {_ELSEWHERE}"
+        )
+    elif isinstance(error, OSError) and error.errno != errno.ENOSPC and not path.exists():
+        why = f"it cannot be made in its folder; {_ELSEWHERE}"
     else:
-        why = _meaning(error)[0]
+        meaning = _meaning(error)[0]
+        why = "it cannot be opened; see to it and to the disk it lies on" if meaning is _OTHER else meaning
     return StoreUnavailable(f"the file of sessions {path} cannot be used: {why} ({error})")
 
 

@@ -38,6 +38,15 @@ async def test_no_folder_to_lie_in(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+async def test_a_folder_where_it_cannot_be_made() -> None:
+    """Nobody may make a file there, whatever rights he has."""
+    why = await refused_at_start(Path("/proc/friday.db"))
+    assert "folder" in why
+    assert "--state sqlite:////" in why
+    assert "--state memory" in why
+    assert "operator" not in why
+
+
 async def test_a_name_that_the_disk_does_not_take(tmp_path: Path) -> None:
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
     for name in ("x" * 300, "x" * longest, "é" * (longest // 2), "x" * 300 + "/friday.db"):
