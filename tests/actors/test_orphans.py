@@ -91,8 +91,9 @@ async def until_left(system: ActorSystem, keys: list[SessionKey], seconds: float
     await until_answered(asked, seconds)
 
 
-async def ending(system: ActorSystem, turn_id: str) -> Terminal | None:
-    return (await system.locate(turn_id)).terminal
+async def ending(system: ActorSystem, turn_id: str) -> Terminal:
+    """A turn that was taken may be at its end still."""
+    return await (await system.locate(turn_id)).ended()
 
 
 async def test_one_that_is_damaged_is_in_the_way_of_no_other(tmp_path: Path) -> None:
