@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
+from weakref import WeakSet
 
 import anyio
 
 from greenroom.actors.composer import Composer
+from greenroom.actors.handler import Handler
+from greenroom.actors.messages import Turn
 from greenroom.actors.retelling import retold
 from greenroom.actors.session import NO_OPTIONS, Session
 from greenroom.actors.surroundings import Surroundings
@@ -20,6 +23,8 @@ logger = logging.getLogger("greenroom.actors")
 
 BREATH: Final = 256
 """Events after which a handler that never waits lets others run: some 0.2 ms of the loop."""
+_SILENT: Final = WeakSet[Handler]()
+"""Handlers that said nothing in some turn."""
 
 
 async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
@@ -56,6 +61,20 @@ async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
         raise
     if not run.stopping:
         translator.finish()
+        if not composer.output and composer.incomplete is None:
+            _note_silence(handler, turn)
+
+
+def _note_silence(handler: Handler, turn: Turn) -> None:
+    """Log that the handler said nothing, once: who wrote it most likely forgot to, and sees an empty answer."""
+    if handler not in _SILENT:
+        _SILENT.add(handler)
+        logger.warning(
+            "turn %s of session %r is completed with an empty answer, as the handler said nothing; what it is to say it "
+            "yields or returns. Further ones are not logged",
+            turn.id,
+            turn.key.session_id,
+        )
 
 
 def _resumed(run: TurnRun, system: Surroundings) -> Composer:

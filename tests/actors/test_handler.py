@@ -29,6 +29,12 @@ async def coroutine(msgs: Any) -> str:
     return "hello"
 
 
+async def silent(msgs: Any) -> AsyncIterator[str]:
+    words: tuple[str, ...] = ()
+    for word in words:
+        yield word
+
+
 async def coroutine_that_returns_a_stream(msgs: Any) -> AsyncIterator[str]:
     return asynchronous_generator(msgs)
 
@@ -196,3 +202,22 @@ async def test_a_factory_that_makes_no_agent_fails_the_turn_in_words() -> None:
         ending = await (await system.submit(turn())).ended()
     assert isinstance(ending, TurnFailed)
     assert "neither callable" in ending.error.message
+
+
+@pytest.mark.parametrize("handler", [silent, lambda msgs: None, lambda msgs: ""])
+async def test_a_handler_that_says_nothing_is_logged_once(
+    handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_system(handler) as system:
+        for _ in range(2):
+            ending = await (await system.submit(turn())).ended()
+            assert isinstance(ending, TurnCompleted)
+            assert said(ending) == ""
+    [record] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "the handler said nothing" in record.getMessage()
+
+
+async def test_a_handler_that_speaks_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_system(function) as system:
+        assert isinstance(await (await system.submit(turn())).ended(), TurnCompleted)
+    assert not caplog.records
