@@ -49,6 +49,21 @@ class Asker:
                 self._leave(taking)
                 taking.add_done_callback(partial(_tell, left))
             raise
+        finally:
+            # Its error has this frame in its traceback: what was refused would stay until it is collected.
+            del taking
+
+    def answer(self) -> TurnLog:
+        """What was found out of the turn before its time came. Raises it, where it is refused."""
+        verdict, self.verdict = self.verdict, None
+        assert verdict is not None
+        answer = verdict.result()
+        if isinstance(answer, TurnLog):
+            return answer
+        try:
+            raise answer
+        finally:
+            del verdict, answer
 
     def check(self) -> None:
         """Raises `Withdrawn` when the turn is not to be accepted any more."""

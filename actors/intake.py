@@ -138,9 +138,8 @@ class Intake:
             size = self._archive.coming_of(turn.key) + (0 if actor is None else bytes_of(actor.turns[1:]))
             check_bounds(turn, users - 1, size, self._limits)
         asker = Asker(turn, asyncio.get_running_loop().time() + self._limits.elsewhere_seconds)
-        taking = self._begin(self._take_in(turn, asker))
-        taking.add_done_callback(self._archive.takes_in(turn))
-        return await asker.wait(taking, self._reception.client_left)
+        taken_in, left = self._archive.takes_in(turn), self._reception.client_left
+        return await asker.wait(self._begin(self._take_in(turn, asker), taken_in), left)
 
     async def take_over(self, key: SessionKey) -> None:
         """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
@@ -166,10 +165,11 @@ class Intake:
             task.cancel()
         await self.done()
 
-    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _begin(self, work: Coroutine[Any, Any, T], *then: Callable[..., None]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for done in (self._tasks.discard, *then):
+            task.add_done_callback(done)
         return task
 
     async def _take_over(self, key: SessionKey) -> None:
@@ -198,11 +198,8 @@ class Intake:
         finally:
             if verdict is not None:
                 verdict.cancel()
-        assert verdict is not None
-        answer = verdict.result()
-        if isinstance(answer, GreenroomError):
-            raise answer
-        return answer
+        del verdict  # it has the error that may be raised here, whose traceback has this frame
+        return asker.answer()
 
     async def _take_in_next(self, turn: Turn, asker: Asker) -> TurnLog:
         known = self._archive.known(turn)
@@ -236,7 +233,7 @@ class Intake:
         except StoreUnavailable:  # whether it is away is found out when the turn's time comes
             return
         except GreenroomError as error:
-            answer = error
+            answer = error.with_traceback(None)
         if answer is not None and not verdict.done():
             verdict.set_result(answer)
 

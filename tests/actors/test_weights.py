@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from greenroom.actors.messages import (
     FunctionTool,
     Image,
     Message,
+    Overlap,
     Turn,
     TurnOptions,
 )
@@ -182,3 +184,32 @@ async def begun(process: Process, asked: Turn) -> asyncio.Task[Any]:
 
 def outcome(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
+
+
+@virtual_time
+@pytest.mark.parametrize("overlap", ["queue", "reject"])
+async def test_what_is_refused_is_let_go_at_once(overlap: Overlap) -> None:
+    """Not when the garbage collector comes by: of large requests it sees few objects, and comes late."""
+
+    def large() -> int:
+        return sum(1 for one in gc.get_objects() if isinstance(one, Turn) and weight_of(one) > MIB)
+
+    limits = structs.replace(LIMITS, waiting_bytes=MIB, elsewhere_seconds=3.0)
+    async with processes(limits=limits) as (first, second):
+        await first.system.submit(turn("a 60"))
+        await first.system.submit(turn("small"))
+        gc.collect()
+        before = large()
+        gc.disable()
+        try:
+            for process in (first, second, second):
+                with pytest.raises(GreenroomError):
+                    await process.system.submit(turn("b" + BIG, overlap=overlap))
+            in_line = [await begun(second, turn("b" + BIG, overlap=overlap)) for _ in range(3)]
+            await asyncio.wait(in_line)
+            assert all(isinstance(outcome(one), GreenroomError) for one in in_line)
+            del in_line
+            await asyncio.sleep(10)
+            assert large() == before
+        finally:
+            gc.enable()
