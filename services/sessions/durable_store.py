@@ -73,8 +73,6 @@ class DurableSessions:
         for name, value in kept.items():
             if value < 1:
                 raise ConfigurationError(f"{name}={value} keeps nothing of a session; it is at least 1")
-        if not lease_seconds > 0:
-            raise ConfigurationError(f"lease_seconds={lease_seconds} is not more than 0")
         self.storage = storage
         self._reached = reached
         self._life = OwnerLife(
