@@ -70,8 +70,8 @@ def _note_silence(handler: Handler, turn: Turn) -> None:
     if handler not in _SILENT:
         _SILENT.add(handler)
         logger.warning(
-            "turn %s of session %r is completed with an empty answer, as the handler said nothing; what it is to say it "
-            "yields or returns. Further ones are not logged",
+            "turn %s of session %r is completed with an empty answer, as the handler said nothing; what it is to say "
+            "it yields or returns. Further ones are not logged",
             turn.id,
             turn.key.session_id,
         )
