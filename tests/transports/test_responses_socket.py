@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,7 @@ from aiohttp import WSMsgType
 from greenroom import Disconnect
 from greenroom.actors.messages import SessionKey
 from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.sessions.passing import KIND
 from kits.memory_app import Memory
 from kits.responses_http import ResponsesClient, output_text, responses_of
 from kits.responses_rules import check_stream
@@ -152,6 +155,25 @@ async def test_sessions_of_nothing_stored_end_with_the_connection() -> None:
         await store.forgotten.get()
         await store.forgotten.get()
         assert "1 sessions" in repr(store)
+
+
+async def test_sessions_of_nothing_stored_are_marked_as_what_goes_until_something_is(tmp_path: Path) -> None:
+    def marks() -> int:
+        with sqlite3.connect(tmp_path / "s.db") as db:
+            keys = [bytes(key) for (key,) in db.execute("SELECT key FROM folders")]
+        return sum(key.startswith(KIND.encode()) for key in keys)
+
+    app = Memory(state=f"sqlite:///{tmp_path}/s.db").app
+    async with responses_of(app) as client, connected(client) as socket:
+        first = await socket.ask("one", store=False)
+        assert marks() == 1
+        second = await socket.ask("two", store=False, previous_response_id=first["id"])
+        assert marks() == 1
+        third = await socket.ask("three", previous_response_id=second["id"])
+        assert marks() == 0
+        assert output_text(await socket.ask("four", previous_response_id=third["id"])) == "one/two/three/four"
+        await socket.ask("five")
+        assert marks() == 0
 
 
 async def test_a_failed_response_ends_by_the_rules_and_the_connection_stays() -> None:
