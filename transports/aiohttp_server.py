@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
 
 from aiohttp import web
 from msgspec import Meta, structs
 
 from greenroom.actors.errors import ConfigurationError
-from greenroom.actors.setting_checks import check_setting
+from greenroom.actors.setting_checks import Seconds, Share, check_settings
 from greenroom.transports.about_routes import about_routes
 from greenroom.transports.browser_view import BrowserViewRoutes
 from greenroom.transports.compatible_mode import CompatibleMode
@@ -38,6 +38,18 @@ READ_SECONDS = 30.0
 KEEPALIVE_SECONDS = 15.0
 IDLE_SECONDS = 75.0
 """How long a connection may be open without a request, as nginx has it; also bounds how slowly headers may come."""
+
+ARGUMENTS: Final[Mapping[str, Any]] = {
+    "host": str,
+    "port": Port,
+    "body_bytes": Share,
+    "read_seconds": Seconds,
+    "keepalive_seconds": Seconds,
+    "idle_seconds": Seconds,
+    "client_connections": Share,
+    "cors_origins": Sequence[str],
+}
+"""What the server's settings take."""
 
 
 class AiohttpServer:
@@ -74,8 +86,7 @@ class AiohttpServer:
         cors_origins: Sequence[str] = (),
         **compatible: Any,
     ) -> None:
-        check_setting("AiohttpServer", "host", host, str)
-        check_setting("AiohttpServer", "port", port, Port)
+        check_settings("AiohttpServer", locals(), ARGUMENTS)
         self.host = host
         self.port = port
         self._idle_seconds = idle_seconds

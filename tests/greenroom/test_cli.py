@@ -283,11 +283,14 @@ def test_logs_as_json_are_all_that_is_written_and_say_where_it_serves_and_keeps_
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         assert process.stderr is not None
         messages = []
-        for line in process.stderr:
-            messages.append(json.loads(line)["message"])
-            if "served at" in messages[-1]:
-                process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 0
+        try:
+            for line in process.stderr:
+                messages.append(json.loads(line)["message"])
+                if "served at" in messages[-1]:
+                    process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
     assert re.fullmatch(
         r"Echo is served at http://127\.0\.0\.1:\d+ with its sessions in sqlite:///e\.db", messages[0]
     )

@@ -8,6 +8,7 @@ import pytest
 
 from greenroom import (
     AgentApp,
+    AiohttpServer,
     BrowserView,
     EgressRules,
     InMemoryConversations,
@@ -61,6 +62,11 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (EgressRules, "allow", "example.com", "a list"),
     (BoxLimits, "cpus", 0, "> 0"),
     (BrowserView, "seconds", 0, "> 0"),
+    (AiohttpServer, "host", None, "`str`"),
+    (AiohttpServer, "port", "8090", "`int`"),
+    (AiohttpServer, "port", 65536, "<= 65535"),
+    (AiohttpServer, "keepalive_seconds", 0, "> 0"),
+    (AiohttpServer, "cors_origins", "*", "a list"),
     (InMemoryStore, "states_kept", -1, ">= 1"),
     (InMemoryStore, "turns_kept", "5", "`int`"),
     (InMemoryStore, "max_bytes", 0, ">= 1"),
