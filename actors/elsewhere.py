@@ -111,7 +111,7 @@ class Elsewhere:
 
     async def _fill(self, log: TurnLog) -> None:
         pause, patience = SHORTEST_PAUSE, PATIENCE
-        while log.terminal is None and patience:
+        while log.terminal is None and (patience or log.watched):
             await asyncio.sleep(pause)
             patience = PATIENCE if log.watched else patience - 1
             had = len(log)

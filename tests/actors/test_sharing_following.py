@@ -165,16 +165,21 @@ async def test_who_asks_how_a_turn_stands_is_told_what_is_written_by_then(kept: 
         assert there.events() == log.events(), "who follows it has each event once"
 
 
+def far_away(process: Process, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process reads of turns is as old as that when it has it."""
+    find = process.system.store.find  # type: ignore[attr-defined]
+
+    async def find_from_far_away(*asked: Any) -> Any:
+        found = await find(*asked)
+        await asyncio.sleep(seconds)
+        return found
+
+    monkeypatch.setattr(process.system.store, "find", find_from_far_away)
+
+
 async def test_those_who_ask_at_the_same_time_add_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     async with processes() as (first, second):
-        find = second.system.store.find  # type: ignore[attr-defined]
-
-        async def find_from_far_away(*asked: Any) -> Any:
-            found = await find(*asked)
-            await asyncio.sleep(0.07)
-            return found
-
-        monkeypatch.setattr(second.system.store, "find", find_from_far_away)
+        far_away(second, 0.07, monkeypatch)
         log = await first.system.submit(turn("a 1" + 30 * " 0.03"))
         there = await second.system.locate(log.id)
         following = asyncio.create_task(there.ended())
@@ -182,6 +187,19 @@ async def test_those_who_ask_at_the_same_time_add_nothing_twice(monkeypatch: pyt
             await asyncio.gather(*(second.system.locate(log.id) for _ in range(3)))
         await following
         assert there.events() == log.events()
+
+
+async def test_who_comes_when_it_is_about_to_be_followed_no_more_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for quarters in range(4 * 20, 4 * 35):
+        async with processes() as (first, second):
+            far_away(second, 0.5, monkeypatch)
+            log = await first.system.submit(turn("a 60"))
+            await second.system.locate(log.id)
+            await asyncio.sleep(quarters / 4)
+            there = await second.system.locate(log.id)
+            assert isinstance(await there.ended(), TurnCompleted)
 
 
 async def test_who_waits_for_what_a_dead_process_said_hears_at_once_that_it_was_taken_over() -> None:

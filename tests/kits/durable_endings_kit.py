@@ -233,6 +233,39 @@ class DurableEndingsKit(ABC):
             assert entry is not None
             assert (entry.turn.id, entry.taken_at, entry.events) == ("turn-1", 3, [*SAID, LAST])
 
+    async def test_one_without_a_key_leaves_its_ending_for_those_who_follow_it(self) -> None:
+        first, second = (unkept(number, idempotency_key=None) for number in (1, 2))
+        async with self.processes() as (one, other):
+            for sent in (first, second):  # nobody follows the second
+                await one.accept(sent)
+            await one.append(KEY, first.id, 0, SAID)
+            assert not await other.leave_ending(first.id, "Eve")
+            assert await other.leave_ending(first.id, None)
+            assert await words_of(other, 1) == ["a", "b"]
+            await one.finish(KEY, answered(first, first=3, events=[LAST]))
+            await one.finish(KEY, answered(second))
+            for store in (one, other):
+                entry = await store.find(first.id, None, 2)
+                assert entry is not None
+                assert (entry.turn, entry.status, entry.events) == (first, "ended", [SAID[2], LAST])
+                assert await store.find(second.id, None) is None
+                assert not await store.leave_ending(first.id, None)
+                assert not await store.tell_followed(first.id, None, 1.0)
+                assert not await store.ask_to_cancel(first.id, None, "too late")
+            assert await one.load(KEY) is None
+
+    async def test_so_does_one_that_was_taken_over(self) -> None:
+        sent = unkept(1, idempotency_key=None)
+        async with self.processes() as (one, other):
+            await one.accept(sent)
+            assert await other.leave_ending(sent.id, None)
+            await be_late(one, other)
+            await other.take(KEY)
+            await other.finish(KEY, answered(sent))
+            entry = await one.find(sent.id, None)
+            assert entry is not None
+            assert entry.events == [*SAID, LAST]
+
     async def test_what_repeats_get_is_let_go_when_its_time_is_over(self) -> None:
         async with self.processes() as (one, other):
             for number in (1, 2):
