@@ -52,8 +52,8 @@ def warn_of_forgetful(services: Iterable[object], store: SessionStore) -> None:
     place = type(store.storage).__name__.removesuffix("Storage")
     instead = " and ".join(f"{place if place in PLACES else 'Sqlite'}{kind}" for kind in KINDS)
     logger.warning(
-        "sessions outlive this process, but %s keep what they have of them in memory: after a restart, agents have "
-        "forgotten conversations that go on; %s keep it",
+        "sessions outlive this process, and what they have in %s does not: after a restart, agents have forgotten "
+        "conversations that go on; %s keep it",
         " and ".join(sorted(kinds)),
         instead,
     )

@@ -128,7 +128,7 @@ async def test_the_example_remembers_after_a_restart(tmp_path: Path, wire: Wire)
         stage.begin()
         first = await client.responses.create(model="friday", input="My name is Alice.")
         await answer(stage, saying("My name is Alice.", "kept"))
-        assert "in memory" not in stage.process.log
+        assert "InMemory" not in stage.process.log
         await stage.end()
     async with stage_of(example(), **env) as stage, sdk(stage.process.url, wire) as client:
         stage.begin()
