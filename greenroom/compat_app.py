@@ -25,6 +25,7 @@ from greenroom.actors.session import Session
 from greenroom.compat import ADVICE, AREAS
 from greenroom.compat_schemas import as_known_there
 from greenroom.load import loading
+from greenroom.transports.endpoint_paths import methods_of
 from greenroom.transports.process_tasks import QUEUE
 from greenroom.transports.transport import Endpoint
 
@@ -57,6 +58,8 @@ SERVER_OPTIONS: Final = (
     "responses_disconnect",
 )
 
+ABOUT_ITSELF: Final = ("/", "/health")
+"""What the server answers itself, there and here."""
 OTHER_FRAMEWORKS: Final = ("agno", "autogen", "crewai", "langgraph", "ms_agent_framework", "opencode")
 FED_BY_NAME: Final = frozenset({"msgs", "request", "session"})
 POSITIONAL: Final = (
@@ -220,8 +223,18 @@ class AgentApp(app.AgentApp):
         )
 
     def endpoint(self, path: str, methods: str | Sequence[str] | None = None) -> Callable[[F], F]:
-        """Serve this function at a path of its own; by POST, if nothing else is said."""
-        return super().endpoint(path, methods or ("POST",))
+        """Serve this function at a path of its own; by POST, if nothing else is said.
+
+        As there, what the server tells of itself goes before: such an endpoint is never asked, which is logged.
+        """
+        wanted = methods_of(path, methods or ("POST",))
+        if path in ABOUT_ITSELF and "GET" in wanted:
+            logger.warning(
+                "@app.endpoint: GET %s is left out, as the server answers it itself, here and in AgentScope Runtime",
+                path,
+            )
+            wanted = tuple(method for method in wanted if method != "GET")
+        return super().endpoint(path, wanted) if wanted else lambda function: function
 
     def task(self, path: str, queue: str = "default") -> NoReturn:
         """There is none: raises `ConfigurationError`."""

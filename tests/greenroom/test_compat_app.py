@@ -68,6 +68,26 @@ async def test_hooks_handler_and_endpoints_share_the_runner_whatever_they_call_i
     assert callable(app.agent)
 
 
+async def test_an_endpoint_that_was_never_asked_there_keeps_no_application_from_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = app_with_answer()
+
+    @app.endpoint("/health", methods=["GET", "PUT"])
+    @app.endpoint("/", methods=["GET"])
+    async def mine() -> dict[str, str]:
+        return {"status": "mine"}
+
+    assert ["GET /health is left out" in text or "GET / is left out" in text for text in caplog.messages] == [
+        True
+    ] * 2
+    async with TestClient(TestServer(app.aiohttp_application())) as client:
+        async with client.get("/health") as response:
+            assert (await response.json())["status"] == "healthy"
+        async with client.put("/health") as response:
+            assert await response.json() == {"status": "mine"}
+
+
 @pytest.mark.parametrize("function", [lambda: "hi", lambda msgs: "hi", lambda request, **kwargs: "hi"])
 async def test_a_handler_may_do_without_the_runner(function: Callable[..., str]) -> None:
     app = AgentApp()
