@@ -7,26 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from typing import Final
 
 from greenroom.actors.continuation import Continuations
+from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.turn import TurnKey
 from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
 
 logger = logging.getLogger("greenroom.actors")
 
+LONGEST_PAUSE: Final = 2.0
+"""Between two tries to forget a session while its store is away, seconds."""
+
 
 class Aftermath:
-    """Does what is left to do. `responses`: where responses are kept; none: nowhere."""
+    """Does what is left to do. `responses`: where responses are kept; none: nowhere. `chance`: as `Sources` has it."""
 
-    __slots__ = ("_at_once", "_continuations", "_keeping", "_responses", "_tasks")
+    __slots__ = ("_at_once", "_chance", "_continuations", "_keeping", "_responses", "_stopping", "_tasks")
 
-    def __init__(self, continuations: Continuations, responses: ResponseStore | None) -> None:
+    def __init__(
+        self, continuations: Continuations, responses: ResponseStore | None, chance: Callable[[], float]
+    ) -> None:
         self._continuations = continuations
+        self._chance = chance
         self._responses = responses
         self._at_once = responses is not None and is_at_once(responses)
+        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: dict[TurnKey, asyncio.Task[None]] = {}
         """Responses on their way to where they are kept."""
@@ -40,7 +50,7 @@ class Aftermath:
         if turn.stored and self._responses is not None:
             self._keep(turn, log, self._responses)
         if turn.temporary:
-            _ = self._begin(self._continuations.forget(turn.key), f"forgetting the session of turn {turn.id}")
+            _ = self._begin(self._forget(turn), f"forgetting the session of turn {turn.id}")
 
     def _keep(self, turn: Turn, log: TurnLog, responses: ResponseStore) -> None:
         record = ResponseRecord(
@@ -64,6 +74,18 @@ class Aftermath:
                 "keeping the response of turn %s waited, which its store said it never does", turn.id
             )
 
+    async def _forget(self, turn: Turn) -> None:
+        """Waits for a store that is away, unless the application stops: then it goes as what a dead process left."""
+        pause = SHORTEST_PAUSE
+        while True:
+            try:
+                await self._continuations.forget(turn.key)
+                return
+            except StoreUnavailable:
+                if self._stopping:
+                    raise
+                pause = await rest(pause, self._chance, LONGEST_PAUSE)
+
     async def forget_response(self, key: TurnKey) -> None:
         """Keep the turn's response no longer, if it is kept. Raises `StoreUnavailable`."""
         if self._responses is None:
@@ -73,7 +95,8 @@ class Aftermath:
         await self._responses.delete(*key)
 
     async def done(self) -> None:
-        """Wait until all is done."""
+        """Wait until all is done that can be."""
+        self._stopping = True
         while self._tasks:
             await asyncio.wait(self._tasks)
 

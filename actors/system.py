@@ -92,7 +92,7 @@ class ActorSystem:
             self.limits.active_sessions, self._new_actor, self._put_away if releases else None
         )
         self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid, sandboxes)
-        self._aftermath = Aftermath(self._continuations, responses)
+        self._aftermath = Aftermath(self._continuations, responses, self.sources.chance)
         self._archive = Archive(self.limits)
         self._sharing = (
             Sharing(store, self, self._roster, self._archive, self._continuations)

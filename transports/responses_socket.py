@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from greenroom.actors.errors import Forbidden, GreenroomError, InvalidRequest, SessionLost
+from greenroom.actors.errors import Forbidden, GreenroomError, InvalidRequest, SessionLost, StoreUnavailable
 from greenroom.actors.events import TurnCancelled, TurnCompleted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.repeats import moved
 from greenroom.transports.follow import SLICE
 from greenroom.transports.frames import SharedFrames
@@ -149,7 +151,14 @@ class _Connection:
             await asyncio.wait([self._answering])
         if self._chores:
             await asyncio.wait(self._chores)
-        await self._forget(self._own)
+        pause = SHORTEST_PAUSE
+        while self._own:
+            try:
+                await self._forget(self._own)
+            except StoreUnavailable:
+                if self._host.state in ("draining", "stopped"):
+                    raise  # it goes as what a dead process left
+                pause = await rest(pause, self._host.sources.chance)
 
     # -- from time to time -----------------------------------------------------------------------------------------
 
@@ -228,13 +237,14 @@ class _Connection:
             await self._complain(_cancelled(log))
         elif isinstance(log.terminal, TurnCompleted):
             self._near = log
-            await self._forget(self._own - {log.turn.key})
+            with suppress(StoreUnavailable):  # it is tried again with the next response, or when this is over
+                await self._forget(self._own - {log.turn.key})
 
     async def _forget(self, keys: set[SessionKey]) -> None:
         """Sessions that nobody can continue any more."""
-        self._own = self._own - keys
-        for key in keys:
+        for key in tuple(keys):
             await self._host.forget(key)
+            self._own.discard(key)
 
     async def _complain(self, problem: Problem) -> None:
         """Say what is wrong. A client that has gone need not hear it."""

@@ -88,6 +88,20 @@ async def test_a_fork_goes_whose_process_died_before_its_turn_was_accepted() -> 
         assert words(await second.tell("d")) == "a b d"
 
 
+async def test_a_fork_for_one_turn_alone_goes_when_the_store_is_back() -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        log = await first.system.submit(turn("c 0.1", kept=False, after=one.id))
+        first.storage.cut_after = 1  # its ending
+        await log.ended()
+        await asyncio.sleep(2)
+        assert await left(second) == (2, 1)
+        first.storage.cut_after = None
+        await asyncio.sleep(3)
+        assert await left(second) == (1, 0)
+
+
 async def test_a_fork_stays_whose_turn_is_kept() -> None:
     async with processes() as (first, second):
         one = await first.tell("a")

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from greenroom import Disconnect
+from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
 from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.sessions.passing import KIND
@@ -130,13 +131,17 @@ async def test_what_is_not_stored_is_continued_on_the_connection_and_nowhere_els
 
 
 class Forgetful(InMemoryStore):
-    """Notes what is forgotten."""
+    """Notes what is forgotten. `away`: so many times it cannot be."""
 
-    def __init__(self) -> None:
+    def __init__(self, away: int = 0) -> None:
         super().__init__()
         self.forgotten: asyncio.Queue[SessionKey] = asyncio.Queue()
+        self.away = away
 
     async def forget(self, key: SessionKey) -> None:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailable("away")
         await super().forget(key)
         self.forgotten.put_nowait(key)
 
@@ -155,6 +160,18 @@ async def test_sessions_of_nothing_stored_end_with_the_connection() -> None:
         await store.forgotten.get()
         await store.forgotten.get()
         assert "1 sessions" in repr(store)
+
+
+async def test_sessions_of_nothing_stored_end_also_when_the_store_was_away() -> None:
+    store = Forgetful(away=3)
+    async with responses_of(Memory(state=store).app) as client:
+        async with connected(client) as socket:
+            await socket.ask("one", store=False)
+            second = await socket.ask("two", store=False)
+            await socket.ask("three", store=False, previous_response_id=second["id"])
+        await store.forgotten.get()
+        await store.forgotten.get()
+        assert (store.away, "0 sessions" in repr(store)) == (0, True)
 
 
 async def test_sessions_of_nothing_stored_are_marked_as_what_goes_until_something_is(tmp_path: Path) -> None:
