@@ -56,6 +56,7 @@ WEIGHTS: Final = {
     "take": 3,
     "release": 1,
     "delete": 1,
+    "follow": 1,
     "expire": 1,
     "usurp": 4,
     "beat": 1,
@@ -212,6 +213,12 @@ class Process:
             return
         await self.store.release(key, view.open[0].id if view.open else None)
         self.views.pop(key, None)
+
+    async def _follow(self, key: SessionKey) -> None:
+        """Write to a session that may be another process's, which has to notice."""
+        turn = next((turn for turn in reversed(self.world.sent) if turn.key == key), None)
+        if turn is not None:
+            await self.store.leave_ending(turn.id, turn.principal)
 
     async def _delete(self, key: SessionKey) -> None:
         standing = await self.store.standing(key)
