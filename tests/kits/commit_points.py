@@ -4,14 +4,16 @@ reaches the point, and what is true afterwards. Each is told on a `Site`."""
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import aiohttp
 
 from kits.durable_servers import Site, free_port
+from kits.http_client import http_client, next_chunk
 from kits.recovery_kit import dies_at, url_of
 from kits.rejoining import Told, turn
 from kits.responses_http import BASE_PATH, output_text
@@ -106,6 +108,32 @@ async def dies_while_it_forgets_a_turn(site: Site) -> None:
     await api.check([[second, third]])
 
 
+async def dies_while_it_follows(site: Site) -> None:
+    """A server dies as it has asked for the ending of a turn of which nothing is kept: who follows the turn in another
+    one has it."""
+    here, there = free_port(), free_port()
+    first = await site.server(here)
+    second = await site.server(there, DURABLE_AT="followed.written")
+    asked = {"model": "agent", "input": "say:a nap:3 say:b", "stream": True, "store": False}
+    async with (
+        http_client(url_of(there)) as follower,
+        follower.http.post(f"{url_of(here)}{BASE_PATH}/responses", json=asked) as response,
+    ):
+        found = re.search(rb'"id": ?"([^"]+)"', await next_chunk(response))
+        assert found is not None
+        turn_id = found[1].decode()
+        with suppress(aiohttp.ClientError):
+            await follower.rejoin(turn_id)
+        await _killed(second)
+        third = await site.server(there)
+        back = await follower.rejoin(turn_id)
+        assert await back.ending() == ("completed", "0 a b")
+        await response.read()
+    for server in (first, third):
+        assert await server.stop() == 0
+    await site.check([])
+
+
 def _usual(point: str) -> Scenario:
     async def scenario(site: Site) -> None:
         await dies_at(site, point)
@@ -123,6 +151,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "take.written": dies_while_it_takes_over,
     "release.written": dies_while_it_hands_over,
     "fork.written": dies_while_it_forks,
+    "followed.written": dies_while_it_follows,
     "forget.written": dies_while_it_forgets_a_session,
     "remove.written": dies_while_it_forgets_a_turn,
 }
