@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenroom.actors.elsewhere import LONGEST_PAUSE
-from greenroom.actors.errors import CursorExpired, TurnNotFound
+from greenroom.actors.errors import CursorExpired, SessionDamaged, TurnNotFound
 from greenroom.actors.events import TurnCompleted, TurnFailed
 from greenroom.actors.messages import Disconnect
 from greenroom.services.sessions.repeats import KIND
@@ -146,6 +146,25 @@ async def test_no_stream_just_stops_where_few_turns_of_a_session_are_kept() -> N
         assert codes == {"ending_not_kept"}
         for log in there:
             check_events(log.events())
+
+
+async def test_one_that_cannot_be_read_any_more_ends_for_those_who_follow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with processes() as (first, second):
+        log = await first.system.submit(turn("a 60"))
+        there = await second.system.locate(log.id)
+        following = asyncio.create_task(there.ended())
+        await asyncio.sleep(2)
+
+        async def find(*_: Any) -> Any:
+            raise SessionDamaged("what is kept of it cannot be read")
+
+        monkeypatch.setattr(second.system.store, "find", find)
+        ending = await following
+        assert isinstance(ending, TurnFailed)
+        assert ending.error.code == "session_damaged"
+        check_events(there.events())
 
 
 # -- how it stands -----------------------------------------------------------------------------------------------------
