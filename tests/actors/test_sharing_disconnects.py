@@ -336,8 +336,8 @@ def calls_of(monkeypatch: pytest.MonkeyPatch, of: object, name: str) -> list[flo
 # -- any schedule ------------------------------------------------------------------------------------------------------
 
 GRACE = 4.0
-SLACK = 2.0
-"""Notes are heard within a second, and a turn is looked at within one more."""
+SLACK = 2.1
+"""Notes are heard within a second, and a turn is looked at within one more; sums of seconds are not exact."""
 STEPS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.3, 1.0, 2.5, 3.7, 7.0]), st.integers(0, 2), st.booleans()), max_size=12
 )
@@ -366,7 +366,7 @@ async def test_a_turn_is_cancelled_when_nobody_follows_it_anywhere_for_its_grace
                 clients[where].pop().leave()
                 if not any(clients):
                     alone = now()
-        if deserted < GRACE:
+        if deserted < GRACE - 0.1:
             assert log.terminal is None
         elif deserted > GRACE + SLACK:
             assert isinstance(log.terminal, TurnCancelled)
