@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from typing import Final, Protocol
-from weakref import WeakSet
 
 import anyio
 
@@ -17,6 +16,7 @@ from greenroom.actors.ledger import Ledger
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.session import Session
 from greenroom.actors.turn import TurnRun
+from greenroom.services.known_services import KnownServices
 from greenroom.services.store import SessionStore, TurnCommit, TurnRecord
 from greenroom.services.work import Work
 
@@ -34,7 +34,7 @@ class Keeper(Protocol):
     store: SessionStore
     ledger: Ledger | None
     sources: Sources
-    services: WeakSet[object]
+    services: KnownServices
 
     @property
     def torn_down(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Literal, TypeAlias
-from weakref import WeakSet
 
 import anyio
 from anyio import CapacityLimiter
@@ -33,6 +32,7 @@ from greenroom.actors.session import Sandboxes
 from greenroom.actors.sharing import Sharing
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import is_durable
+from greenroom.services.known_services import KnownServices
 from greenroom.services.response_store import ResponseStore
 from greenroom.services.store import SessionStore
 from greenroom.services.webhooks.announcing import Announcer
@@ -84,7 +84,7 @@ class ActorSystem:
         self.sandboxes = sandboxes
         self.announcer = announcer
         """Hears of the endings of turns with a webhook."""
-        self.services: WeakSet[object] = WeakSet()
+        self.services = KnownServices()
         """Those that took part in turns, and the application's own."""
         self.state: SystemState = "new"
         releases = sandboxes is not None and sandboxes.on_passivate == "release"

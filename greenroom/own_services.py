@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
-from weakref import WeakSet
 
 from greenroom.services.agent_state import InMemoryStateService
 from greenroom.services.durable import is_durable
+from greenroom.services.known_services import KnownServices
 from greenroom.services.service import Forkable
 from greenroom.services.session_history import InMemorySessionHistoryService
 from greenroom.services.started import noting_starts
@@ -28,7 +28,7 @@ KINDS: Final = ("StateService", "SessionHistoryService")
 
 
 @contextmanager
-def noting_own(services: WeakSet[object], holders: Iterable[object]) -> Iterator[None]:
+def noting_own(services: KnownServices, holders: Iterable[object]) -> Iterator[None]:
     """Entered around the init hooks. Adds at its end to `services` those that were started within it, and those that
     one of `holders` has as an attribute, as far as they are `Forkable`."""
     with noting_starts() as started:

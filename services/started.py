@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
-_started: Final[WeakKeyDictionary[object, WeakSet[object]]] = WeakKeyDictionary()
-_noted: Final[ContextVar[WeakSet[object] | None]] = ContextVar("greenroom_noted_starts", default=None)
+from greenroom.services.known_services import KnownServices
+
+_started: Final[WeakKeyDictionary[object, KnownServices]] = WeakKeyDictionary()
+_noted: Final[ContextVar[KnownServices | None]] = ContextVar("greenroom_noted_starts", default=None)
 
 
 def add_started(storage: object, service: object) -> None:
     """The service is started."""
-    _started.setdefault(storage, WeakSet()).add(service)
+    _started.setdefault(storage, KnownServices()).add(service)
 
 
 def drop_started(storage: object, service: object) -> None:
@@ -33,10 +35,10 @@ def started_on(storage: object) -> list[object]:
 
 
 @contextmanager
-def noting_starts() -> Iterator[WeakSet[object]]:
+def noting_starts() -> Iterator[KnownServices]:
     """Gives the services that somebody starts within it, in tasks and threads that are begun in it too, and does not
     stop again; also those that were started already. Of an inner one, the outer one does not know."""
-    services: WeakSet[object] = WeakSet()
+    services: KnownServices = KnownServices()
     token = _noted.set(services)
     try:
         yield services

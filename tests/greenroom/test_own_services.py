@@ -4,6 +4,7 @@ turn has used them yet, and reach no other application's."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -196,3 +197,44 @@ async def test_what_an_application_holds_besides_is_left_alone(places: tuple[Sto
     async with process:
         assert await process.told("d", after="b") == "3"
         await process.forget()
+
+
+@dataclass
+class Forgetting:
+    """A service of somebody's own: it cannot be hashed, and is equal to another that has forgotten the same."""
+
+    forgotten: list[SessionKey] = field(default_factory=list)
+
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        return True
+
+    async def forget(self, key: SessionKey) -> None:
+        self.forgotten.append(key)
+
+
+@dataclass(slots=True)
+class Slotted:
+    """Another one, that cannot be referenced weakly either."""
+
+    forgotten: list[SessionKey] = field(default_factory=list)
+    fork = Forgetting.fork
+
+    async def forget(self, key: SessionKey) -> None:
+        self.forgotten.append(key)
+
+
+@pytest.mark.parametrize("kind", [Forgetting, Slotted])
+async def test_services_of_any_class_follow_each_by_itself(
+    kind: type[Any], places: tuple[Storage, Storage]
+) -> None:
+    process = Process(held_by_self, *places)
+    both = [kind(), kind()]
+    assert both[0] == both[1]
+
+    @process.app.init
+    def begin(self: Any) -> None:
+        self.one, self.other = both
+
+    async with process:
+        await process.forget()
+        assert [service.forgotten for service in both] == [[KEY], [KEY]]
