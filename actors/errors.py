@@ -15,7 +15,7 @@ class GreenroomError(Exception):
     code: ClassVar[str] = "error"
     status: int = 500
     retry_after: float | None = None
-    nothing_kept: ClassVar[bool] = False
+    nothing_kept: bool = False
     """Whether nothing of the request was kept and nothing ran for it, so that it may be sent again as it is."""
 
     def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
@@ -210,12 +210,15 @@ class ConfigurationError(GreenroomError):
 
 class StoreUnavailable(GreenroomError):
     """Where sessions are kept cannot be read or written: locked, full, read-only, damaged as a whole. Nothing is kept
-    in part."""
+    in part. `maybe_done`: what was to be written may have been, as a whole: sent again, it may be there twice."""
 
     code = "store_unavailable"
     status = 503
     retry_after = 5.0
-    nothing_kept = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.nothing_kept = not maybe_done
 
 
 class SessionDamaged(GreenroomError):

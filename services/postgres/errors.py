@@ -142,7 +142,9 @@ def unavailable(error: BaseException, *, maybe_done: bool) -> StoreUnavailable:
         else "and nothing was changed"
     )
     return StoreUnavailable(
-        f"the store could not be read or written, {outcome}: {words}", retry_after=seconds
+        f"the store could not be read or written, {outcome}: {words}",
+        retry_after=seconds,
+        maybe_done=maybe_done,
     )
 
 

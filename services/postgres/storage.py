@@ -202,6 +202,7 @@ def _outcome(changes: Sequence[Change], row: Any) -> tuple[Fence, ...]:
         "the connection to PostgreSQL broke over a write, and others have written since: whether it was done before "
         "is not known, as a whole or not at all; read how things stand, and try again",
         retry_after=1.0,
+        maybe_done=True,
     )
 
 

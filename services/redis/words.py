@@ -77,6 +77,7 @@ def unavailable(what: str, seconds: float, *, unknown: bool) -> StoreUnavailable
     return StoreUnavailable(
         f"the Redis server that keeps sessions did not do what it was asked, {done}: {what}",
         retry_after=seconds,
+        maybe_done=unknown,
     )
 
 

@@ -107,6 +107,13 @@ class Acceptor:
 
     async def accept(self, turn: Turn, raw: bytes) -> Acceptance:
         """Record a turn that was encoded. Raises `Conflict` when another process wrote meanwhile: try again."""
+        try:
+            return await self._accept(turn, raw)
+        except StoreUnavailable as error:
+            error.nothing_kept = True  # a turn that may have been recorded is found out, and removed
+            raise
+
+    async def _accept(self, turn: Turn, raw: bytes) -> Acceptance:
         taken = await self.settle(turn.key)
         if taken:
             return SessionTaken(taken)

@@ -152,6 +152,15 @@ async def test_one_that_was_not_recorded_may_be_sent_again() -> None:
         assert not await is_known(first, "t")
 
 
+async def test_one_of_which_nobody_knows_whether_it_was_recorded_may_be_sent_again() -> None:
+    async with processes() as (first, _):
+        first.storage.lose_answers = 1
+        with pytest.raises(StoreUnavailable) as refused:
+            await first.system.submit(turn("a", id="t"))
+        assert refused.value.nothing_kept
+        assert words(await first.tell("b")) == "b", "it was removed"
+
+
 async def test_one_that_its_client_asks_for_by_the_servers_id_is_joined_wherever_it_went() -> None:
     async with processes(idempotent=True) as (first, second):
         asked = structs.replace(turn("a 60", id="t"), fingerprint=UNNAMED)

@@ -62,7 +62,7 @@ class CutStorage:
         if self.lose_answers:
             self.lose_answers -= 1
             self.cut = self.cut or (self.cut_then and not self.lose_answers)
-            raise StoreUnavailable("the connection broke before the answer came")
+            raise StoreUnavailable("the connection broke before the answer came", maybe_done=True)
         return fences
 
     async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:

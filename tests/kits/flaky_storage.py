@@ -62,7 +62,7 @@ class FlakyStorage:
             raise StoreUnavailable("refused by the test")
         if fault == "unsure":
             await self._storage.write(changes)
-            raise StoreUnavailable("done, although the test says it was not")
+            raise StoreUnavailable("done, although the test says it was not", maybe_done=True)
         if fault == "unheard":
             fences = await self._storage.write(changes)
             await self._wait(self._gate)

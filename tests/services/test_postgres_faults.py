@@ -181,6 +181,8 @@ async def test_a_server_that_does_not_answer_is_given_up_and_used_again(server: 
         assert all(isinstance(error, StoreUnavailable) for error in ended)
         assert all("did not answer in time" in str(error) for error in ended)
         assert "whether it was written is not known" in str(ended[0])
+        assert isinstance(ended[0], StoreUnavailable)
+        assert not ended[0].nothing_kept
         assert all("nothing was changed" in str(error) for error in ended[1:])
         assert getattr(ended[0], "retry_after", None) == 2.0
         server.signal(signal.SIGCONT)

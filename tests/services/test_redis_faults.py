@@ -232,8 +232,9 @@ async def test_a_write_whose_answers_are_all_lost_is_said_to_be_done_or_not(prox
     async with started(proxy.url(), SLOW, connections=1) as storage:
         (before,) = await storage.write([change()])
         proxy.cut_answers = 1_000_000
-        with pytest.raises(StoreUnavailable, match="it may have been done, as a whole"):
+        with pytest.raises(StoreUnavailable, match="it may have been done, as a whole") as caught:
             await storage.write([change(head=b"1")])
+        assert not caught.value.nothing_kept
         proxy.cut_answers = 0
         assert await body_of(storage) == b"1"
         assert await fence_of(storage) == (before.epoch, before.revision + 1)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from greenroom import AgentApp, Limits
+from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.events import ItemDone, ItemStarted, PartDone, TextDelta
-from greenroom.actors.messages import Text, ToolCall, ToolOutput
-from greenroom.services.conversation_store import InMemoryConversations
+from greenroom.actors.messages import SessionKey, Text, ToolCall, ToolOutput
+from greenroom.services.conversation_store import Change, Conversation, InMemoryConversations
 from kits.memory_app import Memory
 from kits.responses_http import Answer, ResponsesClient, responses_of
 
@@ -33,6 +34,29 @@ async def texts(client: ResponsesClient, conversation_id: str, **query: Any) -> 
 
 async def add(client: ResponsesClient, conversation_id: str, *items: Any) -> Answer:
     return await client.ask("POST", f"/conversations/{conversation_id}/items", json={"items": list(items)})
+
+
+class Unsure(InMemoryConversations):
+    """`fails`: the next change is done, and who asked for it is told that nobody knows."""
+
+    fails = False
+
+    async def change(self, key: SessionKey, change: Change) -> Conversation | None:
+        made = await super().change(key, change)
+        if self.fails:
+            self.fails = False
+            raise StoreUnavailable("the connection broke", maybe_done=True)
+        return made
+
+
+async def test_items_that_may_have_been_put_in_are_not_sent_again() -> None:
+    conversations = Unsure()
+    async with responses_of(Memory(conversations=conversations).app) as client:
+        conversation_id = await created(client)
+        conversations.fails = True
+        answer = await add(client, conversation_id, USER)
+        assert (answer.status, answer.headers.get("x-should-retry")) == (503, "false")
+        assert await texts(client, conversation_id) == ["hello"]
 
 
 # -- the conversation itself ---------------------------------------------------------------------------------------
