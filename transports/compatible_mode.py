@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from aiohttp import web
 from msgspec import Struct
 
-from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import Disconnect
+from greenroom.actors.setting_checks import Share, check_fields
 from greenroom.transports.chat_encode import ToolDisplay as ChatToolDisplay
 from greenroom.transports.chat_routes import ChatRoutes
 from greenroom.transports.compatible_routes import compatible_routes
@@ -38,18 +37,15 @@ class CompatibleMode(Struct, frozen=True, kw_only=True):
     whose client goes away.
     """
 
-    compatible_body_bytes: int = COMPATIBLE_BODY_BYTES
+    compatible_body_bytes: Share = COMPATIBLE_BODY_BYTES
     tool_display: ToolDisplay = "mcp_call"
     chat_tool_display: ChatToolDisplay = "hidden"
     tutorial_key: bool = True
     responses_disconnect: Disconnect = Disconnect()
 
     def __post_init__(self) -> None:
-        for name, choices in (("tool_display", ToolDisplay), ("chat_tool_display", ChatToolDisplay)):
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} is none of {', '.join(get_args(choices))}"
-                )
+        check_fields(self, "AiohttpServer")
+        check_fields(self.responses_disconnect, "AiohttpServer(responses_disconnect=Disconnect(…))")
 
     def routes(
         self, host: Host, *, read_seconds: float, keepalive_seconds: float, origins: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """Settings that are wrong are refused where they are given, by their names and with what they take."""
 
 import math
+from decimal import Decimal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from greenroom import (
     AgentApp,
     AiohttpServer,
     BrowserView,
+    Disconnect,
     EgressRules,
     InMemoryConversations,
     InMemoryResponseStore,
@@ -17,6 +19,7 @@ from greenroom import (
     InMemoryStore,
     Limits,
     SandboxSettings,
+    compat_app,
 )
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import SessionKey
@@ -26,12 +29,12 @@ from greenroom.transports.inprocess import InProcess
 
 WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (AgentApp, "app_name", 5, "`str`"),
-    (AgentApp, "app_name", None, "`str`"),
-    (AgentApp, "app_description", None, "`str`"),
     (AgentApp, "overlap", "sometimes", "'queue', 'reject', 'interrupt'"),
     (AgentApp, "transports", ["http"], "`Transport`"),
     (AgentApp, "transports", "http", "`Transport`"),
+    (AgentApp, "transports", "", "`Transport`"),
     (AgentApp, "transports", [InProcess], "`Transport`"),
+    (AgentApp, "transports", (one for one in [InProcess()]), "a list of `Transport`, got `generator`"),
     (AgentApp, "state", 5, "`SessionStore`"),
     (AgentApp, "state", InMemoryStore, "`SessionStore`"),
     (AgentApp, "responses", "memory", "`ResponseStore`"),
@@ -39,14 +42,15 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (AgentApp, "sandboxes", 5, "`SandboxService`"),
     (AgentApp, "browser_view", "secret", "`BrowserView`"),
     (AgentApp, "webhook_secret", b"whsec", "`str | None`"),
-    (AgentApp, "webhook_private", "10.0.0.0/8", "a list"),
+    (AgentApp, "webhook_private", "10.0.0.0/8", "write ['10.0.0.0/8']"),
     (AgentApp, "limits", {"turns": 5}, "`Limits`"),
     (AgentApp, "authenticate", 5, "a function"),
     (AgentApp, "debug", "yes", "`bool`"),
     (AgentApp, "drain_seconds", "5", "`float`"),
     (AgentApp, "drain_seconds", -1, ">= 0"),
     (AgentApp, "drain_seconds", math.nan, ">= 0"),
-    (AgentApp, "watchdog_seconds", 0, "> 0"),
+    (AgentApp, "drain_seconds", Decimal(3), "`float`, got `Decimal`"),
+    (AgentApp, "watchdog_seconds", 0, "> 0.0, or None"),
     (AgentApp, "sources", 5, "`Sources`"),
     (Limits, "turns", "5", "`int`"),
     (Limits, "turns", True, "`int`"),
@@ -55,6 +59,7 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (Limits, "turn_seconds", "5", "`float | None`"),
     (Limits, "turn_seconds", 0, "> 0"),
     (Limits, "turn_seconds", -1, "> 0"),
+    (Limits, "turn_seconds", Decimal(3), "`float | None`, got `Decimal`"),
     (SandboxSettings, "boxes", 0, ">= 1"),
     (SandboxSettings, "link", "wire", "'socket', 'port'"),
     (SandboxSettings, "egress", {"allow": []}, "`EgressRules`"),
@@ -63,10 +68,20 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (BoxLimits, "cpus", 0, "> 0"),
     (BrowserView, "seconds", 0, "> 0"),
     (AiohttpServer, "host", None, "`str`"),
-    (AiohttpServer, "port", "8090", "`int`"),
+    (AiohttpServer, "port", "http", "`int`"),
     (AiohttpServer, "port", 65536, "<= 65535"),
     (AiohttpServer, "keepalive_seconds", 0, "> 0"),
-    (AiohttpServer, "cors_origins", "*", "a list"),
+    (AiohttpServer, "port", "65536", "<= 65535"),
+    (AiohttpServer, "cors_origins", "*", "write ['*']"),
+    (AiohttpServer, "cors_origins", (origin for origin in ["*"]), "a list, got `generator`"),
+    (AiohttpServer, "trusted_proxies", "10.0.0.1", "write ['10.0.0.1']"),
+    (AiohttpServer, "trusted_proxies", None, "a list"),
+    (AiohttpServer, "client_connections", 0, ">= 1"),
+    (AiohttpServer, "tool_display", "everything", "'mcp_call', 'function_call', 'hidden'"),
+    (AiohttpServer, "responses_disconnect", "cancel", "`Disconnect`"),
+    (AiohttpServer, "responses_disconnect", Disconnect("stop"), "'continue', 'cancel', 'grace'"),  # type: ignore[arg-type]
+    (AiohttpServer, "tutorial_key", "no", "`bool`"),
+    (AiohttpServer, "compatible_body_bytes", 0, ">= 1"),
     (InMemoryStore, "states_kept", -1, ">= 1"),
     (InMemoryStore, "turns_kept", "5", "`int`"),
     (InMemoryStore, "max_bytes", 0, ">= 1"),
@@ -130,3 +145,53 @@ def test_what_fits_is_taken() -> None:
         drain_seconds=0,
         watchdog_seconds=None,
     )
+
+
+class Number(float):
+    """As numpy's are."""
+
+
+def test_a_child_of_float_is_a_number() -> None:
+    assert Limits(turn_seconds=Number(3)).turn_seconds == 3
+    AgentApp(drain_seconds=Number(3), watchdog_seconds=Number(0.5))
+    with pytest.raises(ConfigurationError, match=">= 0"):
+        AgentApp(drain_seconds=Number(-1))
+
+
+def test_a_port_may_be_text_as_the_environment_has_it() -> None:
+    assert AiohttpServer(port="8091").port == 8091
+
+
+@pytest.mark.parametrize("kind", [AgentApp, compat_app.AgentApp])
+def test_an_application_without_a_name_is_called_as_usual(kind: type[AgentApp]) -> None:
+    assert kind(None).app_name == kind().app_name == "Agent"
+    assert kind(app_description=None).app_description == ""
+
+
+def test_any_collection_is_a_list() -> None:
+    origins = {"http://a": "a page of ours"}
+    AiohttpServer(cors_origins=origins.keys(), trusted_proxies={"127.0.0.1"})  # type: ignore[arg-type]
+    AgentApp(transports={"http": InProcess()}.values())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("methods", [None, 5, ()])
+def test_methods_that_are_no_list_of_methods_are_refused(methods: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"@app\.endpoint.*methods="):
+        AgentApp().endpoint("/mine", methods=methods)
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "value"),
+    [
+        (AgentApp.aiohttp_application, "keepalive_seconds", 0),
+        (AgentApp.aiohttp_application, "cors_origins", "*"),
+        (AgentApp.aiohttp_routes, "read_seconds", -1),
+    ],
+)
+def test_settings_of_routes_in_another_application_are_looked_at_too(
+    made: Callable[..., object], name: str, value: Any
+) -> None:
+    app = AgentApp()
+    app.query("text")(lambda msgs: "hello")
+    with pytest.raises(ConfigurationError, match=name):
+        made(app, **{name: value})
