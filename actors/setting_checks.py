@@ -7,7 +7,8 @@ A contract, importable from every room. What a setting takes is said by its type
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
 from typing import (
@@ -93,11 +94,32 @@ def _problem_of_value(value: object, kind: Any) -> str:
     if get_origin(kind) is Literal and value not in get_args(kind):
         return f"expected one of {', '.join(map(repr, get_args(kind)))}"
     try:
-        msgspec.convert(value, kind)
+        msgspec.convert(_plain(value), kind)
     except msgspec.ValidationError as error:
         words = str(error).replace("Expected", "expected", 1)
-        return words.replace("| null", "| None").replace("`array`", "a list").replace("- at `$[", "at `[")
-    return ""
+        words = (
+            words.replace("| null", "| None")
+            .replace("`null`", "`None`")
+            .replace("`array`", "a list")
+            .replace("- at `$[", "at `[")
+        )
+    else:
+        return ""
+    if NoneType in get_args(kind) and "None" not in words:
+        words += ", or None"
+    return f"{words}; write [{reprlib.repr(value)}]" if words == "expected a list, got `str`" else words
+
+
+def _plain(value: object) -> object:
+    """As msgspec takes it, which looks at types themselves: a child of `float` is a number, any collection is a list;
+    a decimal is no number, as sums with times fail."""
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Decimal):
+        return type("Decimal", (), {})()  # which is told by its name alone
+    if isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray | Mapping):
+        return list(value)
+    return value
 
 
 def _is_object(kind: Any) -> bool:
@@ -112,8 +134,11 @@ def _fits(value: object, kind: Any) -> bool:
     origin = get_origin(kind)
     if origin is Sequence:
         one = get_args(kind)[0]
-        return isinstance(value, Iterable) and all(
-            _fits(item, one) for item in cast("Iterable[object]", value)
+        # No generator: it would be empty afterwards.
+        return (
+            isinstance(value, Collection)
+            and not isinstance(value, str | bytes)
+            and all(_fits(item, one) for item in cast("Collection[object]", value))
         )
     if origin is Callable:
         return callable(value)

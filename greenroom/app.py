@@ -76,8 +76,8 @@ class AgentApp:
 
     def __init__(
         self,
-        app_name: str = "Agent",
-        app_description: str = "",
+        app_name: str | None = "Agent",
+        app_description: str | None = "",
         *,
         overlap: Overlap = "queue",
         transports: Sequence[Transport] = (),
@@ -96,8 +96,8 @@ class AgentApp:
         sources: Sources | None = None,
     ) -> None:
         check_settings("AgentApp", locals(), ARGUMENTS)
-        self.app_name = app_name
-        self.app_description = app_description
+        self.app_name = "Agent" if app_name is None else app_name
+        self.app_description = app_description or ""
         self._settings = Settings(
             limits=limits or Limits(),
             sources=sources or Sources(),
@@ -289,7 +289,7 @@ class AgentApp:
     ) -> None:
         await self.stop()
 
-    def run(self, host: str = "127.0.0.1", port: int = 8090, **server: Any) -> None:
+    def run(self, host: str = "127.0.0.1", port: int | str = 8090, **server: Any) -> None:
         """Serve over HTTP until SIGTERM or SIGINT, then drain and return. `server`: more for `AiohttpServer`."""
         from greenroom.serve import run_application
 

@@ -33,8 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Arguments:
     """What they take. `sandboxes` is for `sandboxes_of`, as what it takes is imported when it is used."""
 
-    app_name: str
-    app_description: str
+    app_name: str | None
+    app_description: str | None
     overlap: Overlap
     transports: Sequence[Transport]
     state: str | SessionStore | None

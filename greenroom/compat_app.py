@@ -151,8 +151,8 @@ class AgentApp(app.AgentApp):
 
     def __init__(
         self,
-        app_name: str = "Agent",
-        app_description: str = "",
+        app_name: str | None = "Agent",
+        app_description: str | None = "",
         *,
         endpoint_path: str = PROCESS,
         stream: bool = True,
@@ -256,7 +256,7 @@ class AgentApp(app.AgentApp):
     # -- running it ------------------------------------------------------------------------------------------------
 
     def run(
-        self, host: str | None = None, port: int | None = None, web_ui: bool = False, **others: Any
+        self, host: str | None = None, port: int | str | None = None, web_ui: bool = False, **others: Any
     ) -> None:
         """Serve until a signal; at the environment's HOST and PORT, else at 127.0.0.1:8080.
 
@@ -275,7 +275,7 @@ class AgentApp(app.AgentApp):
             server.setdefault("cors_origins", WEB_UI_ORIGINS)
             logger.warning(
                 "web_ui: Greenroom has no web page of its own; start the chat yourself, it may call from %s: "
-                "npx @agentscope-ai/chat agentscope-runtime-webui --url http://localhost:%d%s",
+                "npx @agentscope-ai/chat agentscope-runtime-webui --url http://localhost:%s%s",
                 " and ".join(server["cors_origins"]),
                 port,
                 self.endpoint_path,

@@ -58,7 +58,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def run_application(
     app: AgentApp,
     host: str = "127.0.0.1",
-    port: int = 8090,
+    port: int | str = 8090,
     *,
     started: Callable[[str], None] | None = None,
     stopped: Callable[[], None] | None = None,
@@ -103,7 +103,7 @@ def _need_no_loop() -> None:
 async def serve(
     app: AgentApp,
     host: str = "127.0.0.1",
-    port: int = 8090,
+    port: int | str = 8090,
     *,
     started: Callable[[str], None] | None = None,
     stopped: Callable[[], None] | None = None,

@@ -47,16 +47,20 @@ ARGUMENTS: Final[Mapping[str, Any]] = {
     "keepalive_seconds": Seconds,
     "idle_seconds": Seconds,
     "client_connections": Share,
+    "trusted_proxies": Sequence[str],
     "cors_origins": Sequence[str],
 }
 """What the server's settings take."""
+OF_ROUTES: Final = ("read_seconds", "keepalive_seconds")
+OF_APPLICATIONS: Final = ("body_bytes", *OF_ROUTES, "cors_origins")
 
 
 class AiohttpServer:
     """Serves an application over HTTP.
 
     Parameters:
-        host, port: where to listen; port 0 takes a free one, see `port` after the start.
+        host, port: where to listen; port 0 takes a free one, see `port` after the start. It may be text, as the
+            environment has it.
         body_bytes: the largest request body.
         read_seconds: how long a request's body may take to arrive.
         keepalive_seconds: after so much silence a stream gets a comment, so that proxies keep it.
@@ -75,7 +79,7 @@ class AiohttpServer:
     def __init__(
         self,
         host: str = "127.0.0.1",
-        port: int = 8090,
+        port: int | str = 8090,
         *,
         body_bytes: int = BODY_BYTES,
         read_seconds: float = READ_SECONDS,
@@ -86,9 +90,11 @@ class AiohttpServer:
         cors_origins: Sequence[str] = (),
         **compatible: Any,
     ) -> None:
+        if isinstance(port, str) and port.isdecimal():
+            port = int(port)
         check_settings("AiohttpServer", locals(), ARGUMENTS)
         self.host = host
-        self.port = port
+        self.port = int(port)
         self._idle_seconds = idle_seconds
         self._door = Door(client_connections, trusted_proxies)
         self._options: dict[str, Any] = {
@@ -187,7 +193,11 @@ def make_application(
     cors_origins: Sequence[str] = (),
     **compatible: Any,
 ) -> web.Application:
-    """The routes of an application at work. `compatible`: the fields of `CompatibleMode`."""
+    """The routes of an application at work. `compatible`: the fields of `CompatibleMode`.
+
+    Raises `ConfigurationError` for settings that cannot be.
+    """
+    check_settings("the aiohttp application", locals(), {name: ARGUMENTS[name] for name in OF_APPLICATIONS})
     cors = Cors(cors_origins) if cors_origins else None
     # Errors are caught a route, and not by a middleware: having one at all costs each request some 5 us.
     app = web.Application(middlewares=[cors.middleware()] if cors else [], client_max_size=body_bytes)
@@ -214,7 +224,9 @@ def turn_routes(
 
     Their errors are JSON. The largest body is what that application takes (its `client_max_size`), but for OpenAI's
     protocols, which have a bound of their own. `compatible`: the fields of `CompatibleMode`.
+    Raises `ConfigurationError` for settings that cannot be.
     """
+    check_settings("the aiohttp routes", locals(), {name: ARGUMENTS[name] for name in OF_ROUTES})
     routes = _routes(host, read_seconds, keepalive_seconds)
     compatible_routes = CompatibleMode(**compatible).routes(
         host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds

@@ -7,8 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from greenroom.actors.errors import ConfigurationError
-
 PREFLIGHT_SECONDS = 600
 EXPOSED = "Location, Retry-After, x-should-retry"
 
@@ -17,8 +15,6 @@ class Cors:
     """Answers preflights and marks responses for the origins that are allowed; `*` is any, without credentials."""
 
     def __init__(self, origins: Sequence[str]) -> None:
-        if isinstance(origins, str):
-            raise ConfigurationError(f"cors_origins is a list of origins; write [{origins!r}]")
         self._origins = frozenset(origins)
         self._any = "*" in self._origins
 

@@ -36,16 +36,12 @@ class TooManyConnections(GreenroomError):
 class Door:
     """Counts clients. `most`: the connections of one; `proxies`: addresses and networks that are trusted.
 
-    Raises `ConfigurationError` for what is neither.
+    Raises `ConfigurationError` for a proxy that is neither.
     """
 
     __slots__ = ("_most", "_open", "_proxies")
 
     def __init__(self, most: int = CLIENT_CONNECTIONS, proxies: Sequence[str] = TRUSTED_PROXIES) -> None:
-        if isinstance(proxies, str):
-            raise ConfigurationError(f"trusted_proxies is a list of addresses; write [{proxies!r}]")
-        if most < 1:
-            raise ConfigurationError(f"client_connections={most} lets nobody in; it is 1 or more")
         try:
             self._proxies = tuple(ip_network(proxy, strict=False) for proxy in proxies)
         except ValueError as error:

@@ -20,7 +20,7 @@ _VARIABLE: Final = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
 
 def methods_of(path: str, methods: str | Sequence[str]) -> tuple[str, ...]:
     """The methods as HTTP writes them, each once; a string is one. Raises `ConfigurationError` for others, and none."""
-    given = (methods,) if isinstance(methods, str) else tuple(methods)
+    given = tuple(methods) if isinstance(methods, Iterable) and not isinstance(methods, str) else (methods,)
     wanted = tuple(dict.fromkeys(method.upper() if isinstance(method, str) else method for method in given))
     unknown = [method for method in wanted if method not in METHODS]
     if unknown or not wanted:

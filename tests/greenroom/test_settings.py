@@ -1,8 +1,8 @@
 """Settings that are wrong are refused where they are given, by their names and with what they take."""
 
 import math
-from decimal import Decimal
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from greenroom.services.store import SessionRecord, TurnCommit
 from greenroom.transports.inprocess import InProcess
 
 WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
-    (AgentApp, "app_name", 5, "`str`"),
+    (AgentApp, "app_name", 5, "`str | None`"),
     (AgentApp, "overlap", "sometimes", "'queue', 'reject', 'interrupt'"),
     (AgentApp, "transports", ["http"], "`Transport`"),
     (AgentApp, "transports", "http", "`Transport`"),
@@ -75,7 +75,7 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (AiohttpServer, "cors_origins", "*", "write ['*']"),
     (AiohttpServer, "cors_origins", (origin for origin in ["*"]), "a list, got `generator`"),
     (AiohttpServer, "trusted_proxies", "10.0.0.1", "write ['10.0.0.1']"),
-    (AiohttpServer, "trusted_proxies", None, "a list"),
+    (AiohttpServer, "trusted_proxies", None, "a list, got `None`"),
     (AiohttpServer, "client_connections", 0, ">= 1"),
     (AiohttpServer, "tool_display", "everything", "'mcp_call', 'function_call', 'hidden'"),
     (AiohttpServer, "responses_disconnect", "cancel", "`Disconnect`"),
