@@ -25,7 +25,7 @@ from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.repeats import moved
 from greenroom.transports.follow import SLICE
 from greenroom.transports.frames import SharedFrames
-from greenroom.transports.http_errors import unforeseen
+from greenroom.transports.http_errors import OWN_FAULTS, unforeseen
 from greenroom.transports.json_checks import boolean, json_object, string, unknown
 from greenroom.transports.responses_decode import Settings, read_create
 from greenroom.transports.responses_encode import ResponsesEncoder, event_json
@@ -196,15 +196,21 @@ class _Connection:
         try:
             log = await self._begin(_fields(message))
             await self._follow(log)
+        except OWN_FAULTS as error:
+            await self._fail(error)
         except GreenroomError as error:
             self._told = True
             await self._complain(problem_of(error))
         except ConnectionError:
             return  # the client has gone, which `run` sees too
         except Exception as error:  # noqa: BLE001 - it is logged, and the client is told that it is not his fault
-            self._told = True
-            error_id = unforeseen(error, self._host.sources, "a response over a WebSocket")
-            await self._complain(failure(error_id))
+            await self._fail(error)
+
+    async def _fail(self, error: Exception) -> None:
+        """Log what is no fault of the client's, who gets the id."""
+        self._told = True
+        error_id = unforeseen(error, self._host.sources, "a response over a WebSocket")
+        await self._complain(failure(error_id))
 
     async def _begin(self, fields: dict[str, Any]) -> TurnLog:
         create = read_create(

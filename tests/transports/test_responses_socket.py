@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +16,9 @@ import pytest
 from aiohttp import WSMsgType
 
 from greenroom import Disconnect
-from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.errors import ConfigurationError, StoreUnavailable
 from greenroom.actors.messages import SessionKey
+from greenroom.services.conversation_store import Change, Conversation, InMemoryConversations
 from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.sessions.passing import KIND
 from kits.memory_app import Memory
@@ -300,6 +302,28 @@ async def test_a_binary_message_is_an_error_and_the_connection_stays() -> None:
         await socket.socket.send_bytes(b'{"type": "response.create", "input": "x"}')
         assert error_of(await socket.next())["status"] == 400
         assert output_text(await socket.ask("one")) == "one"
+
+
+class Unset(InMemoryConversations):
+    """Somebody's own, which lacks a setting."""
+
+    async def change(self, key: SessionKey, change: Change) -> Conversation | None:
+        raise ConfigurationError("set the password of db.internal")
+
+    async def get(self, key: SessionKey) -> Conversation | None:
+        raise ConfigurationError("set the password of db.internal")
+
+
+async def test_what_is_for_who_runs_the_server_is_in_its_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory(conversations=Unset())
+    async with responses_of(memory.app) as client, connected(client) as socket:
+        error = await socket.refused("one", conversation="conv_1")
+        assert (error["status"], error["type"]) == (500, "server_error")
+        assert "db.internal" not in error["message"]
+        assert "db.internal" in caplog.text
+        found = re.search(r"err_[\w-]+", error["message"])
+        assert found is not None
+        assert found[0] in caplog.text
 
 
 async def test_a_message_over_the_limit_ends_the_connection_and_says_why() -> None:
