@@ -209,6 +209,7 @@ class _View:
             with taking:
                 await self._browsers.take_over(self._key)
                 taken = True
+            taken = taken and not taking.cancel_called  # in the moment when it was over
         finally:
             self._taking = None
             if not taken:

@@ -53,12 +53,13 @@ async def listen(request: web.Request) -> web.StreamResponse:
 
 class OneBox:
     """Every session's browser is in this box. `free` is set when no call of the agent's is under way; `taken`: a person
-    has it."""
+    has it; `late`: it is free already when somebody gives up waiting for it."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self.free = asyncio.Event()
         self.taken = False
+        self.late = False
 
     def browsing(self, key: SessionKey) -> bool:
         del key
@@ -76,7 +77,11 @@ class OneBox:
     async def take_over(self, key: SessionKey) -> None:
         del key
         self.taken = True
-        await self.free.wait()
+        try:
+            await self.free.wait()
+        except asyncio.CancelledError:
+            if not self.late:
+                raise
 
     def hand_back(self, key: SessionKey) -> None:
         del key
@@ -210,6 +215,13 @@ async def test_who_thinks_better_of_it_or_goes_takes_nothing(tmp_path: Path) -> 
         await person.send("give")
         assert await person.holder() == "agent"
         assert not at.box.taken
+        at.box.late = True
+        await person.send("take")
+        assert await person.holder() == "taking"
+        await person.send("give")
+        assert await person.holder() == "agent"
+        assert not at.box.taken
+        at.box.late = False
         await person.send("take")
         assert await person.holder() == "taking"
         await person.go()
