@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -34,8 +35,8 @@ ADVICE = {
     405: "{path} does not take {method}",
     413: "the request's body is larger than this server takes",
 }
-ASKED_BY_SDKS: Final = ("/responses", "/chat/completions", "/models")
-"""How paths end that OpenAI's clients ask for."""
+ASKED_BY_SDKS: Final = re.compile(r"/(?:responses|chat/completions|conversations|models)(?:/|\Z)")
+"""What is in paths that OpenAI's clients ask for."""
 
 
 class ErrorForm(NamedTuple):
@@ -155,7 +156,7 @@ def from_aiohttp(request: web.BaseRequest, error: web.HTTPException, form: Error
         raise error
     advice = ADVICE.get(error.status, error.reason or "the request was refused")
     message = advice.format(method=request.method, path=request.path)
-    if error.status == 404 and request.path.endswith(ASKED_BY_SDKS):
+    if error.status == 404 and ASKED_BY_SDKS.search(request.path):
         message += f"; the base_url of OpenAI's clients ends in {BASE_PATH}"
     response = form.other(error.status, _code(error), message)
     for name in ("Allow", "Retry-After"):

@@ -123,6 +123,16 @@ async def test_the_headers_and_the_form_of_what_is_raised_are_kept() -> None:
             assert response.headers.getall("Retry-After") == ["7"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/responses/resp_1", "/responses/resp_1/cancel", "/v1/conversations/conv_1/items"],
+)
+async def test_who_asks_for_openais_protocols_elsewhere_is_told_where_they_are(path: str) -> None:
+    async with served(application()) as client:
+        _, body = await client.json("GET", path)
+    assert body["error"]["message"].endswith("; the base_url of OpenAI's clients ends in /compatible-mode/v1")
+
+
 async def test_aiohttps_own_words_stay_ours(caplog: pytest.LogCaptureFixture) -> None:
     async with served(application()) as client:
         status, body = await client.json("GET", "/nowhere")
