@@ -31,7 +31,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.log import TurnLog
 from greenroom.actors.mailbox import bytes_of, check_bounds
 from greenroom.actors.messages import Overlap, SessionKey, Turn
-from greenroom.actors.pauses import SHORTEST_PAUSE, rest
+from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.repeats import moved
 from greenroom.actors.roster import Roster
@@ -347,23 +347,19 @@ class Intake:
         try:
             record = await self._store.load(turn.key)
             newest = record.turns[-1].turn_id if record is not None and record.turns else None
-        finally:
-            if newest != turn.after:
-                await self._take_back(turn)
+        except Exception:  # and not when this is given up: then others find the turn, as after a crash
+            await self._take_back(turn)
+            raise
+        if newest != turn.after:
+            await self._take_back(turn)
         if newest == turn.after and self._store.owner != owner:
             raise moved(turn)  # this process was late to tell others that it lives
         return newest == turn.after
 
     async def _take_back(self, turn: Turn) -> None:
-        ending, pause = Ending(turn_id=turn.id, principal=turn.principal, kept=False), SHORTEST_PAUSE
-        while True:
-            try:
-                await self._store.finish(turn.key, ending)
-                return
-            except TurnOver:
-                return
-            except StoreUnavailable:
-                pause = await rest(pause, self._chance)
+        ending = Ending(turn_id=turn.id, principal=turn.principal, kept=False)
+        with suppress(TurnOver):
+            await until_back(lambda: self._store.finish(turn.key, ending), self._chance)
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
@@ -376,15 +372,8 @@ class Intake:
             raise
 
     async def _let_go(self, key: SessionKey) -> None:
-        pause = SHORTEST_PAUSE
-        while True:
-            try:
-                await self._store.release(key, None)
-                return
-            except SessionLost:
-                return
-            except StoreUnavailable:
-                pause = await rest(pause, self._chance)
+        with suppress(SessionLost):
+            await until_back(lambda: self._store.release(key, None), self._chance)
 
     async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, deadline: float) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""

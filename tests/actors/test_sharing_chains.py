@@ -11,6 +11,10 @@ from msgspec import structs
 
 from greenroom.actors.errors import ContinuationNotFound, SessionBusy, SessionHeld
 from greenroom.actors.events import TurnFailed
+from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.durable import Acceptance
+from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.store import SessionRecord
 from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, new_diary, processes, words
 from kits.system import asked, turn
 from kits.virtual_time import virtual_time
@@ -161,3 +165,35 @@ async def test_behind_a_turn_whose_process_dies_it_is_behind_what_became_of_it()
 async def _told(process: Process, text: str, **options: Any) -> Any:
     log = await process.tell(text, **options)
     return words(log), log.turn.key
+
+
+async def test_a_process_that_stops_while_it_looks_for_the_place_waits_for_no_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with processes() as (first, second):
+        await first.tell("a", id="a")
+        await second.tell("other", session="other")
+        store = second.system.store
+        assert isinstance(store, DurableSessions)
+        accept = store.accept
+        looking = asyncio.Event()
+
+        async def accepted(turn: Turn) -> Acceptance:
+            answer = await accept(turn)
+            monkeypatch.setattr(store, "load", hanging)
+            second.storage.cut = True
+            return answer
+
+        async def hanging(key: SessionKey) -> SessionRecord | None:
+            looking.set()
+            await asyncio.sleep(10_000)
+            raise AssertionError(f"{key} is waited for")
+
+        monkeypatch.setattr(store, "accept", accepted)
+        asking = asyncio.create_task(second.system.submit(turn("b", id="b", after="a")))
+        await looking.wait()
+        async with asyncio.timeout(10):
+            await second.system.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await (await first.system.locate("b")).ended()
