@@ -20,7 +20,7 @@ from greenroom.actors.errors import NotServing, SessionDamaged, SessionHeld, Ses
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.actors.roster import Roster
-from greenroom.services.durable import Standing, TurnsOpen
+from greenroom.services.durable import DurableStore, Standing, TurnsOpen
 from greenroom.services.storage import Conflict, Fence
 
 DELETED: Final = "its session is deleted"
@@ -30,13 +30,15 @@ class Others(Protocol):
     """What other processes have to do with it. `seconds`: how long turns elsewhere are waited for."""
 
     seconds: float
+    store: DurableStore
 
     async def vacate(self, key: SessionKey) -> Standing:
         """How the session stands. What a dead process left of it has been taken over, to be cancelled."""
         ...
 
     async def cancel(self, turn_id: str, principal: str | None, reason: str) -> TurnLog:
-        """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
+        """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `SessionDamaged` when it cannot be read,
+        and `StoreUnavailable`."""
         ...
 
 
@@ -98,7 +100,7 @@ class Deletion:
                 standing = await others.vacate(key)
                 if isinstance(standing, TurnsOpen):
                     await self._end_elsewhere(key, standing.turns, others, deadline)
-            except SessionDamaged:  # nobody can work on what is open in it
+            except SessionDamaged:  # nobody can work on what is open in it, or does what he was asked to
                 await self._delete(key)
                 return
             if not isinstance(standing, Fence):
@@ -124,13 +126,21 @@ class Deletion:
     async def _end_elsewhere(
         self, key: SessionKey, turns: Sequence[tuple[str, str | None]], others: Others, deadline: float
     ) -> None:
-        """Have the turns cancelled, and wait a while for their endings. Raises `SessionHeld` when it is too late."""
-        if asyncio.get_running_loop().time() >= deadline:
-            raise _held(key, others.seconds)
+        """Have the turns cancelled, and wait a while for their endings. Raises `SessionHeld` when it is too late, and
+        `SessionDamaged` when then one of them cannot be read, which may be why."""
+        late = asyncio.get_running_loop().time() >= deadline
         logs = []
         for turn_id, principal in turns:
-            with suppress(TurnNotFound):  # it has ended
+            try:
                 logs.append(await others.cancel(turn_id, principal, DELETED))
+            except TurnNotFound:
+                """It has ended."""
+            except SessionDamaged:  # its process may live, and end it; so may the session's other turns
+                if late:
+                    raise
+                await others.store.ask_to_cancel(turn_id, principal, DELETED)
+        if late:
+            raise _held(key, others.seconds)
         await asyncio.sleep(SHORTEST_PAUSE)
         with anyio.move_on_after(LONGEST_PAUSE):  # then it is looked whether their process still lives
             for log in logs:

@@ -13,6 +13,8 @@ from greenroom.actors.elsewhere import SEEN_SECONDS
 from greenroom.actors.errors import NotServing, SessionBusy, SessionHeld, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import Terminal, TurnCancelled, TurnFailed
 from greenroom.actors.log import TurnLog
+from greenroom.services.sessions.head import ENTRY, folder_of
+from greenroom.services.storage import Cell, Change
 from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, processes, words
 from kits.system import turn
 from kits.virtual_time import virtual_time
@@ -133,6 +135,19 @@ async def test_a_process_that_does_not_answer_keeps_its_session() -> None:
         assert is_deleted(await (await second.system.locate("b")).ended()), "it was asked to stop"
         await second.system.forget(KEY)
         await check_nothing_is_left(second)
+
+
+async def test_a_damaged_turn_takes_no_ending_from_the_turn_that_runs() -> None:
+    async with processes() as (first, second):
+        running = await first.system.submit(turn("a 60", id="a"))
+        await first.system.submit(turn("b", id="b"))
+        await asyncio.sleep(1)
+        damage = Change(key=folder_of(KEY), put=[(Cell(ENTRY, 2), b"\0garbage")])
+        await second.storage.write([damage])
+        await second.system.forget(KEY)
+        assert is_deleted(running.terminal)
+        await check_nothing_is_left(second, "a", "b")
+        assert words(await second.tell("c")) == "c"
 
 
 async def test_a_store_that_is_away_keeps_it() -> None:
