@@ -32,14 +32,14 @@ from greenroom import (
     SandboxService,
     SqliteSessionHistoryService,
     SqliteStateService,
+    local_model_warning,
 )
-from greenroom.services.local_model.model import local_model_warning
 
 PORT = 8090
 
 # Where sessions are kept, and what the services have of them: in one file, so that a turn is written whole or not at
 # all, and is remembered after a restart. (The InMemoryStateService and InMemorySessionHistoryService of the tutorial
-# forget.)
+# forget.) FRIDAY_DATABASE names another file, for all of it; `--state` would move the sessions alone.
 DATABASE = os.getenv("FRIDAY_DATABASE", "friday.db")
 
 agent_app = AgentApp(

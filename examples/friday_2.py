@@ -35,15 +35,16 @@ from greenroom import (
     SandboxService,
     SqliteSessionHistoryService,
     SqliteStateService,
+    local_model_warning,
 )
-from greenroom.services.local_model.model import local_model_warning
 
 PORT = 8090
 
 # Where sessions are kept, and what the services have of them: in one file, so that a turn is written whole or not at
 # all, and is remembered after a restart. (The InMemoryStateService and InMemorySessionHistoryService of the tutorial
-# forget.)
-DATABASE = os.getenv("FRIDAY_DATABASE", "friday.db")
+# forget.) FRIDAY_DATABASE names another file, for all of it; `--state` would move the sessions alone.
+# It is not that of `friday.py`: AgentScope 1.x cannot read what agents of 2.x have saved.
+DATABASE = os.getenv("FRIDAY_DATABASE", "friday_2.db")
 
 agent_app = AgentApp(
     app_name="Friday",

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from greenroom.sandbox.settings import EgressRules, SandboxSettings
     from greenroom.services.agent_state import InMemoryStateService
     from greenroom.services.conversation_store import InMemoryConversations
-    from greenroom.services.local_model.model import LocalModel
+    from greenroom.services.local_model.model import LocalModel, local_model_warning
     from greenroom.services.memory_responses import InMemoryResponseStore
     from greenroom.services.postgres.states_and_histories import (
         PostgresSessionHistoryService,
@@ -149,7 +149,7 @@ _HOME = {
     "greenroom.sandbox.browser_sandbox": ("BrowserSandbox",),
     "greenroom.sandbox.settings": ("EgressRules", "SandboxSettings"),
     "greenroom.services.agent_state": ("InMemoryStateService",),
-    "greenroom.services.local_model.model": ("LocalModel",),
+    "greenroom.services.local_model.model": ("LocalModel", "local_model_warning"),
     "greenroom.services.conversation_store": ("InMemoryConversations",),
     "greenroom.services.memory_responses": ("InMemoryResponseStore",),
     "greenroom.services.sessions.memory_store": ("InMemoryStore",),
@@ -242,6 +242,7 @@ __all__ = [
     "UsageReported",
     "Video",
     "__version__",
+    "local_model_warning",
 ]
 
 

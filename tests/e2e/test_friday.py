@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from greenroom import local_model_warning
 from greenroom.services.local_model.cache import fetch_model
-from greenroom.services.local_model.model import local_model_warning
 from kits.http_client import http_client
 from kits.server_process import server
 from kits.stage import check_log

@@ -15,6 +15,7 @@ import greenroom
 from kits.agentscope_line import installed_line
 
 ONLY_ON = {"AgentScopeSessionHistoryMemory": 1, "AgentScopeSessionHistoryMiddleware": 2}
+EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAVY = ("agentscope", "aiodocker", "aiohttp", "click", "openai", "pydantic", "rich", "xllamacpp")
 
 
@@ -78,3 +79,19 @@ def test_the_application_loads_no_framework_and_no_server() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_examples_need_public_names_only(example: str) -> None:
+    """People copy them, and inner paths change."""
+    tree = ast.parse((EXAMPLES / example).read_text())
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in found if (node.module or "").partition(".")[0] == "greenroom"]
+    assert {node.module for node in ours} == {"greenroom"}
+    assert {alias.name for node in ours for alias in node.names} <= {*greenroom.__all__, *ONLY_ON}
+
+
+def test_examples_keep_their_sessions_apart() -> None:
+    """AgentScope 1.x cannot read what agents of 2.x have saved."""
+    files = [re.findall(r'"(\w+\.db)"', path.read_text()) for path in EXAMPLES.glob("*.py")]
+    assert sorted(files) == [["friday.db"], ["friday_2.db"]]
