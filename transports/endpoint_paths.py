@@ -51,7 +51,7 @@ def check_among(endpoint: Endpoint, others: Iterable[Endpoint]) -> None:
 
 def check_beside(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]]) -> None:
     """Raises `ConfigurationError` for an endpoint whose requests one of our routes (method, path) would answer."""
-    known = [(method, path, re.compile(_pattern(path))) for method, path in routes]
+    known = [(method, path, re.compile(pattern_of(path))) for method, path in routes]
     for endpoint in endpoints:
         if endpoint.function is None:
             continue
@@ -74,8 +74,8 @@ def _example(path: str) -> str:
     return _VARIABLE.sub("x", path)
 
 
-def _pattern(path: str) -> str:
-    """A regular expression for what a route of ours takes."""
+def pattern_of(path: str) -> str:
+    """A regular expression for what a route takes."""
     parts = []
     end = 0
     for variable in _VARIABLE.finditer(path):

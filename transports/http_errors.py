@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from aiohttp import hdrs, web
 
 from greenroom.actors.errors import ConfigurationError, GreenroomError, MissingDependency, TurnMoved
 from greenroom.actors.ids import Sources
+from greenroom.transports.endpoint_paths import pattern_of
 from greenroom.transports.idempotency import HEADER
 from greenroom.transports.openai_fields import BASE_PATH
 
@@ -61,14 +63,18 @@ def error_response(status: int, code: str, message: str, **more: Any) -> web.Res
     )
 
 
-def refusal(error: GreenroomError, request: web.BaseRequest) -> web.Response:
-    """One of our own errors, with `Retry-After` where waiting helps; with `Location` of a turn that is to be had."""
+def refusal(error: GreenroomError, request: web.BaseRequest, route: str = "/process") -> web.Response:
+    """One of our own errors, with `Retry-After` where waiting helps; with `Location` of a turn that is to be had.
+
+    `route`: the path of the route that was asked, before which the request's path has that of the mount.
+    """
     moved = error.turn_id if isinstance(error, TurnMoved) else None
     response = error_response(error.status, error.code, error.message, field=error.field, turn_id=moved)
     say_when(response, error.retry_after)
     if moved is not None:
-        mount = request.path.removesuffix("/process") if request.path.endswith("/process") else ""
-        response.headers["Location"] = f"{mount}/process/{quote(moved, safe='')}"
+        mounted = re.fullmatch(f"(.*?){pattern_of(route)}", request.path)
+        mount = mounted[1] if mounted else ""
+        response.headers["Location"] = f"{quote(mount)}/process/{quote(moved, safe='')}"
     return response
 
 
@@ -91,7 +97,7 @@ def guarded(routes: Iterable[web.RouteDef], sources: Sources) -> list[web.RouteD
         web.route(
             route.method,
             route.path,
-            guard(route.handler, sources, OURS),
+            guard(route.handler, sources, OURS._replace(refusal=partial(refusal, route=route.path))),
             **{"expect_handler": any_expectation, **route.kwargs},
         )
         for route in routes

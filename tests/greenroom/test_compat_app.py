@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 import greenroom
 from greenroom import AiohttpServer, ConfigurationError, compat
+from greenroom.actors.errors import TurnMoved
 from greenroom.compat_app import REFUSED, AgentApp, Runner
 from greenroom.load import load_application
 from kits.system import said
@@ -256,6 +258,29 @@ async def test_other_paths_for_process_and_endpoints_by_argument() -> None:
             assert await response.json() == 4
         async with client.post("/double", json={"number": 3}) as response:
             assert await response.json() == 6
+
+
+@pytest.mark.parametrize("mount", ["", "/agents", "/process"])
+@pytest.mark.parametrize(
+    "path", ["/process", "/process/task", "/ask", "/ask/task", "/mine/x", "/process/y/cancel"]
+)
+async def test_where_a_turn_is_that_moved_is_said_below_the_same_mount(mount: str, path: str) -> None:
+    def meet(headers: Any) -> str | None:
+        raise TurnMoved("t/1", named=False, stored=False)
+
+    app = app_with_answer(endpoint_path="/ask", authenticate=meet)
+
+    @app.endpoint("/mine/{x:.*}")
+    async def mine(x: str) -> None:
+        meet(x)
+
+    served = outer = app.aiohttp_application()
+    if mount:
+        outer = web.Application()
+        outer.add_subapp(mount, served)
+    async with TestClient(TestServer(outer)) as client, client.post(mount + path, json={}) as response:
+        assert response.status == 424, await response.text()
+        assert response.headers["Location"] == f"{mount}/process/t%2F1"
 
 
 async def test_what_it_has_not_says_what_to_do_instead() -> None:
