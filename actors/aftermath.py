@@ -13,7 +13,7 @@ from typing import Final
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import Turn
+from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.pauses import SHORTEST_PAUSE, rest
 from greenroom.actors.turn import TurnKey
 from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
@@ -50,7 +50,7 @@ class Aftermath:
         if turn.stored and self._responses is not None:
             self._keep(turn, log, self._responses)
         if turn.temporary:
-            _ = self._begin(self._forget(turn), f"forgetting the session of turn {turn.id}")
+            self.forget(turn.key)
 
     def _keep(self, turn: Turn, log: TurnLog, responses: ResponseStore) -> None:
         record = ResponseRecord(
@@ -74,12 +74,16 @@ class Aftermath:
                 "keeping the response of turn %s waited, which its store said it never does", turn.id
             )
 
-    async def _forget(self, turn: Turn) -> None:
+    def forget(self, key: SessionKey, owner: str | None = None) -> None:
+        """Keep nothing of a session. `owner`: as long as this process has that name."""
+        _ = self._begin(self._forget(key, owner), f"forgetting session {key.session_id!r}")
+
+    async def _forget(self, key: SessionKey, owner: str | None) -> None:
         """Waits for a store that is away, unless the application stops: then it goes as what a dead process left."""
         pause = SHORTEST_PAUSE
-        while True:
+        while owner is None or owner == self._continuations.owner:
             try:
-                await self._continuations.forget(turn.key)
+                await self._continuations.forget(key)
                 return
             except StoreUnavailable:
                 if self._stopping:

@@ -18,7 +18,7 @@ import anyio
 from msgspec import structs
 
 from greenroom.actors.actor import SessionActor
-from greenroom.actors.errors import ContinuationNotFound
+from greenroom.actors.errors import ContinuationNotFound, StoreUnavailable
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
@@ -34,7 +34,7 @@ class Continuations:
     """Places turns. `services`: those that took part in turns, and so have to follow a fork. `sandboxes`: forget
     sessions too; a fork has none of its source's."""
 
-    __slots__ = ("_new_id", "_roster", "_sandboxes", "_services", "_store")
+    __slots__ = ("_new_id", "_roster", "_sandboxes", "_services", "_store", "later")
 
     def __init__(
         self,
@@ -49,6 +49,13 @@ class Continuations:
         self._services = services
         self._new_id = new_id
         self._sandboxes = sandboxes
+        self.later: Callable[[SessionKey, str | None], object] = _nobody
+        """Does what `drop` could not do."""
+
+    @property
+    def owner(self) -> str | None:
+        """Under what name this process has sessions of a shared store; it has another one when it was late."""
+        return self._store.owner if is_durable(self._store) else None
 
     async def place(self, turn: Turn) -> Turn:
         """The turn as its session gets it. Deliver it before anything is awaited.
@@ -138,7 +145,16 @@ class Continuations:
 
     async def _undo(self, target: SessionKey) -> None:
         with anyio.CancelScope(shield=True):
-            await self.forget(target)
+            await self.drop(target)
+
+    async def drop(self, fork: SessionKey, owner: str | None = None) -> None:
+        """Keep nothing of a fork of which no turn came here: later, when its store is away. `owner`: not when this
+        process has another name by now, as a turn that was recorded is then another's; else it goes with that name."""
+        if owner is None or owner == self.owner:
+            try:
+                await self.forget(fork)
+            except StoreUnavailable:
+                self.later(fork, owner)
 
     async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
         """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them.
@@ -155,6 +171,10 @@ class Continuations:
         async with AsyncExitStack() as all_of_them:
             for forget in forgetting:
                 all_of_them.push_async_callback(forget, key)
+
+
+def _nobody(key: SessionKey, owner: str | None) -> None:
+    """Until somebody does it."""
 
 
 def _newest_of(record: SessionRecord | None) -> str:

@@ -279,13 +279,14 @@ class Intake:
 
     async def _take_in_fork(self, turn: Turn, asker: Asker) -> TurnLog | None:
         """Take the first turn of a session in that was made for it; none: it is gone, as this process was late."""
+        owner = self._store.owner
         try:
             log = await self._accept(turn, asker)
         except GreenroomError:
-            await self._continuations.forget(turn.key)
+            await self._continuations.drop(turn.key, owner)
             raise
         if log is None or log.turn.key != turn.key:  # a repeat
-            await self._continuations.forget(turn.key)
+            await self._continuations.drop(turn.key, owner)
         return log
 
     async def _accept(self, turn: Turn, asker: Asker) -> TurnLog | None:

@@ -93,6 +93,7 @@ class ActorSystem:
         )
         self._continuations = Continuations(self._roster, store, self.services, self.sources.uuid, sandboxes)
         self._aftermath = Aftermath(self._continuations, responses, self.sources.chance)
+        self._continuations.later = self._aftermath.forget
         self._archive = Archive(self.limits)
         self._sharing = (
             Sharing(store, self, self._roster, self._archive, self._continuations)
@@ -196,10 +197,10 @@ class ActorSystem:
             log = self._archive.known(placed) or self._accept(placed)  # or a repeat was quicker
         except GreenroomError:
             if placed.key != turn.key:
-                await self._continuations.forget(placed.key)
+                await self._continuations.drop(placed.key)
             raise
         if log.turn is not placed and placed.key != turn.key:
-            await self._continuations.forget(placed.key)
+            await self._continuations.drop(placed.key)
         return log
 
     def check_open(self, turn: Turn) -> None:

@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from greenroom.actors import leftovers
-from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.errors import StoreUnavailable, TurnMoved
+from greenroom.actors.events import TurnFailed
 from greenroom.actors.leftovers import Leftovers
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
@@ -100,6 +101,54 @@ async def test_a_fork_for_one_turn_alone_goes_when_the_store_is_back() -> None:
         first.storage.cut_after = None
         await asyncio.sleep(3)
         assert await left(second) == (1, 0)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_fork_of_which_no_turn_came_goes_when_the_store_is_back(answered: bool) -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        if answered:
+            first.storage.cut_after = 1  # the fork
+        else:
+            first.storage.lose_answers, first.storage.cut_then = 1, True
+        with pytest.raises(
+            StoreUnavailable, match="nothing can be written" if answered else "the connection broke"
+        ):
+            await first.system.submit(turn("c", after=one.id))
+        await asyncio.sleep(2)
+        assert await left(second) == (2, 1)
+        first.storage.cut_after, first.storage.cut = None, False
+        await asyncio.sleep(3)
+        assert await left(second) == (1, 0)
+        assert words(await first.tell("c", after=one.id)) == "a c"
+
+
+async def test_a_fork_stays_whose_turn_another_process_has_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with processes() as (first, second):
+        one = await first.tell("a")
+        await first.tell("b")
+        store, gate = first.system.store, asyncio.Event()
+        fork = store.fork
+
+        async def forked(source: SessionKey, turn_id: str, target: SessionKey) -> bool:
+            made = await fork(source, turn_id, target)
+            first.storage.gate, first.storage.lose_answers = gate, 1
+            return made
+
+        monkeypatch.setattr(store, "fork", forked)
+        asking = asyncio.create_task(first.system.submit(turn("c 60", id="c", after=one.id)))
+        await asyncio.sleep(1)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 3)
+        log = await second.system.locate("c")
+        first.storage.cut = False
+        gate.set()
+        with pytest.raises(TurnMoved):
+            await asking
+        assert isinstance(await log.ended(), TurnFailed), "it had begun"
+        assert await left(second) == (2, 0)
+        assert words(await second.tell("d", after="c", session=log.turn.key.session_id)) == "a d"
 
 
 async def test_a_fork_stays_whose_turn_is_kept() -> None:
