@@ -258,11 +258,15 @@ class DurableLeases:
         if not self._unsure:
             return
         async with self._order:
-            for lease_id, epoch in list(self._mine.items()):
-                if not await self._claimed(lease_id, epoch):
-                    del self._mine[lease_id]
-                    self._taken(lease_id)
-            self._unsure = False
+            self._unsure = False  # before: who is late once more meanwhile has yet another name
+            try:
+                for lease_id, epoch in list(self._mine.items()):
+                    if not await self._claimed(lease_id, epoch):
+                        del self._mine[lease_id]
+                        self._taken(lease_id)
+            except BaseException:
+                self._unsure = True
+                raise
 
     async def _claimed(self, lease_id: str, epoch: int) -> bool:
         folder: Folder | None = await self.storage.read(_folder(lease_id))

@@ -43,7 +43,7 @@ class OwnerLife:
 
     `seconds`: of its lease, up to a day; others raise `ConfigurationError`. `lost`: called when it was late and has
     another name now. `noted`: called with each note that is left for it. `busy`: whether notes should come soon.
-    `beaten`: waited for after each renewal.
+    `beaten`: begun after each renewal, beside those that follow, but not before what was begun last has come to an end.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class OwnerLife:
         """Renewals that were begun, and the number of the last one that gave this process its notes."""
         self._beating = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+        """What is done after a renewal: that may take longer than a lease."""
         self.name = new_name()
 
     def __repr__(self) -> str:
@@ -104,10 +106,12 @@ class OwnerLife:
 
     async def stop(self) -> None:
         """Say that this owner is gone, so that others need not wait for it."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [task for task in (self._task, self._tending) if task is not None]
+        self._task = self._tending = None
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if tasks:
+            await asyncio.wait(tasks)
         lived, self._until = self._until != NEVER, NEVER
         if lived:
             try:
@@ -189,8 +193,21 @@ class OwnerLife:
             try:
                 await self.beat()
                 due = self._monotonic() + self._seconds / RENEWALS
-                await self._beaten()
+                self._tend()
             except StoreUnavailable as error:
                 logger.warning("%s could not be renewed: %s", self.name, error)
             except Exception:
                 logger.exception("%s goes on being renewed", self.name)
+
+    def _tend(self) -> None:
+        if self._tending is None or self._tending.done():
+            work = self._after_renewal()
+            self._tending = asyncio.get_running_loop().create_task(work, name=f"renewed {self.name}")
+
+    async def _after_renewal(self) -> None:
+        try:
+            await self._beaten()
+        except StoreUnavailable as error:
+            logger.warning("what %s does when it is renewed could not be done: %s", self.name, error)
+        except Exception:
+            logger.exception("what %s does when it is renewed failed; it is tried again", self.name)

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from greenroom.actors.errors import ConfigurationError, SessionLost, StoreUnavailable
+from greenroom.actors.messages import SessionKey
+from greenroom.services import memory_storage
 from greenroom.services.durable import TurnAccepted
 from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.memory_storage import MemoryStorage
@@ -35,6 +37,8 @@ class Cut(FlakyStorage):
         self.answers = asyncio.Event()
         self.answers.set()
         self.renewals: list[float] = []
+        self.seconds = 0.0
+        """What a write takes."""
 
     async def renew(self, owner: str, seconds: float, state: OwnerState = "serving") -> tuple[bytes, ...]:
         await self._pass()
@@ -43,6 +47,7 @@ class Cut(FlakyStorage):
 
     async def write(self, changes: Sequence[Change]) -> tuple[Fence, ...]:
         await self._pass()
+        await asyncio.sleep(self.seconds)
         return await super().write(changes)
 
     async def _pass(self) -> None:
@@ -240,3 +245,107 @@ async def test_a_lease_that_never_ends_or_does_not_begin_is_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"lease_seconds={seconds} is not more than 0"):
         owner(MemoryStorage(), lease_seconds=seconds)
+
+
+def session(number: int) -> SessionKey:
+    return SessionKey("u1", str(number))
+
+
+async def test_what_is_settled_after_an_outage_holds_up_no_renewal() -> None:
+    storage = Cut()
+    async with process(storage, "a") as store:
+        name = store.owner
+        for number in range(60):
+            storage.fault = "unsure"
+            with pytest.raises(StoreUnavailable):
+                await store.accept(turn(number, session(number)))
+        storage.seconds = 0.5
+        await asyncio.sleep(LEASE)
+        assert await store.find("turn-0", None) is None
+        assert await store.find("turn-59", None) is not None, "one after another"
+        await asyncio.sleep(2 * LEASE)
+        assert await store.find("turn-59", None) is None
+        assert store.owner == name
+
+
+class Noting(Cut):
+    """It counts the notes, and keeps them for the time being. `broken`: it refuses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = 0
+        self.noting = asyncio.Event()
+        self.noting.set()
+        self.broken = False
+
+    async def note(self, owner: str, note: bytes) -> bool:
+        self.notes += 1
+        await self.noting.wait()
+        if self.broken:
+            raise StoreUnavailable("no notes today")
+        return await super().note(owner, note)
+
+
+@asynccontextmanager
+async def followed(storage: Storage, count: int) -> AsyncIterator[tuple[DurableSessions, list[str]]]:
+    """A process that follows so many turns of another one, and what that one heard."""
+    async with process(storage, "a") as one, process(storage, "b") as other:
+        heard: list[str] = []
+        one.when_followed(lambda turn_id, *_: heard.append(turn_id))
+        one.when_asked(lambda turn_id, *_: heard.append(f"cancel {turn_id}"))
+        for number in range(count):
+            await one.accept(turn(number, session(number)))
+        yield other, heard
+
+
+async def test_turns_that_are_followed_at_once_share_notes_and_push_no_other_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_storage, "NOTES", 50)
+    storage = Noting()
+    async with followed(storage, 600) as (other, heard):
+        assert await other.ask_to_cancel("turn-7", None, "why")
+        told = await asyncio.gather(*(other.tell_followed(f"turn-{n}", None, 15.0) for n in range(600)))
+        assert all(told)
+        await asyncio.sleep(1.1)
+        assert sorted(heard) == sorted(["cancel turn-7", *(f"turn-{n}" for n in range(600))])
+        assert storage.notes < 25
+
+
+async def test_few_that_are_followed_are_told_at_once() -> None:
+    storage = Noting()
+    async with followed(storage, 4) as (other, _):
+        before = asyncio.get_running_loop().time()
+        for number in range(4):
+            assert await other.tell_followed(f"turn-{number}", None, 15.0)
+            assert await other.tell_followed(f"turn-{number}", None, 0.0)
+        assert asyncio.get_running_loop().time() == before
+
+
+async def test_all_who_share_a_note_are_told_that_it_was_not_left() -> None:
+    storage = Noting()
+    async with followed(storage, 9) as (other, heard):
+        storage.noting.clear()
+        telling = [asyncio.create_task(other.tell_followed(f"turn-{n}", None, 15.0)) for n in range(9)]
+        await asyncio.sleep(0.1)
+        storage.broken = True
+        storage.noting.set()
+        outcomes = await asyncio.gather(*telling, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+        assert storage.notes == 1
+        assert not heard
+
+
+async def test_what_is_given_up_is_not_said_and_keeps_nobody_else_from_being_told() -> None:
+    storage = Noting()
+    async with followed(storage, 4) as (other, heard):
+        storage.noting.clear()
+        telling = [asyncio.create_task(other.tell_followed(f"turn-{n}", None, 15.0)) for n in range(4)]
+        await asyncio.sleep(0.1)
+        telling[0].cancel()  # who says it
+        telling[2].cancel()
+        await asyncio.sleep(0.1)
+        storage.noting.set()
+        await asyncio.wait(telling)
+        await asyncio.sleep(1.1)
+        assert heard == ["turn-1", "turn-3"]
