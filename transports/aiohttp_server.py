@@ -283,4 +283,7 @@ def _endpoint_routes(host: Host, endpoint: Endpoint) -> list[web.RouteDef]:
     async def answer(request: web.Request) -> web.StreamResponse:
         return await respond(caller, request, host)
 
-    return [web.route(method, endpoint.path, answer) for method in endpoint.methods]
+    asked = dict.fromkeys(endpoint.methods)
+    if "GET" in asked:
+        asked.pop("HEAD", None)  # a route of GET answers it
+    return [web.route(method, endpoint.path, answer) for method in asked]

@@ -41,23 +41,29 @@ def check_path(path: object) -> None:
 def check_among(endpoint: Endpoint, others: Iterable[Endpoint]) -> None:
     """Raises `ConfigurationError` when one of the application's other endpoints answers the same requests."""
     for other in others:
-        common = set(endpoint.methods) & set(other.methods)
-        if common and _example(other.path) == _example(endpoint.path):
+        common = [method for method in endpoint.methods if _meets(method, other.methods)]
+        common += [method for method in other.methods if _meets(method, endpoint.methods)]
+        if common and _nameless(other.path) == _nameless(endpoint.path):
             raise ConfigurationError(
                 f"@app.endpoint({endpoint.path!r}): {min(common)} {other.path} has an endpoint already; "
-                "a path and a method have one"
+                "a path and a method have one, and what answers GET answers HEAD"
             )
 
 
 def check_beside(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]]) -> None:
-    """Raises `ConfigurationError` for an endpoint whose requests one of our routes (method, path) would answer."""
+    """Raises `ConfigurationError` for an endpoint whose requests one of our routes (method, path) would answer.
+
+    Of two that take a path, aiohttp asks the one whose path has more of it in words, then the first, which is ours.
+    What takes any method (`*`) keeps all that is under its path to us.
+    """
     known = [(method, path, re.compile(pattern_of(path))) for method, path in routes]
     for endpoint in endpoints:
         if endpoint.function is None:
             continue
         example = _example(endpoint.path)
         for method, path, pattern in known:
-            if _meets(method, endpoint.methods) and pattern.fullmatch(example):
+            goes_before = method == "*" or len(_words(path)) >= len(_words(endpoint.path))
+            if goes_before and _meets(method, endpoint.methods) and pattern.fullmatch(example):
                 raise ConfigurationError(
                     f"@app.endpoint({endpoint.path!r}): Greenroom itself answers "
                     f"{endpoint.methods[0] if method == '*' else method} {path}; "
@@ -67,6 +73,17 @@ def check_beside(endpoints: Iterable[Endpoint], routes: Iterable[tuple[str, str]
 
 def _meets(method: str, methods: Sequence[str]) -> bool:
     return method == "*" or method in methods or (method == "GET" and "HEAD" in methods)
+
+
+def _words(path: str) -> str:
+    """The parts of a path before the first that has a variable in it."""
+    before, variable, _ = path.partition("{")
+    return before.rpartition("/")[0] if variable else before
+
+
+def _nameless(path: str) -> str:
+    """The path without the names of its variables: what it takes is the same."""
+    return _VARIABLE.sub(lambda variable: f"{{{variable[2] or ''}}}", path)
 
 
 def _example(path: str) -> str:

@@ -86,6 +86,53 @@ def test_a_path_and_a_method_have_one_endpoint(path: str) -> None:
     assert "PUT" in caught.value.message
 
 
+@pytest.mark.parametrize(("first", "second"), [("GET", "HEAD"), ("HEAD", "GET")])
+def test_what_answers_get_answers_head(first: str, second: str) -> None:
+    app = application()
+    app.endpoint("/mine", first)(mine)
+    with pytest.raises(ConfigurationError, match="HEAD"):
+        app.endpoint("/mine", second)(mine)
+
+
+@pytest.mark.parametrize("methods", [["GET", "HEAD"], ["HEAD", "GET"]])
+async def test_both_may_be_named_of_one(methods: list[str]) -> None:
+    app = application()
+    app.endpoint("/mine", methods)(mine)
+    async with served(app) as client:
+        assert await client.json("GET", "/mine") == (200, {"mine": ""})
+        async with client.http.head(f"{client.url}/mine") as response:
+            assert response.status == 200
+
+
+async def test_paths_whose_variables_take_other_texts_are_two() -> None:
+    app = application()
+
+    @app.endpoint(r"/a/{id:\d+}", "GET")
+    async def number(id: int) -> dict[str, int]:
+        return {"number": id}
+
+    @app.endpoint("/a/{name:[a-z]+}", "GET")
+    async def name(name: str) -> dict[str, str]:
+        return {"name": name}
+
+    with pytest.raises(ConfigurationError, match="one"):
+        app.endpoint("/a/{word:[a-z]+}", "GET")(mine)
+    async with served(app) as client:
+        assert await client.json("GET", "/a/5") == (200, {"number": 5})
+        assert await client.json("GET", "/a/b") == (200, {"name": "b"})
+
+
+async def test_a_path_in_words_may_be_beside_ours_with_a_variable() -> None:
+    app = application()
+    app.endpoint("/process/stats", "GET")(mine)
+    app.endpoint("/process/stats/{x}", "GET")(mine)
+    async with served(app) as client:
+        assert await client.json("GET", "/process/stats") == (200, {"mine": ""})
+        assert await client.json("GET", "/process/stats/events") == (200, {"mine": "events"})
+        status, body = await client.json("GET", "/process/other")
+        assert (status, body["error"]["code"]) == (404, "turn_not_found")
+
+
 async def test_a_method_may_be_given_alone() -> None:
     app = application()
     app.endpoint("/mine", methods="GET")(mine)
