@@ -58,8 +58,9 @@ SERVER_OPTIONS: Final = (
     "responses_disconnect",
 )
 
-ABOUT_ITSELF: Final = ("/", "/health")
-"""What the server answers itself, there and here."""
+ABOUT_ITSELF: Final = ("/", "/health", "/ready", "/openapi.json")
+"""What the server tells of itself; all but `/ready` it told there too."""
+ASKING: Final = frozenset({"GET", "HEAD"})
 OTHER_FRAMEWORKS: Final = ("agno", "autogen", "crewai", "langgraph", "ms_agent_framework", "opencode")
 FED_BY_NAME: Final = frozenset({"msgs", "request", "session"})
 POSITIONAL: Final = (
@@ -225,15 +226,12 @@ class AgentApp(app.AgentApp):
     def endpoint(self, path: str, methods: str | Sequence[str] | None = None) -> Callable[[F], F]:
         """Serve this function at a path of its own; by POST, if nothing else is said.
 
-        As there, what the server tells of itself goes before: such an endpoint is never asked, which is logged.
+        What the server tells of itself goes before: such an endpoint is never asked, which is logged.
         """
         wanted = methods_of(path, methods or ("POST",))
-        if path in ABOUT_ITSELF and "GET" in wanted:
-            logger.warning(
-                "@app.endpoint: GET %s is left out, as the server answers it itself, here and in AgentScope Runtime",
-                path,
-            )
-            wanted = tuple(method for method in wanted if method != "GET")
+        if path in ABOUT_ITSELF and not ASKING.isdisjoint(wanted):
+            logger.warning("@app.endpoint: GET %s is left out, as the server answers it itself", path)
+            wanted = tuple(method for method in wanted if method not in ASKING)
         return super().endpoint(path, wanted) if wanted else lambda function: function
 
     def task(self, path: str, queue: str = "default") -> NoReturn:
