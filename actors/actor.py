@@ -6,14 +6,13 @@ It costs no task while it is idle: each turn has one, which starts the next.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
 
 from greenroom.actors.answering import answer, end_tasks
 from greenroom.actors.commit import commit, keep_words, last_words, settle
-from greenroom.actors.endings import cut_off, defect, stopped, timed_out, unhappy
+from greenroom.actors.endings import cut_off, deaf, defect, stopped, timed_out, unhappy
 from greenroom.actors.errors import SessionLost
 from greenroom.actors.events import Event, Terminal, TurnAccepted, TurnCancelled, TurnFailed, TurnStarted
 from greenroom.actors.log import TurnLog
@@ -26,8 +25,6 @@ from greenroom.actors.turn import TurnRun
 from greenroom.actors.weights import weight_of
 from greenroom.services.work import Work, current_work
 
-logger = logging.getLogger("greenroom.actors")
-
 STARTED = TurnStarted()
 TORN_DOWN = "the server stopped in the middle of the turn; ask again in a moment"
 
@@ -35,7 +32,7 @@ TORN_DOWN = "the server stopped in the middle of the turn; ask again in a moment
 class SessionActor:
     """Owns one active session."""
 
-    __slots__ = ("_current", "_mailbox", "_system", "idle_since", "key", "last_kept", "session")
+    __slots__ = ("_current", "_mailbox", "_system", "idle_since", "key", "last_kept", "leaving", "session")
 
     def __init__(self, key: SessionKey, system: Surroundings) -> None:
         self.key = key
@@ -43,6 +40,8 @@ class SessionActor:
         self.idle_since = 0.0
         self.last_kept: str | None = None
         """The newest turn that ended and is kept; "" when there is none, none when that is not known."""
+        self.leaving: tuple[TurnRun, ...] = ()
+        """Turns that were cancelled while they waited, until their endings are written down."""
         self._system = system
         self._mailbox: tuple[TurnRun, ...] = ()  # short and mostly empty: an empty tuple takes no room
         self._current: TurnRun | None = None
@@ -93,9 +92,7 @@ class SessionActor:
         """Put a turn in the mailbox that there is room for, or that was accepted long ago. `before`: what it said when
         it was begun before, in a process that is gone."""
         log = TurnLog(turn, weight=weight_of(turn))
-        if not before:
-            log.emit(TurnAccepted(turn.id, turn.created_at))
-        for event in before:
+        for event in before or (TurnAccepted(turn.id, turn.created_at),):
             log.emit(event)
         scope = TurnScope(turn.key, turn.id, turn.options, self._system.worker_threads)
         run = TurnRun((turn.principal, turn.id), log, scope, copy_context(), journaled=len(before))
@@ -113,8 +110,7 @@ class SessionActor:
     def check_room(self, turn: Turn) -> None:
         """Raises `SessionBusy` or `MailboxFull` when there is no room for this turn."""
         if self._current is not None:
-            system = self._system
-            check_room(turn, self._mailbox, system.limits, system.overlap)
+            check_room(turn, self._mailbox, self._system.limits, self._system.overlap)
 
     def _start(self, run: TurnRun) -> None:
         """Give a turn its task: one a turn, in the context it was submitted in."""
@@ -134,7 +130,15 @@ class SessionActor:
         else:
             self._current = None
             self.session.turn_id = None
-            self._system.actor_idle(self)
+            if not self.leaving:
+                self._system.actor_idle(self)
+
+    def _go_on(self, run: TurnRun) -> None:
+        """A turn has its ending that its own task did not give it."""
+        idle = self._current is run or (self._current is None and run in self.leaving)
+        self.leaving = tuple(other for other in self.leaving if other is not run)
+        if idle:
+            self._next()
 
     # -- stopping turns --------------------------------------------------------------------------------------------
 
@@ -151,6 +155,7 @@ class SessionActor:
             if self._system.ledger is None:
                 self._end(run, ending)
                 return
+            self.leaving = (*self.leaving, run)
             self._close(run, ending)
 
     def interrupt(self, run: TurnRun, why: ErrorInfo) -> None:
@@ -174,13 +179,7 @@ class SessionActor:
         """The handler will not stop. Its turn ends all the same, and what it does from now on is not heard."""
         if run.phase != "running":
             return
-        logger.error(
-            "turn %s of session %r did not stop within %s s of being cancelled; it was ended without its handler, "
-            "which still runs: it swallows CancelledError or waits in a thread",
-            run.log.id,
-            self.key.session_id,
-            self._system.limits.cancel_seconds,
-        )
+        deaf(run, self._system.limits.cancel_seconds)
         run.phase = "committing"
         run.scope.closed = True
         for task in run.scope.tasks:
@@ -191,7 +190,7 @@ class SessionActor:
     def _close(self, run: TurnRun, ending: Terminal) -> None:
         """End a turn without its handler. It takes a task, and if that is cancelled another one."""
         if self._system.torn_down:
-            self._tear_down(run)
+            self._tear_down()
             return
         run.phase = "committing"
         run.closer = self._system.loop.create_task(self._closing(run, ending), name=run.name)
@@ -201,36 +200,36 @@ class SessionActor:
         try:
             ending = await self._keep(run, ending)
         except SessionLost as error:
-            self.lose(error, run)
+            self.lose(error)
         if run.over:  # the session was lost, now or meanwhile
             return
         if run.work is not None and run.unattended:
             settle(run.work, ending)
         self._end(run, ending)
-        if self._current is run:
-            self._next()
+        self._go_on(run)
 
     def _closer_gone(self, run: TurnRun, ending: Terminal, task: asyncio.Task[None]) -> None:
+        why = defect(run, task, self._system.sources)
         if run.over:
-            return
-        if task.cancelled():
+            if why is not None:  # it failed after the ending
+                self._go_on(run)
+        elif why is None:
             self._close(run, ending)
+        elif isinstance(ending, TurnFailed) and ending.error.code == why.code:  # for the second time
+            self._tear_down()
         else:
-            defect(run, task.exception(), self._system.sources)
-            self._tear_down(run)
+            self._close(run, TurnFailed(self._now(), why))
 
-    def lose(self, error: SessionLost, *others: TurnRun) -> None:
-        """The session is another process's now, and all its open turns are: here they just stop. `others`: turns that
-        were taken out of the mailbox already."""
-        lost = (*self.turns, *others)
-        busy = self.busy
-        self._mailbox, self._current = (), None
+    def lose(self, error: SessionLost) -> None:
+        """The session is another process's now, and all its open turns are: here they just stop."""
+        lost = (*self.turns, *self.leaving)
+        self._mailbox, self.leaving, self._current = (), (), None
         self.session.turn_id = None
         self.forget_session(None)
         for run in lost:
             if not run.over:
                 self._let_go(run, error)
-        if busy:
+        if lost:
             self._system.actor_idle(self)
 
     def _let_go(self, run: TurnRun, error: SessionLost) -> None:
@@ -239,12 +238,11 @@ class SessionActor:
 
     def _task_gone(self, run: TurnRun, task: asyncio.Task[None]) -> None:
         """The turn's task is no more. Whatever ended it before its time, each turn still gets its ending."""
-        error = None if task.cancelled() else task.exception()
-        why = None if error is None else defect(run, error, self._system.sources)
+        why = defect(run, task, self._system.sources)
         if run.over:
             run.release()
-            if error is not None and self._current is run:  # it failed after the ending
-                self._next()
+            if why is not None:  # it failed after the ending
+                self._go_on(run)
         elif run.closer is None:
             self._forget_agent()
             if why is not None:
@@ -252,13 +250,13 @@ class SessionActor:
             else:
                 self._close(run, cut_off(run, last_words(run), self._now(), self._system.torn_down))
 
-    def _tear_down(self, *others: TurnRun) -> None:
+    def _tear_down(self) -> None:
         """Whoever closes the loop has torn this down: the open turns end here and now, as nothing may be waited for.
 
-        What is written down of them is for other processes to end. `others`: as in `lose`.
+        What is written down of them is for other processes to end.
         """
         if self._system.ledger is not None:
-            self.lose(SessionLost(TORN_DOWN), *others)
+            self.lose(SessionLost(TORN_DOWN))
             return
         lost = [run for run in self.turns if not run.over]
         self._mailbox = ()
@@ -329,9 +327,8 @@ class SessionActor:
             if error is None and not run.stopping:
                 try:
                     ending = await commit(run, work, self.session, self._system)
-                    turn = run.log.turn
-                    if turn.kept:
-                        self.last_kept = turn.id
+                    if run.log.turn.kept:
+                        self.last_kept = run.log.id
                 except SessionLost:
                     raise
                 except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 - as in `_work`
@@ -354,6 +351,8 @@ class SessionActor:
 
         Raises `SessionLost`.
         """
+        if run.log.lost is not None:
+            raise run.log.lost.again()
         system = self._system
         self._forget_agent()
         output = last_words(run)

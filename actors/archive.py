@@ -113,10 +113,12 @@ class Archive:
 
     def drop(self, run: TurnRun) -> None:
         """The turn is not here any more, though it has not ended."""
+        if self._runs.get(run.key) is not run:  # it came back, as another run
+            return
         turn = run.log.turn
-        if self._runs.pop(run.key, None) is not None:
-            self._bytes -= run.log.weight
-            self.hooked -= turn.webhook is not None
+        del self._runs[run.key]
+        self._bytes -= run.log.weight
+        self.hooked -= turn.webhook is not None
         if turn.idempotency_key is not None:
             self._keys.pop((turn.principal, turn.idempotency_key), None)
 
@@ -138,6 +140,8 @@ class Archive:
     def ended(self, run: TurnRun, now: float) -> None:
         """The turn has ended, at `now` (seconds of the loop's clock); older ones make room for it."""
         key, log, limits = run.key, run.log, self._limits
+        if self._runs.get(key) is not run:  # it came back, as another run
+            return
         del self._runs[key]
         self.hooked -= log.turn.webhook is not None
         self._ended[key] = log

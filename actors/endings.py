@@ -78,8 +78,23 @@ def cut_off(
     )
 
 
-def defect(run: TurnRun, error: BaseException | None, sources: Sources) -> ErrorInfo:
-    """What is said of a turn that Greenroom itself failed, and logged under an id of its own."""
+def deaf(run: TurnRun, seconds: float) -> None:
+    """Log that a turn's handler did not stop within so long of being cancelled."""
+    logger.error(
+        "turn %s of session %r did not stop within %s s of being cancelled; it was ended without its handler, "
+        "which still runs: it swallows CancelledError or waits in a thread",
+        run.log.id,
+        run.log.turn.key.session_id,
+        seconds,
+    )
+
+
+def defect(run: TurnRun, task: asyncio.Task[None], sources: Sources) -> ErrorInfo | None:
+    """What is said of a turn that Greenroom itself failed, and logged under an id of its own. None: that task of the
+    turn, which has ended, was cancelled or went well."""
+    error = None if task.cancelled() else task.exception()
+    if error is None:
+        return None
     error_id = _logged(run.log.turn, sources, ": the actor failed; a defect of Greenroom", error)
     return ErrorInfo(
         "internal_error", f"the server failed; its log has the details under {error_id}", error_id

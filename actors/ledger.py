@@ -16,7 +16,13 @@ from typing import Final
 from msgspec import structs
 
 from greenroom.actors.endings import record_of
-from greenroom.actors.errors import GreenroomError, SessionLost, StoreUnavailable, TurnOver
+from greenroom.actors.errors import (
+    ConfigurationError,
+    GreenroomError,
+    SessionLost,
+    StoreUnavailable,
+    TurnOver,
+)
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
@@ -33,6 +39,7 @@ logger = logging.getLogger("greenroom.actors")
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 """Between two tries to reach a store, seconds; each pause is twice the one before it, and a random part of that."""
+STOPPED: Final = "this process stopped before the turn's ending was written down; ask again in a moment"
 
 
 class Ledger:
@@ -202,6 +209,8 @@ class Ledger:
                 pause = await self._wait(pause)
             except SessionLost:
                 raise
+            except ConfigurationError as error:
+                raise SessionLost(STOPPED) from error
             except Exception:
                 if bare:  # while this process lives, nobody else can end it
                     logger.exception("the ending of turn %s cannot be written; it is tried again", run.log.id)

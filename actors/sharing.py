@@ -19,7 +19,13 @@ from greenroom.actors.continuation import Continuations
 from greenroom.actors.deletion import DELETED
 from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.endings import interrupted
-from greenroom.actors.errors import GreenroomError, SessionDamaged, SessionLost, StoreUnavailable
+from greenroom.actors.errors import (
+    GreenroomError,
+    SessionDamaged,
+    SessionLost,
+    StoreUnavailable,
+    TurnNotFound,
+)
 from greenroom.actors.handler import Handler
 from greenroom.actors.ids import Sources
 from greenroom.actors.intake import Intake, Reception
@@ -150,7 +156,7 @@ class Sharing:
             task.cancel()
         await self.elsewhere.stop()
         for actor in self._roster.actors():
-            if actor.busy:
+            if actor.turns or actor.leaving:
                 actor.lose(SessionLost(MOVED))
 
     async def drain(self) -> None:
@@ -188,9 +194,11 @@ class Sharing:
 
     async def _hand_over(self, actor: SessionActor) -> None:
         waiting = actor.dismiss()
-        run = actor.current
         again = waiting[0].log.id if waiting else None
         try:
+            for leaving in actor.leaving:
+                await leaving.log.ended()
+            run = actor.current
             if run is not None and not run.stopping and (run.queued or self._may_begin_again(run)):
                 again = run.log.id
                 task, told = run.task, () if run.queued else tuple(run.log.events())
@@ -310,16 +318,19 @@ class Sharing:
     async def cancel(self, turn_id: str, principal: str | None, reason: str) -> TurnLog:
         """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
         log = await self.locate(turn_id, principal)
-        key = principal, turn_id
         if log.terminal is None:
-            if (
-                key not in self._insisting
-            ):  # its process may be gone, and another one to have it: maybe this one
-                task = asyncio.get_running_loop().create_task(self._insist(log, reason))
-                self._insisting[key] = reason, task
-                task.add_done_callback(lambda _: self._insisting.pop(key))
+            self.insist(log, reason)
             await self.store.ask_to_cancel(turn_id, principal, reason)
         return log
+
+    def insist(self, log: TurnLog, reason: str) -> None:
+        """Have a turn cancelled that is not here, or not any more: its process may be gone, and another one to have
+        it, maybe this one."""
+        key = log.turn.principal, log.id
+        if key not in self._insisting:
+            task = asyncio.get_running_loop().create_task(self._insist(log, reason))
+            self._insisting[key] = reason, task
+            task.add_done_callback(lambda _: self._insisting.pop(key))
 
     def _why_cancelled(self, turn: Turn) -> str | None:
         """Why a turn that was taken over is to be cancelled; none: it is not."""
@@ -329,9 +340,15 @@ class Sharing:
         return reason
 
     async def _insist(self, log: TurnLog, reason: str) -> None:
+        """Until it has ended, or is not found any more: a log that nobody follows is lost before a dead process is."""
         while True:
             await asyncio.sleep(INSIST_SECONDS)
-            if log.terminal is not None or log.lost is not None:
-                return
             with suppress(StoreUnavailable, SessionDamaged):
+                if log.lost is not None:
+                    try:
+                        log = await self.locate(log.id, log.turn.principal)
+                    except TurnNotFound:
+                        return
+                if log.terminal is not None:
+                    return
                 await self.store.ask_to_cancel(log.id, log.turn.principal, reason)

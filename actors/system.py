@@ -143,7 +143,9 @@ class ActorSystem:
         # What is left then is found as a dead process's.
         with anyio.move_on_after(2 * self.limits.cancel_seconds + 1) as patience:
             if self._sharing is not None:
-                await self._sharing.hand_over([actor for actor in self._roster.actors() if actor.busy])
+                await self._sharing.hand_over(
+                    [actor for actor in self._roster.actors() if actor.turns or actor.leaving]
+                )
             else:
                 for run in self._archive.runs():
                     self._actor_of(run).cancel(run, "the server is stopping")
@@ -341,6 +343,8 @@ class ActorSystem:
         if self.ledger is not None:
             self.ledger.over(run)
         self._archive.drop(run)
+        if run.reason is not None and self._sharing is not None and not self.torn_down:
+            self._sharing.insist(run.log, run.reason)
         if not self._archive.open:
             self._all_ended.set()
 

@@ -107,7 +107,7 @@ class TurnRun(Struct, eq=False):
         self.phase = "ended"
         self.scope.closed = True
         self.stop_timers()
-        for task in (self.task, *self.scope.tasks):
+        for task in (self.task, self.closer, *self.scope.tasks):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
         if self.composer is not None:
