@@ -156,6 +156,11 @@ class Continuations:
             except StoreUnavailable:
                 self.later(fork, owner)
 
+    def another_had(self, key: SessionKey) -> None:
+        """What is known here of a session holds no more, as another process may have had it."""
+        if self._sandboxes is not None:
+            self._sandboxes.another_had(key)
+
     async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
         """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them.
 

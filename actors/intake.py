@@ -310,6 +310,7 @@ class Intake:
                 actor = self._roster.find(turn.key) or actor
                 if answer.fresh:
                     actor.forget_session(None)
+                    self._continuations.another_had(turn.key)
                     if turn.after is not None and not await self._still_follows(turn, owner):
                         return None
                 return self._deliver(turn, self._roster.find(turn.key) or actor)
@@ -364,6 +365,7 @@ class Intake:
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
+        self._continuations.another_had(key)
         try:
             await self._recovery.recover(self._roster.get(key), entries)
         except SessionLost:

@@ -35,6 +35,10 @@ class Sandboxes(Protocol):
         """The session is another process's from now on: where processes share boxes, that one goes on with them."""
         ...
 
+    def another_had(self, key: SessionKey) -> None:
+        """The session is this process's from now on, and may have been another's: what is known of it holds no more."""
+        ...
+
     async def passivated(self, key: SessionKey) -> None:
         """The session is no longer active: keep its boxes for its next turn, or let them go."""
         ...

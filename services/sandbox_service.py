@@ -211,11 +211,15 @@ class SandboxService:
     async def hand_over(self, key: SessionKey) -> None:
         """The session is another process's now: where processes share their leases, its boxes are let go, as they
         are."""
-        if self.uses.storage is not None:
-            self.uses.lose(key)
+        self.another_had(key)
         if self._keeper is not None:
             for lease_key in _keys(key):
                 await self._keeper.hand_over(lease_key)
+
+    def another_had(self, key: SessionKey) -> None:
+        """Another process may have had the session meanwhile, or forgotten it."""
+        if self.uses.storage is not None:
+            self.uses.lose(key)
 
     # --------------------------------------------------------------------------------------------------- looking in
 

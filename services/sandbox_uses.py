@@ -57,8 +57,10 @@ class SandboxUses:
 
     async def of(self, session: SessionKey) -> FirstTurns:
         """What is known of the session. Raises `StoreUnavailable`."""
-        folder = None if self.storage is None else await self.storage.read(_folder(session))
-        return {**self.known(session), **decoded(folder.head if folder is not None else None)}
+        if self.storage is None:
+            return self.known(session)
+        folder = await self.storage.read(_folder(session))  # another process may have forgotten it
+        return decoded(folder.head if folder is not None else None)
 
     async def keep(self, session: SessionKey, first: FirstTurns) -> None:
         """Know that of a session. Raises `StoreUnavailable`."""

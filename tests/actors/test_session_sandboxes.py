@@ -16,7 +16,10 @@ from greenroom.actors.session import Session
 from greenroom.actors.system import ActorSystem
 from greenroom.sandbox import BrowserSandbox
 from greenroom.sandbox.leases import LeaseKey
+from greenroom.services.memory_storage import MemoryStorage
+from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.store import SessionStore
 from greenroom.services.work import Work
 from kits.fake_keeper import FakeKeeper
 from kits.system import counting_sources, said, turn
@@ -33,6 +36,7 @@ class FakeSandboxes:
         self.forgotten: list[SessionKey] = []
         self.at_it: list[SessionKey] = []
         self.handed_over: list[SessionKey] = []
+        self.of_others: list[SessionKey] = []
 
     def for_session(self, key: SessionKey) -> BrowserSandbox:
         if key not in self.boxes:
@@ -45,6 +49,9 @@ class FakeSandboxes:
 
     async def hand_over(self, key: SessionKey) -> None:
         self.handed_over.append(key)
+
+    def another_had(self, key: SessionKey) -> None:
+        self.of_others.append(key)
 
     async def passivated(self, key: SessionKey) -> None:
         await asyncio.sleep(0)
@@ -61,10 +68,12 @@ async def browse(session: Session) -> str:
 class running:  # noqa: N801 - used as a function
     """A system whose sessions have sandboxes."""
 
-    def __init__(self, function: Any, sandboxes: FakeSandboxes | None, **limits: Any) -> None:
+    def __init__(
+        self, function: Any, sandboxes: FakeSandboxes | None, store: SessionStore | None = None, **limits: Any
+    ) -> None:
         self.system = ActorSystem(
             QueryHandler(function, PlainAdapter(), None),
-            InMemoryStore(),
+            store or InMemoryStore(),
             sources=counting_sources(),
             limits=Limits(**limits),
             sandboxes=sandboxes,
@@ -115,3 +124,19 @@ async def test_a_deleted_session_has_no_sandbox_any_more() -> None:
         await (await system.submit(turn(session="s1", user="u"))).ended()
         await system.forget(SessionKey("u", "s1"))
     assert sandboxes.forgotten == [SessionKey("u", "s1")]
+
+
+async def test_what_is_known_of_a_session_s_sandboxes_holds_until_another_process_may_have_had_it() -> None:
+    key, sandboxes, storage = SessionKey("u", "s1"), FakeSandboxes(), MemoryStorage()
+    await storage.start()
+    async with (
+        running(browse, sandboxes, DurableSessions(storage)) as system,
+        running(browse, None, DurableSessions(storage)) as other,
+    ):
+        for number in range(2):
+            await (await system.submit(turn(id=f"{number}", session="s1", user="u"))).ended()
+            assert sandboxes.of_others == [key], "it is its own from its first turn on"
+        await other.forget(key)
+        await (await system.submit(turn(id="2", session="s1", user="u"))).ended()
+        assert sandboxes.of_others == [key, key]
+    await storage.stop()

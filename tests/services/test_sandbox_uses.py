@@ -94,6 +94,16 @@ async def test_one_that_was_forgotten_elsewhere_begins_anew(storage: Storage) ->
 
 
 @pytest.mark.parametrize("storage", ["storage"], indirect=True)
+async def test_of_one_that_was_forgotten_elsewhere_nothing_is_known(storage: Storage) -> None:
+    one, other = Process(storage), Process(storage)
+    await one.turn("1", "browser")
+    await other.uses.forget(KEY)
+    assert await one.uses.of(KEY) == {}
+    await other.turn("2", "browser")
+    assert await one.uses.of(KEY) == {"browser": "2"}
+
+
+@pytest.mark.parametrize("storage", ["storage"], indirect=True)
 async def test_what_is_known_is_not_written_again(storage: Storage) -> None:
     process = Process(storage)
     await process.turn("1", "browser")
@@ -109,6 +119,15 @@ def test_it_is_where_leases_are_that_processes_share() -> None:
     assert service.uses.storage is storage
     assert SandboxService(leases=DurableLeases(storage)).uses.storage is storage
     assert SandboxService(leases=MemoryLeases()).uses.storage is None
+
+
+def test_what_another_process_may_have_changed_is_known_no_more() -> None:
+    shared, alone = SandboxService(), SandboxService()
+    shared.keep_leases_in(MemoryStorage())
+    for service in (shared, alone):
+        service.uses.remember(KEY, {"browser": "1"})
+        service.another_had(KEY)
+    assert (shared.uses.known(KEY), alone.uses.known(KEY)) == ({}, {"browser": "1"})
 
 
 def test_what_was_so_after_a_turn() -> None:
