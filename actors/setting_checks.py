@@ -63,12 +63,13 @@ def check_settings(where: str, given: Mapping[str, object], kinds: Mapping[str, 
 
 def check_fields(settings: Struct, where: str | None = None) -> None:
     """The same for the fields of a Struct, in its `__post_init__`. `where`: what it is called, if not by its class."""
-    kinds = _kinds(type(settings))
+    kinds = kinds_of(type(settings))
     check_settings(where or type(settings).__name__, {name: getattr(settings, name) for name in kinds}, kinds)
 
 
 @cache
-def _kinds(struct: type[Struct]) -> Mapping[str, Any]:
+def kinds_of(struct: type[Struct]) -> Mapping[str, Any]:
+    """What the fields of a Struct take."""
     return {
         name: kind
         for name, kind in get_type_hints(struct, include_extras=True).items()

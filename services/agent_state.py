@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.setting_checks import Count, Share, check_settings
 from greenroom.services.marks import BEFORE, standing
 from greenroom.services.plain_json import decode, encode
 from greenroom.services.service import Service, not_started
@@ -95,6 +96,7 @@ class InMemoryStateService:
         idle_seconds: float = DEFAULT_BOUNDS.idle_seconds,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_settings("InMemoryStateService", locals(), {"rounds_kept": Share, "turns_kept": Count})
         self._rounds_kept = rounds_kept
         self._turns_kept = turns_kept
         self._bounds = Bounds(

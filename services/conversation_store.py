@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from greenroom.actors.errors import InvalidRequest
 from greenroom.actors.messages import SessionKey
+from greenroom.actors.setting_checks import Seconds, Share, check_settings
 from greenroom.services.service import not_started
 from greenroom.services.session_map import Bounds, Resident, SessionMap
 
@@ -86,6 +87,13 @@ class InMemoryConversations:
         idle_seconds: float = 6 * 3600.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        kinds = {
+            "max_conversations": Share,
+            "max_bytes": Share,
+            "conversation_bytes": Share,
+            "idle_seconds": Seconds,
+        }
+        check_settings("InMemoryConversations", locals(), kinds)
         bounds = Bounds(
             max_sessions=max_conversations,
             max_bytes=max_bytes,

@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Struct, field, msgpack
 
+from greenroom.actors.setting_checks import Count, Share, check_fields
 from greenroom.services.marks import BEFORE
 from greenroom.services.storage import Cell
 
@@ -24,9 +25,12 @@ SECTION: Final = "message"
 class HistoryBounds(Struct, frozen=True, kw_only=True):
     """How much is kept of one session: see `DurableSessionHistoryService`."""
 
-    messages_kept: int
-    turns_kept: int
-    session_bytes: int
+    messages_kept: Share
+    turns_kept: Count
+    session_bytes: Share
+
+    def __post_init__(self) -> None:
+        check_fields(self, "a session history service")
 
 
 class Stretch(Struct, array_like=True, frozen=True, gc=False):

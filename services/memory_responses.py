@@ -12,6 +12,7 @@ from msgspec.structs import astuple
 
 from greenroom.actors.events import TERMINAL, ArgumentsDelta, TextDelta
 from greenroom.actors.messages import Text, Turn
+from greenroom.actors.setting_checks import Count, Wait, check_settings
 from greenroom.services.response_store import ResponseRecord, at_once
 from greenroom.services.service import not_started
 
@@ -38,7 +39,7 @@ class InMemoryResponseStore:
     """A `ResponseStore` that lasts as long as the object does: stopping it loses nothing, the process's end all.
 
     `max_bytes` counts an estimate of what responses take here, which is more than their text. Time is looked at when
-    the store is used: there is no task and no timer.
+    the store is used: there is no task and no timer. Raises `ConfigurationError` for a bound that is none.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class InMemoryResponseStore:
         keep_seconds: float = 30 * 24 * 3600.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        kinds = {"max_responses": Count, "max_bytes": Count, "keep_seconds": Wait}
+        check_settings("InMemoryResponseStore", locals(), kinds)
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._keep_seconds = keep_seconds

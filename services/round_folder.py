@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct, field, msgpack
 
+from greenroom.actors.setting_checks import Count, Share, check_fields
 from greenroom.services.marks import BEFORE, standing
 from greenroom.services.storage import Cell
 
@@ -21,9 +22,12 @@ SECTION: Final = "state"
 class RoundBounds(Struct, frozen=True, kw_only=True):
     """How much is kept of one session: see `DurableStateService`."""
 
-    rounds_kept: int
-    turns_kept: int
-    session_bytes: int
+    rounds_kept: Share
+    turns_kept: Count
+    session_bytes: Share
+
+    def __post_init__(self) -> None:
+        check_fields(self, "a state service")
 
 
 class Saved(Struct, array_like=True, gc=False):

@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 
 from greenroom.actors.errors import HandlerError, TurnOver
 from greenroom.actors.messages import Message, SessionKey, Text
+from greenroom.actors.setting_checks import Count, Share, check_settings
 from greenroom.services.compact import CompactMessage, decode_message, read_message
 from greenroom.services.marks import BEFORE, standing
 from greenroom.services.message_marks import History, forked
@@ -129,6 +130,8 @@ class InMemorySessionHistoryService:
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
+        kinds = {"messages_kept": Share, "turns_kept": Count}
+        check_settings("InMemorySessionHistoryService", locals(), kinds)
         self._messages_kept = messages_kept
         self._turns_kept = turns_kept
         self._bounds = Bounds(

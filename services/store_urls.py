@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from msgspec import Struct
 
 from greenroom.actors.errors import ConfigurationError
+from greenroom.actors.setting_checks import check_setting
 from greenroom.services.sessions.memory_store import InMemoryStore
 from greenroom.services.storage import Storage
 from greenroom.services.store import SessionStore
@@ -97,6 +98,7 @@ def _store_on(url: str, storage: Storage, options: dict[str, Any]) -> SessionSto
 
 def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
     """The storage, and the options of a store on it."""
+    check_setting("a storage", "url", url, str)
     place, _, query = url.partition("?")
     scheme = _SCHEMES.get(place.partition(":")[0])
     if scheme is None or ":" not in place:

@@ -15,11 +15,14 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from greenroom.actors.errors import ConfigurationError, MissingDependency, StoreUnavailable
+from msgspec import Meta
+
+from greenroom.actors.errors import MissingDependency, StoreUnavailable
+from greenroom.actors.setting_checks import Count, Seconds, Share, check_settings
 from greenroom.services.postgres import rows
 from greenroom.services.service import not_started
 from greenroom.services.storage import (
@@ -50,6 +53,13 @@ SWEPT_AT_ONCE: Final = 100
 SWEEP_SECONDS: Final = (1.0, 600.0)
 """Between two looks for idle folders, at least and at most."""
 LONGEST_ANSWER: Final = 600.0
+ARGUMENTS: Final[Mapping[str, Any]] = {
+    "schema": str,
+    "idle_seconds": Seconds,
+    "pool_size": Share,
+    "answer_seconds": Annotated[float, Meta(gt=0, le=LONGEST_ANSWER)],
+    "statement_cache_size": Count,
+}
 
 
 class PostgresStorage:
@@ -73,10 +83,7 @@ class PostgresStorage:
         statement_cache_size: int = 100,
         unique: Callable[[], bytes] = lambda: os.urandom(8),
     ) -> None:
-        if not 0 < answer_seconds <= LONGEST_ANSWER:
-            raise ConfigurationError(f"answer_seconds={answer_seconds} is not between 0 and {LONGEST_ANSWER}")
-        if pool_size < 1:
-            raise ConfigurationError(f"pool_size={pool_size} lets nobody in; it is at least 1")
+        check_settings("PostgresStorage", locals(), ARGUMENTS)
         self.schema = schema
         self._server = _server(url, schema, pool_size, answer_seconds, statement_cache_size)
         self._idle_seconds = min(float(idle_seconds), LONGEST_IDLE)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import Meta
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency
+from greenroom.actors.setting_checks import Share, check_settings
 from greenroom.services.redis import folders, scripts, wire
 from greenroom.services.redis.words import shown
 from greenroom.services.service import not_started
@@ -37,6 +40,12 @@ NOTES: Final = 1_000
 """Notes that wait for an owner, at most."""
 LONGEST_WAIT: Final = 30.0
 """For an answer, seconds: the server keeps for a minute what it answered a call that may come again."""
+ARGUMENTS: Final[Mapping[str, Any]] = {
+    "prefix": str,
+    "idle_seconds": Annotated[float, Meta(ge=0.001)],
+    "answer_seconds": Annotated[float, Meta(gt=0, le=LONGEST_WAIT)],
+    "connections": Share,
+}
 PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """No colon: one ends it, so that what one deployment keeps is not in another's way, whatever its ids."""
 
@@ -145,16 +154,9 @@ class RedisStorage:
 
 
 def _check(prefix: str, idle_seconds: float, answer_seconds: float, connections: int) -> None:
+    check_settings("RedisStorage", locals(), ARGUMENTS)
     if not PREFIX.fullmatch(prefix):
         raise ConfigurationError(f"prefix={prefix!r} is not of 1 to 64 letters, digits and _ . -")
-    if not idle_seconds >= 0.001:
-        raise ConfigurationError(f"idle_seconds={idle_seconds} is not at least 0.001")
-    if not 0 < answer_seconds <= LONGEST_WAIT:
-        raise ConfigurationError(
-            f"answer_seconds={answer_seconds} is not more than 0 and up to {LONGEST_WAIT:g}"
-        )
-    if connections < 1:
-        raise ConfigurationError(f"connections={connections} lets nothing through; it is at least 1")
 
 
 def _connector(

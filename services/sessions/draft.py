@@ -7,12 +7,14 @@ states after them; and of the ended turns that can be found, the oldest with the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct, UnsetType
 from msgspec.structs import replace
 
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.setting_checks import Count, Seconds, Share, kinds_of
 from greenroom.services.sessions.earlier_states import shortened
 from greenroom.services.sessions.head import (
     EARLIER,
@@ -36,11 +38,15 @@ from greenroom.services.storage import NOT_THERE, Cell, Change
 class Retention(Struct, frozen=True, kw_only=True):
     """How much is kept of each session. Sizes are those of the encoded turns, states and logs."""
 
-    turns_kept: int = 200
-    states_kept: int = 50
-    session_bytes: int = 16 * 1024 * 1024
-    logs_kept: int = 200
-    log_bytes: int = 16 * 1024 * 1024
+    turns_kept: Share = 200
+    states_kept: Share = 50
+    session_bytes: Share = 16 * 1024 * 1024
+    logs_kept: Share = 200
+    log_bytes: Share = 16 * 1024 * 1024
+
+
+OPTIONS: Final = {**kinds_of(Retention), "lease_seconds": Seconds, "max_holds": Count, "hold_bytes": Count}
+"""What stores of sessions take."""
 
 
 class Draft:

@@ -12,14 +12,15 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from greenroom.actors.errors import ConfigurationError, HandlerError, SessionLost, TurnOver
+from greenroom.actors.errors import HandlerError, SessionLost, TurnOver
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.actors.setting_checks import check_settings
 from greenroom.services.compact import encode_turn as encode_record
 from greenroom.services.durable import Acceptance, Ending, Standing, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
-from greenroom.services.sessions.draft import Draft, Retention
+from greenroom.services.sessions.draft import OPTIONS, Draft, Retention
 from greenroom.services.sessions.head import KIND, folder_of
 from greenroom.services.sessions.hold import Hold
 from greenroom.services.sessions.owned import OwnedSessions
@@ -69,10 +70,8 @@ class DurableSessions:
         new_owner: Callable[[], str] = new_name,
         reached: Callable[[str], object] = _nothing,
     ) -> None:
-        kept = {"turns_kept": turns_kept, "states_kept": states_kept, "logs_kept": logs_kept}
-        for name, value in kept.items():
-            if value < 1:
-                raise ConfigurationError(f"{name}={value} keeps nothing of a session; it is at least 1")
+        given = locals()
+        check_settings(type(self).__name__, given, OPTIONS)
         self.storage = storage
         self._reached = reached
         self._life = OwnerLife(
@@ -85,7 +84,7 @@ class DurableSessions:
             busy=lambda: self._owned.busy,
             beaten=lambda: self._acceptor.settle_all(),  # noqa: PLW0108
         )
-        retention = Retention(session_bytes=session_bytes, log_bytes=log_bytes, **kept)
+        retention = Retention(**{name: given[name] for name in Retention.__struct_fields__})
         self._owned = OwnedSessions(storage, self._life, retention, most=max_holds, most_bytes=hold_bytes)
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)

@@ -13,12 +13,13 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import anyio
-from msgspec import DecodeError, Struct
+from msgspec import DecodeError, Meta, Struct
 
-from greenroom.actors.errors import ConfigurationError, StoreUnavailable
+from greenroom.actors.errors import StoreUnavailable
+from greenroom.actors.setting_checks import Seconds, check_settings
 from greenroom.services.boot_clock import BootClock, boot_clock
 from greenroom.services.service import not_started
 from greenroom.services.sqlite import folders
@@ -47,6 +48,7 @@ logger = logging.getLogger("greenroom.services")
 
 LONGEST_WAIT: Final = 600.0
 """For another process to be done writing, seconds: turns wait as long, and those after them."""
+Busy: TypeAlias = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
 _BEFORE: Final = (
     "SELECT (SELECT max(version) FROM schema_versions), (SELECT epoch FROM counter), "
     "(SELECT coalesce(max(opened), 0) FROM folders WHERE opened > 0)"
@@ -79,8 +81,7 @@ class SqliteStorage:
         now: Callable[[], float] = time.time,
         clock: BootClock | None = None,
     ) -> None:
-        if not 0 <= busy_seconds <= LONGEST_WAIT:
-            raise ConfigurationError(f"busy_seconds={busy_seconds} is not between 0 and {LONGEST_WAIT}")
+        check_settings("SqliteStorage", locals(), {"idle_seconds": Seconds, "busy_seconds": Busy})
         self.path = Path(path)
         self._idle = Idleness(idle_seconds)
         self._busy_seconds = busy_seconds

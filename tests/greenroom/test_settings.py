@@ -15,16 +15,21 @@ from greenroom import (
     EgressRules,
     InMemoryConversations,
     InMemoryResponseStore,
+    InMemorySessionHistoryService,
     InMemoryStateService,
     InMemoryStore,
     Limits,
     SandboxSettings,
+    SqliteSessionHistoryService,
+    SqliteStateService,
+    SqliteStore,
     compat_app,
 )
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import SessionKey
 from greenroom.sandbox.backend import BoxLimits
 from greenroom.services.store import SessionRecord, TurnCommit
+from greenroom.services.store_urls import storage_at
 from greenroom.transports.inprocess import InProcess
 
 WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
@@ -86,14 +91,35 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (InMemoryStore, "turns_kept", "5", "`int`"),
     (InMemoryStore, "max_bytes", 0, ">= 1"),
     (InMemoryStateService, "idle_seconds", 0, "> 0"),
+    (InMemoryStateService, "rounds_kept", "5", "`int`"),
+    (InMemorySessionHistoryService, "messages_kept", -1, ">= 1"),
+    (InMemoryResponseStore, "max_responses", "5", "`int`"),
+    (InMemoryResponseStore, "keep_seconds", -5, ">= 0"),
+    (InMemoryConversations, "max_conversations", -5, ">= 1"),
+    (SqliteStore, "turns_kept", "5", "`int`"),
+    (SqliteStore, "turns_kept", 5.5, "`int`"),
+    (SqliteStore, "states_kept", 0, ">= 1"),
+    (SqliteStore, "lease_seconds", "5", "`float`"),
+    (SqliteStore, "idle_seconds", "5", "`float`"),
+    (SqliteStore, "idle_seconds", math.nan, "> 0"),
+    (SqliteStore, "busy_seconds", -1, ">= 0"),
+    (SqliteStateService, "rounds_kept", "5", "`int`"),
+    (SqliteSessionHistoryService, "messages_kept", 0, ">= 1"),
 ]
+
+NEEDED: Mapping[Callable[..., object], dict[str, str]] = {
+    BrowserView: {"secret": "0123456789abcdef"},
+    SqliteStore: {"path": "settings.db"},
+    SqliteStateService: {"path": "settings.db"},
+    SqliteSessionHistoryService: {"path": "settings.db"},
+}
 
 
 @pytest.mark.parametrize(("made", "name", "value", "takes"), WRONG)
 def test_a_wrong_setting_is_refused_by_its_name(
     made: Callable[..., object], name: str, value: Any, takes: str
 ) -> None:
-    more = {"secret": "0123456789abcdef"} if made is BrowserView else {}
+    more = NEEDED.get(made, {})
     with pytest.raises(ConfigurationError) as caught:
         made(**{name: value}, **more)
     assert name in caught.value.message
@@ -172,6 +198,11 @@ def test_any_collection_is_a_list() -> None:
     origins = {"http://a": "a page of ours"}
     AiohttpServer(cors_origins=origins.keys(), trusted_proxies={"127.0.0.1"})  # type: ignore[arg-type]
     AgentApp(transports={"http": InProcess()}.values())  # type: ignore[arg-type]
+
+
+def test_a_url_is_text() -> None:
+    with pytest.raises(ConfigurationError, match=r"url=5.*`str`"):
+        storage_at(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("methods", [None, 5, ()])
