@@ -129,6 +129,17 @@ async def test_a_stop_breaks_off_what_is_being_closed() -> None:
         process.storage.cut = False
 
 
+async def test_no_ending_is_tried_to_be_written_where_the_store_is_stopped() -> None:
+    async with processes(1) as (process,):
+        ledger, late = process.system.ledger, turn()
+        assert ledger is not None
+        await process.system.stop()
+        run = TurnRun((None, late.id), TurnLog(late), TurnScope(late.key, late.id), copy_context())
+        async with asyncio.timeout(60):
+            with pytest.raises(SessionLost):
+                await ledger.end(run, TurnCancelled(0.0, "enough"), None)
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 async def test_a_session_is_handed_over_when_what_is_being_closed_has_its_ending(idempotent: bool) -> None:
     async with processes(idempotent=idempotent) as (first, second):
