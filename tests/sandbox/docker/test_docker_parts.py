@@ -269,7 +269,7 @@ async def test_an_ordinary_user_of_the_engine_has_the_same_boxes(
     group = engine_socket.stat().st_gid
     os.chown(engine_socket, -1, USER)  # as being in the group `docker` would do
     home = folder / "home"
-    tests = str(TESTS / "sandbox" / "test_docker.py")
+    tests = str(TESTS / "sandbox" / "docker" / "test_docker.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", tests, "-k", "TestDocker"]
     try:
         process = await asyncio.create_subprocess_exec(

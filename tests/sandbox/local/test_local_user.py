@@ -41,7 +41,7 @@ async def test_an_ordinary_user_has_isolated_boxes_too(home: Path, part: str) ->
         "no:cacheprovider",
         "-rs",
         "-q",
-        str(TESTS / "sandbox" / part),
+        str(TESTS / "sandbox" / "local" / part),
     ]
     process = await asyncio.create_subprocess_exec(
         *as_other_user(command),
