@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 
 import anyio
 from msgspec import structs
@@ -22,11 +21,11 @@ from greenroom.actors.errors import ContinuationNotFound, StoreUnavailable
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
-from greenroom.services.durable import is_durable
+from greenroom.services.durable import DurableStore, is_durable
 from greenroom.services.durable_responses import NO_EVENTS
-from greenroom.services.service import Forkable
+from greenroom.services.service import ForgottenTogether, Forkable
 from greenroom.services.started import started_on
-from greenroom.services.storage import Fence
+from greenroom.services.storage import Change, Fence, FolderKey
 from greenroom.services.store import SessionRecord, SessionStore
 
 
@@ -161,21 +160,45 @@ class Continuations:
         if self._sandboxes is not None:
             self._sandboxes.another_had(key)
 
-    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
+    async def forget(self, key: SessionKey, expected: Fence | None = None, mark: Fence | None = None) -> None:
         """Keep nothing of a session, neither in the store nor in services; also when it fails at one of them.
 
-        `expected`: as it stands in a durable store, where it goes last. Raises `Conflict` when it has changed since.
+        `expected`, `mark`: as it stands in a durable store (`DurableStore.forget`). Raises `Conflict` when it has
+        changed since; then nothing of it has gone anywhere.
         """
-        forgetting: list[Callable[[SessionKey], Awaitable[None]]] = [self._store.forget]
-        if expected is not None and is_durable(self._store):
-            forgetting = [partial(self._store.forget, expected=expected)]
+        forgetting: list[Callable[[SessionKey], Awaitable[None]]] = []
         services = self._taking_part()
-        forgetting += [service.forget for service in services if isinstance(service, Forkable)]
+        left = [service for service in services if isinstance(service, Forkable)]
+        if expected is not None and is_durable(self._store):
+            left = await self._forget_as_it_stands(self._store, key, expected, mark, left)
+        else:
+            forgetting.append(self._store.forget)
+        forgetting += [service.forget for service in left]
         if self._sandboxes is not None and self._sandboxes not in services:
             forgetting.append(self._sandboxes.forget)
         async with AsyncExitStack() as all_of_them:
             for forget in forgetting:
                 all_of_them.push_async_callback(forget, key)
+
+    async def _forget_as_it_stands(
+        self,
+        store: DurableStore,
+        key: SessionKey,
+        expected: Fence,
+        mark: Fence | None,
+        services: Sequence[Forkable],
+    ) -> list[Forkable]:
+        """With one write, what services have in the same storage too. Gives those that have it elsewhere: what they
+        have goes only when it is sure that the session has gone."""
+        changes: dict[FolderKey, Change] = {}  # two services may have the same folder
+        elsewhere = []
+        for service in services:
+            if isinstance(service, ForgottenTogether) and service.storage is store.storage:
+                changes.update((change.key, change) for change in service.to_forget(key))
+            else:
+                elsewhere.append(service)
+        await store.forget(key, expected, mark=mark, others=tuple(changes.values()))
+        return elsewhere
 
 
 def _nobody(key: SessionKey, owner: str | None) -> None:

@@ -11,7 +11,8 @@ from typing import Final
 
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.services.durable import DurableStore
+from greenroom.services.durable import DurableStore, Passed
+from greenroom.services.storage import Conflict, Fence
 
 logger = logging.getLogger("greenroom.actors")
 
@@ -20,12 +21,16 @@ AT_ONCE: Final = 16
 
 
 class Leftovers:
-    """Lets them go. `forget`: deletes a session. `seconds`: how long answers for repeats are kept."""
+    """Lets them go. `forget`: deletes a session as it stands, with its mark (`Continuations.forget`). `seconds`: how
+    long answers for repeats are kept."""
 
     __slots__ = ("_at", "_forget", "_seconds", "_stayed", "_store")
 
     def __init__(
-        self, store: DurableStore, forget: Callable[[SessionKey], Awaitable[None]], seconds: float
+        self,
+        store: DurableStore,
+        forget: Callable[[SessionKey, Fence, Fence], Awaitable[None]],
+        seconds: float,
     ) -> None:
         self._store = store
         self._forget = forget
@@ -45,16 +50,20 @@ class Leftovers:
             self._at = now + self._seconds / 8
         free, busy = await self._store.passed(AT_ONCE + self._stayed)
         stayed = len(busy)
-        for key in free:
-            stayed += not await self._is_forgotten(key)
+        for session in free:
+            stayed += not await self._is_forgotten(session)
         self._stayed = stayed
 
-    async def _is_forgotten(self, key: SessionKey) -> bool:
+    async def _is_forgotten(self, session: Passed) -> bool:
         """One that cannot be forgotten is in the way of nothing else, and is tried again."""
+        key = session.key
         try:
-            await self._forget(key)
+            await self._forget(key, session.standing, session.mark)
         except StoreUnavailable:
             raise
+        except Conflict:
+            logger.debug("somebody has gone on with session %r since it was found", key)
+            return False
         except Exception:
             logger.exception("session %r, whose process is gone with what it was for, stays for now", key)
             return False

@@ -75,10 +75,6 @@ class System(Reception, Protocol):
         """Whether the session is being deleted here."""
         ...
 
-    async def forget(self, key: SessionKey) -> None:
-        """Delete a session."""
-        ...
-
 
 class Sharing:
     """One process's part in a shared store."""
@@ -127,7 +123,7 @@ class Sharing:
         self._system = system
         self._roster = roster
         self._archive = archive
-        self._leftovers = Leftovers(store, system.forget, limits.kept_seconds)
+        self._leftovers = Leftovers(store, continuations.forget, limits.kept_seconds)
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
         self._looking: asyncio.Task[None] | None = None

@@ -24,6 +24,7 @@ from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.storage import Change, Fence, Storage
 from greenroom.services.store import SessionStore, TurnRecord
 
+Changes: TypeAlias = Sequence[Change]
 EntryStatus: TypeAlias = Literal["waiting", "running", "ended"]
 
 
@@ -112,6 +113,15 @@ class TurnsOpen(Struct, frozen=True):
     turns: Sequence[tuple[str, str | None]]
 
 
+class Passed(Struct, frozen=True):
+    """A session that was to go with a process that is gone, without open turns. `standing`, `mark`: its version, and
+    that of what marks it as such; either is another one when somebody has gone on with it since."""
+
+    key: SessionKey
+    standing: Fence
+    mark: Fence
+
+
 Acceptance: TypeAlias = TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere
 Standing: TypeAlias = Fence | SessionTaken | TurnsOpen
 """Of a session without open turns, its version; it may be that of one that is not there."""
@@ -148,9 +158,16 @@ class DurableStore(SessionStore, Protocol):
         turns are open."""
         ...
 
-    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
+    async def forget(
+        self,
+        key: SessionKey,
+        expected: Fence | None = None,
+        mark: Fence | None = None,
+        others: Changes = (),
+    ) -> None:
         """Keep nothing of the session any more. One that is not kept is fine. `expected`: as it stood when none of its
-        turns was open. Raises `Conflict` when it has another version since; then nothing has changed."""
+        turns was open. `mark`: as `Passed` says. `others`: what goes with it, in the same storage. Raises `Conflict`
+        when something has another version since; then nothing has changed."""
         ...
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
@@ -188,7 +205,7 @@ class DurableStore(SessionStore, Protocol):
         Whether that was all of it."""
         ...
 
-    async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+    async def passed(self, limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
         """Sessions that were to go with a process that is gone (`Turn.passing`, and forks of which no turn was
         accepted), up to `limit`: those that may be forgotten, and those of which turns are open still."""
         ...

@@ -159,7 +159,11 @@ class DurableSessionHistoryService(StorageService):
 
     async def forget(self, key: SessionKey) -> None:
         """Keep nothing of the session any more."""
-        await self._use().write([Change(key=_folder(key), delete=True), *_gone(key, False, True)])
+        await self._use().write(self.to_forget(key))
+
+    def to_forget(self, key: SessionKey) -> Sequence[Change]:
+        """What that writes; see `ForgottenTogether`."""
+        return [Change(key=_folder(key), delete=True), *_gone(key, False, True)]
 
     def _staged(self) -> _Staged | None:
         """What this turn did. None outside a turn, and after its end, when what is committed is what counts."""

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import SessionKey
+from greenroom.services.storage import Change, Storage
 
 
 class Service(Protocol):
@@ -40,6 +41,17 @@ class Forkable(Protocol):
 
     async def forget(self, key: SessionKey) -> None:
         """Keep nothing of the session any more. One that is not kept is fine."""
+        ...
+
+
+@runtime_checkable
+class ForgottenTogether(Forkable, Protocol):
+    """One that keeps what it has in a storage: sessions that lie in the same one are deleted together with it."""
+
+    storage: Storage
+
+    def to_forget(self, key: SessionKey) -> Sequence[Change]:
+        """What `forget` writes."""
         ...
 
 

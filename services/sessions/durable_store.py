@@ -17,7 +17,7 @@ from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.setting_checks import check_settings
 from greenroom.services.compact import encode_turn as encode_record
-from greenroom.services.durable import Acceptance, Ending, Standing, TurnEntry
+from greenroom.services.durable import Acceptance, Changes, Ending, Passed, Standing, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
 from greenroom.services.sessions.draft import OPTIONS, Draft, Retention
@@ -169,16 +169,16 @@ class DurableSessions:
                     target, partial(self._anywhere.fork, source, turn_id, target)
                 )
 
-    async def forget(self, key: SessionKey, expected: Fence | None = None) -> None:
-        """Keep nothing of the session any more. Who still wants to write to it is refused. `expected`: as it stood when
-        none of its turns was open. Raises `Conflict` when it has another version since; then nothing has changed."""
+    async def forget(
+        self, key: SessionKey, expected: Fence | None = None, mark: Fence | None = None, others: Changes = ()
+    ) -> None:
+        """Keep nothing of the session any more, and refuse who still wants to write to it; see `DurableStore`."""
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
                 self._owned.drop(key)
-                await self.storage.write(
-                    [Change(key=folder_of(key), expected=expected, delete=True), unmarked(key)]
-                )
+                gone = Change(key=folder_of(key), expected=expected, delete=True)
+                await self.storage.write([gone, unmarked(key, mark), *others])
                 self._reached("forget.written")
 
     # ------------------------------------------------------------------------------------------- what its owner writes
@@ -309,7 +309,7 @@ class DurableSessions:
         with self._calls:
             return await forget_repeats(self.storage)
 
-    async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+    async def passed(self, limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
         """Sessions that were to go with a process that is gone: those that may, and those with open turns."""
         with self._calls:
             return await passed(self.storage, limit)

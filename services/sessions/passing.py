@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from greenroom.actors.messages import SessionKey, Turn
+from greenroom.services.durable import Passed
 from greenroom.services.sessions.head import folder_of
-from greenroom.services.storage import Change, FolderKey, Storage
+from greenroom.services.storage import NOT_THERE, Change, Fence, FolderKey, Storage
 
 KIND: Final = "passing"
 
@@ -23,9 +24,9 @@ def marked(key: SessionKey, owner: str) -> Change:
     return Change(key=FolderKey(KIND, *key), owner=owner, open=True)
 
 
-def unmarked(key: SessionKey) -> Change:
-    """What takes a session's mark away, if it has one."""
-    return Change(key=FolderKey(KIND, *key), delete=True)
+def unmarked(key: SessionKey, mark: Fence | None = None) -> Change:
+    """What takes a session's mark away, if it has one. `mark`: the version it must have."""
+    return Change(key=FolderKey(KIND, *key), expected=mark, delete=True)
 
 
 def marks_of(turn: Turn, owner: str) -> Sequence[Change]:
@@ -35,13 +36,16 @@ def marks_of(turn: Turn, owner: str) -> Sequence[Change]:
     return (marked(turn.key, owner) if turn.passing else unmarked(turn.key),)
 
 
-async def passed(storage: Storage, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+async def passed(storage: Storage, limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
     """Up to `limit` sessions that were to go with a process that is gone: those that may go, and those that are to be
     left alone, as turns of them are open still. Raises `StoreUnavailable`."""
-    free: list[SessionKey] = []
+    free: list[Passed] = []
     busy: list[SessionKey] = []
     for head in await storage.orphans(KIND, limit):
         key = SessionKey(*head.key[1:])
         folder = await storage.read(folder_of(key))
-        (busy if folder is not None and folder.head.open else free).append(key)
+        if folder is not None and folder.head.open:
+            busy.append(key)
+        else:
+            free.append(Passed(key, NOT_THERE if folder is None else folder.head.fence, head.fence))
     return free, busy

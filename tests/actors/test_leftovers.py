@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from msgspec import structs
@@ -14,7 +15,9 @@ from greenroom.actors.events import TurnFailed
 from greenroom.actors.leftovers import Leftovers
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
+from greenroom.services.durable import DurableStore, Passed
 from greenroom.services.sessions.passing import KIND
+from greenroom.services.storage import NOT_THERE, Conflict, Fence, FolderKey
 from kits.sharing import KEY, LEASE, Process, processes, words
 from kits.system import turn
 from kits.virtual_time import virtual_time
@@ -163,6 +166,40 @@ async def test_a_fork_stays_whose_turn_is_kept() -> None:
         assert words(await second.tell("d", session=log.turn.key.session_id)) == "a c d"
 
 
+@pytest.mark.parametrize("passing", [True, False, None])
+@pytest.mark.parametrize("running", [False, True])
+async def test_one_that_its_client_came_back_to_stays(
+    passing: bool | None, running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when that was after it had been looked for those that are to go."""
+    async with processes(3) as (first, second, third):
+        await tell(first, "a", passing=True)
+        stores = [cast("DurableStore", process.system.store) for process in (second, third)]
+        came_back: list[TurnLog] = []
+        passed = stores[0].passed
+
+        async def late(limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
+            if came_back:
+                return [], []
+            free, busy = await passed(limit)
+            if free:
+                text = "b 5" if running else "b"
+                came_back.append(await third.system.submit(structs.replace(turn(text), passing=passing)))
+                await asyncio.sleep(0.5)
+            return free, busy
+
+        async def nothing(limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
+            return [], []
+
+        monkeypatch.setattr(stores[0], "passed", late)
+        monkeypatch.setattr(stores[1], "passed", nothing)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 10)
+        (log,) = came_back
+        assert words(log).startswith("a b")
+        assert words(await third.tell("c")) == "a b c"
+
+
 async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "AT_ONCE", 2)
     there = [SessionKey("u", str(number)) for number in range(7)]
@@ -172,13 +209,14 @@ async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.
         async def forget_repeats(self) -> bool:
             return True
 
-        async def passed(self, limit: int) -> tuple[Sequence[SessionKey], Sequence[SessionKey]]:
+        async def passed(self, limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
             some = there[:limit]
-            return [key for key in some if key not in busy], [key for key in some if key in busy]
+            free = [Passed(key, NOT_THERE, NOT_THERE) for key in some if key not in busy]
+            return free, [key for key in some if key in busy]
 
-    async def forget(key: SessionKey) -> None:
+    async def forget(key: SessionKey, standing: Fence, mark: Fence) -> None:
         if key in stuck:
-            raise OSError("broken")
+            raise OSError("broken") if key == stuck[0] else Conflict(FolderKey(KIND, *key), None)
         there.remove(key)
 
     lets_go = Leftovers(Store(), forget, 300.0)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ every turn that was accepted has its ending."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 from msgspec import structs
@@ -13,6 +14,9 @@ from greenroom.actors.elsewhere import SEEN_SECONDS
 from greenroom.actors.errors import NotServing, SessionBusy, SessionHeld, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import Terminal, TurnCancelled, TurnFailed
 from greenroom.actors.log import TurnLog
+from greenroom.actors.messages import SessionKey
+from greenroom.services.durable import DurableStore, Standing
+from greenroom.services.durable_state import DurableStateService
 from greenroom.services.sessions.head import ENTRY, folder_of
 from greenroom.services.storage import Cell, Change
 from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, processes, words
@@ -148,6 +152,49 @@ async def test_a_damaged_turn_takes_no_ending_from_the_turn_that_runs() -> None:
         assert is_deleted(running.terminal)
         await check_nothing_is_left(second, "a", "b")
         assert words(await second.tell("c")) == "c"
+
+
+class Notes:
+    """A service of the application, which keeps what it has where it likes."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[SessionKey] = []
+
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        return True
+
+    async def forget(self, key: SessionKey) -> None:
+        self.forgotten.append(key)
+
+
+async def test_a_deletion_that_is_refused_leaves_what_services_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they have in the sessions' own storage goes with the session, in one write, and the rest after it."""
+    async with processes() as (first, second):
+        await first.tell("a")
+        notes, states = Notes(), DurableStateService(second.storage)
+        second.system.services.add(notes)
+        async with states:
+            await states.save_state(KEY.user_id, {"seen": 1}, KEY.session_id)
+            store = cast("DurableStore", second.system.store)
+            standing = store.standing
+
+            async def overtaken(key: SessionKey) -> Standing:
+                found = await standing(key)
+                await first.tell("more 0.5")
+                return found
+
+            monkeypatch.setattr(store, "standing", overtaken)
+            with pytest.raises(SessionHeld, match="nothing is deleted"):
+                await second.system.forget(KEY)
+            assert await states.export_state(*KEY) == {"seen": 1}
+            assert notes.forgotten == []
+            monkeypatch.setattr(store, "standing", standing)
+            second.storage.cut_after = 1
+            await second.system.forget(KEY)
+            second.storage.cut_after = None
+            assert await states.export_state(*KEY) is None
+            assert notes.forgotten == [KEY]
+        await check_nothing_is_left(second)
 
 
 async def test_a_store_that_is_away_keeps_it() -> None:
