@@ -8,6 +8,9 @@ import os
 import socket
 import struct
 import sys
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -94,6 +97,12 @@ class WallClock:
         new.replace(self._file)
 
 
+def taken_in(turns: Sequence[Told], hours: int) -> bool:
+    """Whether one was taken in when a server's clock was wrong by so much."""
+    now = time.time()
+    return any(round((told.frames[0]["created_at"] - now) / 3_600) == hours for told in turns if told.frames)
+
+
 @ALL
 async def test_a_clock_that_jumps_an_hour_costs_no_lease_and_no_turn(site: Site, tmp_path: Path) -> None:
     clock, ports = WallClock(tmp_path / "clock"), [free_port(), free_port()]
@@ -103,12 +112,11 @@ async def test_a_clock_that_jumps_an_hour_costs_no_lease_and_no_turn(site: Site,
         long = Told("turn_long", "long")
         seen = asyncio.create_task(turn([url_of(ports[0])], long, "say:a nap:3 tool say:b"))
         await until(lambda: long.acknowledged)
-        for seconds in (3_600, -3_600, 0):
-            clock.jump(seconds)
+        for hours in (1, -1, 0):
+            clock.jump(3_600 * hours)
             await more(completed, turns, 6)
+            await until(partial(taken_in, turns, hours))
         await seen
-    stamps = {told.frames[0]["created_at"] // 1_800 for told in turns if told.frames}
-    assert len(stamps) > 2, "the clock of the server has not jumped"
     for server in (jumping, steady):
         assert await server.stop() == 0
         assert "was not renewed in time" not in server.log, server.log
