@@ -9,6 +9,7 @@ from msgspec import structs
 
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.limits import Limits
+from kits import sharing
 from kits.sharing import KEY, LEASE, LIMITS, Diary, processes, words
 from kits.system import said, turn
 from kits.virtual_time import virtual_time
@@ -62,3 +63,19 @@ async def test_one_that_had_begun_ends_as_cancelled_with_what_it_had_said(idempo
         assert record is not None
         assert [(one.turn_id, one.status) for one in record.turns] == [("running", "cancelled")]
     assert Diary.begun == ["a 1 60"]
+
+
+async def test_it_is_insisted_for_as_long_as_a_dead_process_may_seem_to_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "LEASE", 60.0)
+    async with processes(limits=PATIENT) as (first, second):
+        await first.system.submit(turn("a 1000", id="running"))
+        await first.system.submit(turn("b 1", id="waiting"))
+        await asyncio.sleep(1)
+        first.storage.cut = True
+        await second.system.cancel("waiting", reason="enough")
+        await asyncio.sleep(65)
+        there = await second.system.locate("waiting")
+        assert isinstance(await there.ended(), TurnCancelled)
+    assert Diary.begun == ["a 1000"]
