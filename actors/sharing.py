@@ -127,6 +127,7 @@ class Sharing:
         self._rests: dict[SessionKey, tuple[float, float]] = {}
         """Sessions whose turns could not be dealt with: until when they are left alone, and for how long that was."""
         self._looking: asyncio.Task[None] | None = None
+        self._letting_go: asyncio.Task[None] | None = None
         self._draining = False
         self._insisting: dict[TurnKey, tuple[str, asyncio.Task[None]]] = {}
         """Turns elsewhere that are to be cancelled, and why, until they have ended."""
@@ -143,10 +144,12 @@ class Sharing:
 
     async def stop(self) -> None:
         """Let go of all that is followed, and of turns whose endings the store did not take: others find them there."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-            self._looking = None
+        tasks = [task for task in (self._looking, self._letting_go) if task is not None]
+        self._looking = self._letting_go = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await self.intake.stop()
         for _, task in self._insisting.values():
             task.cancel()
@@ -227,12 +230,23 @@ class Sharing:
         while not self._draining:
             try:
                 await self._take_all_over()
-                await self._leftovers.let_go()
+                if self._letting_go is None or self._letting_go.done():  # it may wait long for services
+                    self._letting_go = asyncio.get_running_loop().create_task(
+                        self._let_go(), name="greenroom leftovers"
+                    )
             except StoreUnavailable as error:
                 logger.warning("it could not be looked for turns of dead processes: %s", error)
             except Exception:
                 logger.exception("looking for turns of dead processes failed; it is tried again")
             await asyncio.sleep(seconds * (0.75 + self._system.sources.chance() / 2))
+
+    async def _let_go(self) -> None:
+        try:
+            await self._leftovers.let_go()
+        except StoreUnavailable as error:
+            logger.warning("what dead processes left could not be let go of: %s", error)
+        except Exception:
+            logger.exception("letting go of what dead processes left failed; it is tried again")
 
     async def _take_all_over(self) -> None:
         """Go on as long as there are others than were looked at just before."""

@@ -223,3 +223,27 @@ async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.
     for _ in range(5):
         await lets_go.let_go()
     assert there == [*stuck, *busy]
+
+
+async def test_one_that_takes_its_time_to_go_holds_up_no_turn_that_is_to_be_taken_over() -> None:
+    class Slow:
+        async def fork(self, *_: object) -> bool:
+            return True
+
+        async def forget(self, _: SessionKey) -> None:
+            going.set()
+            await asyncio.sleep(100)
+
+    going, slow = asyncio.Event(), Slow()
+    async with processes(3) as (first, second, third):
+        second.system.services.add(slow)
+        await tell(first, "a", passing=True)
+        await third.system.submit(turn("b 60", id="t", session="other"))
+        first.storage.cut = True
+        await asyncio.sleep(LEASE / 2)
+        third.storage.cut = True
+        async with asyncio.timeout(LEASE):
+            await going.wait()
+        await asyncio.sleep(LEASE / 2 + 2)
+        there = await second.system.locate("t")
+        assert isinstance(there.terminal, TurnFailed)
