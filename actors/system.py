@@ -316,7 +316,7 @@ class ActorSystem:
     @property
     def torn_down(self) -> bool:
         """Whether whoever owns the loop is closing it: all that runs in it was cancelled, not one turn alone."""
-        witness = self._housekeeping  # which `stop` cancels at its end, and who cancels everything
+        witness = self._housekeeping  # which `stop` cancels when it has drained, and who cancels everything
         return witness is not None and witness.cancelling() > 0
 
     # -- for actors ------------------------------------------------------------------------------------------------
