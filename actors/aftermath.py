@@ -8,20 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final
 
 from greenroom.actors.continuation import Continuations
 from greenroom.actors.errors import StoreUnavailable
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
-from greenroom.actors.pauses import SHORTEST_PAUSE, rest
+from greenroom.actors.pauses import LONGEST_AWAY, SHORTEST_PAUSE, rest
 from greenroom.actors.turn import TurnKey
 from greenroom.services.response_store import ResponseRecord, ResponseStore, is_at_once
 
 logger = logging.getLogger("greenroom.actors")
-
-LONGEST_PAUSE: Final = 2.0
-"""Between two tries to forget a session while its store is away, seconds."""
 
 
 class Aftermath:
@@ -88,7 +84,7 @@ class Aftermath:
             except StoreUnavailable:
                 if self._stopping:
                     raise
-                pause = await rest(pause, self._chance, LONGEST_PAUSE)
+                pause = await rest(pause, self._chance, LONGEST_AWAY)
 
     async def forget_response(self, key: TurnKey) -> None:
         """Keep the turn's response no longer, if it is kept. Raises `StoreUnavailable`."""

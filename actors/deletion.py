@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import anyio
 
 from greenroom.actors.continuation import Continuations
-from greenroom.actors.elsewhere import LONGEST_PAUSE, SEEN_SECONDS, SHORTEST_PAUSE
+from greenroom.actors.elsewhere import LONGEST_LOOK, SEEN_SECONDS, SHORTEST_LOOK
 from greenroom.actors.errors import NotServing, SessionDamaged, SessionHeld, SessionLost, TurnNotFound
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
@@ -141,8 +141,8 @@ class Deletion:
                 await others.store.ask_to_cancel(turn_id, principal, DELETED)
         if late:
             raise _held(key, others.seconds)
-        await asyncio.sleep(SHORTEST_PAUSE)
-        with anyio.move_on_after(LONGEST_PAUSE):  # then it is looked whether their process still lives
+        await asyncio.sleep(SHORTEST_LOOK)
+        with anyio.move_on_after(LONGEST_LOOK):  # then it is looked whether their process still lives
             for log in logs:
                 with suppress(SessionLost):  # nothing is kept of it, or it is to be looked for anew
                     await log.ended()

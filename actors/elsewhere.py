@@ -26,10 +26,10 @@ from greenroom.services.durable import DurableStore, TurnEntry
 
 logger = logging.getLogger("greenroom.actors")
 
-SHORTEST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 1.0
+SHORTEST_LOOK: Final = 0.05
+LONGEST_LOOK: Final = 1.0
 """Between two looks at a turn that runs elsewhere, seconds: short while it says something."""
-SEEN_SECONDS: Final = 1.25 * LONGEST_PAUSE
+SEEN_SECONDS: Final = 1.25 * LONGEST_LOOK
 """After so long whoever follows a turn has what was written of it."""
 PATIENCE: Final = 20
 """Looks at a turn that nobody follows, before no more are taken."""
@@ -110,7 +110,7 @@ class Elsewhere:
                 log.break_off(SessionLost("the turn is not followed here any more; ask for it again"))
 
     async def _fill(self, log: TurnLog) -> None:
-        pause, patience = SHORTEST_PAUSE, PATIENCE
+        pause, patience = SHORTEST_LOOK, PATIENCE
         while log.terminal is None and (patience or log.watched):
             await asyncio.sleep(pause)
             patience = PATIENCE if log.watched else patience - 1
@@ -119,7 +119,7 @@ class Elsewhere:
                 kept = await self._look(log)
             except StoreUnavailable as error:
                 logger.warning("turn %s cannot be followed for now: %s", log.id, error)
-                pause = LONGEST_PAUSE
+                pause = LONGEST_LOOK
                 continue
             except SessionDamaged as error:
                 self._end(log, ErrorInfo(error.code, error.message))
@@ -127,7 +127,7 @@ class Elsewhere:
             if not kept:
                 self._end(log, untold(log.turn, self._sources))
                 return
-            pause = SHORTEST_PAUSE if len(log) > had else min(2 * pause, LONGEST_PAUSE)
+            pause = SHORTEST_LOOK if len(log) > had else min(2 * pause, LONGEST_LOOK)
 
     async def _look(self, log: TurnLog) -> bool:
         """Add what is written by now. Whether the turn is kept. Several may look at the same time."""

@@ -26,7 +26,7 @@ from greenroom.actors.errors import (
 from greenroom.actors.events import Event, Terminal
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
-from greenroom.actors.pauses import rest
+from greenroom.actors.pauses import LONGEST_AWAY, rest
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import DurableStore, Ending, ForRepeats
 from greenroom.services.storage import Change
@@ -37,8 +37,7 @@ from greenroom.services.work import Work
 logger = logging.getLogger("greenroom.actors")
 
 FIRST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
-"""Between two tries to reach a store, seconds; each pause is twice the one before it, and a random part of that."""
+"""Between the first two tries to reach a store, seconds."""
 STOPPED: Final = "this process stopped before the turn's ending was written down; ask again in a moment"
 
 
@@ -89,7 +88,7 @@ class Ledger:
         return f"<Ledger of {self.store!r}, {len(self._running)} turns run>"
 
     async def _wait(self, pause: float) -> float:
-        return await rest(pause, self._chance, LONGEST_PAUSE)
+        return await rest(pause, self._chance, LONGEST_AWAY)
 
     # -- while a turn runs -----------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from greenroom.actors.errors import StoreUnavailable
 
 SHORTEST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
+LONGEST_AWAY: Final = 2.0
+"""Between two tries to reach a store that is away, for an ending or what is left to do after one."""
 
 
 async def rest(pause: float, chance: Callable[[], float], longest: float = LONGEST_PAUSE) -> float:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenroom.actors.elsewhere import LONGEST_PAUSE
+from greenroom.actors.elsewhere import LONGEST_LOOK
 from greenroom.actors.errors import CursorExpired, SessionDamaged, TurnNotFound
 from greenroom.actors.events import TurnCompleted, TurnFailed
 from greenroom.actors.messages import Disconnect
@@ -24,7 +24,7 @@ from kits.virtual_time import virtual_time
 
 pytestmark = virtual_time
 
-SOON = 1.01 * LONGEST_PAUSE
+SOON = 1.01 * LONGEST_LOOK
 BOTH = pytest.mark.parametrize("policy", [Disconnect(), Disconnect("cancel")], ids=lambda one: one.policy)
 
 
