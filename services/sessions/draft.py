@@ -95,7 +95,7 @@ class Draft:
         """The turn is the last of the open ones. `mark`: of this acceptance alone. Gives its number."""
         head = self.hold.head
         number, first, names = head.next_entry, not head.open, names_of(turn)
-        opened = OpenTurn(number, turn.id, turn.principal, first, int(first), mark)
+        opened = OpenTurn(number, turn.id, turn.principal, first, int(first), mark, size=len(raw))
         self.hold.head = replace(head, next_entry=number + 1, open=(*head.open, opened))
         self.hold.logs[number] = OpenLog(names, len(raw))
         self._put[Cell(ENTRY, number)] = raw

@@ -40,7 +40,9 @@ CHUNKS: Final = 4096
 class OpenTurn(Struct, frozen=True, array_like=True):
     """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has.
     `taken_at`: as `TurnEntry` says. `followed`: somebody follows it in another process, and nothing will be kept of it:
-    its ending is to be left where he finds it."""
+    its ending is to be left where he finds it. `size`: bytes of its entry, 0 where that was not noted. `cancelled`: why
+    it is to be cancelled, by whoever has it; none: it is not.
+    """
 
     number: int
     turn_id: str
@@ -50,6 +52,8 @@ class OpenTurn(Struct, frozen=True, array_like=True):
     mark: str = ""
     taken_at: int | None = None
     followed: bool = False
+    size: int = 0
+    cancelled: str | None = None
 
 
 class SessionHead(Struct, frozen=True, array_like=True):
