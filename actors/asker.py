@@ -65,6 +65,11 @@ class Asker:
         finally:
             del verdict, answer
 
+    @property
+    def late(self) -> bool:
+        """Whether his turn waits no longer for another process."""
+        return asyncio.get_running_loop().time() >= self.deadline
+
     def check(self) -> None:
         """Raises `Withdrawn` when the turn is not to be accepted any more."""
         if self._gone:

@@ -81,13 +81,11 @@ class Disconnects:
             self._begin(log, seconds, f"the client disconnected and did not come back within {seconds:g} s")
 
     def taken_over(self, log: TurnLog) -> None:
-        """The turn was another process's, which is gone, and so are the connections of its clients."""
+        """The turn came here from another process: its clients may be connected there, or have lost that one."""
         wanted = log.turn.disconnect
         if wanted.policy != "continue":
             seconds = max(RETURN_SECONDS, wanted.grace_seconds if wanted.policy == "grace" else 0.0)
-            why = (
-                f"the process that had the turn ended, and the client did not come back within {seconds:g} s"
-            )
+            why = f"the turn is in another process now, and no client of it was seen there for {seconds:g} s"
             self._begin(log, seconds, why)
 
     def followed(self, log: TurnLog, process: str, seconds: float) -> None:

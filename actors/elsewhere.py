@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from greenroom.actors.events import ArgumentsDelta, Event, TextDelta, TurnAccept
 from greenroom.actors.followers import FollowedLog, tell_of_followers, wants_to_hear
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
-from greenroom.actors.messages import ErrorInfo, Turn
+from greenroom.actors.messages import ErrorInfo, SessionKey, Turn
 from greenroom.actors.repeats import key_reused, turn_exists
 from greenroom.actors.retelling import retold
 from greenroom.actors.turn import TurnKey
@@ -38,9 +38,11 @@ PATIENCE: Final = 20
 class Elsewhere:
     """Logs by the turn's principal and id."""
 
-    __slots__ = ("_following", "_logs", "_sources", "_store")
+    __slots__ = ("_following", "_logs", "_sources", "_store", "abandoned")
 
     def __init__(self, store: DurableStore, sources: Sources) -> None:
+        self.abandoned: Callable[[SessionKey], object] = _nobody
+        """Hears of sessions whose owner is gone, although somebody waits for a turn of it."""
         self._store = store
         self._sources = sources
         self._logs: dict[TurnKey, TurnLog] = {}
@@ -135,6 +137,8 @@ class Elsewhere:
         entry = await self._next(log, had)
         if entry is None:
             return False
+        if entry.status != "ended" and not entry.owned:
+            self.abandoned(entry.turn.key)
         if log.terminal is None and log.lost is None:
             if entry.taken_at is not None:
                 log.taken(entry.taken_at)
@@ -161,6 +165,10 @@ class Elsewhere:
                 return None
             entry = replace(entry, events=entry.events[first:])
         return entry
+
+
+def _nobody(key: SessionKey) -> None:
+    """Until somebody asks to be told."""
 
 
 def _log(entry: TurnEntry) -> TurnLog:

@@ -1,7 +1,8 @@
 """Taking turns in where the store is shared: a turn is recorded before it is acknowledged, in its session's one order.
 
 The session may be another process's. It is taken over when that one is gone or has no turn of it open; else the turn
-waits its place here, within a bound.
+joins its line there (`lines`), and is followed here. One that continues from another turn has its place behind that one
+or in a fork, which is not known before that one has ended: it waits for that here, within a bound.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -21,15 +23,16 @@ from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
     GreenroomError,
     NotServing,
-    SessionBusy,
     SessionHeld,
     SessionLost,
     StoreUnavailable,
     TurnOver,
 )
+from greenroom.actors.held_up import HeldUp
 from greenroom.actors.limits import Limits
+from greenroom.actors.lines import Lines
 from greenroom.actors.log import TurnLog
-from greenroom.actors.mailbox import bytes_of, check_bounds
+from greenroom.actors.mailbox import bytes_of, check_bounds, check_waits
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
@@ -45,14 +48,11 @@ from greenroom.services.durable import (
     Standing,
     TurnAccepted,
     TurnEntry,
+    TurnJoined,
     TurnKnown,
 )
-from greenroom.services.keyed_locks import KeyedLocks
 
 T = TypeVar("T")
-
-PATIENCE: Final = 0.05
-"""Before it is looked whether what a turn waits behind is held up, seconds: mostly it is not."""
 
 
 class Reception(Protocol):
@@ -83,7 +83,7 @@ class Intake:
         "_elsewhere",
         "_held_up",
         "_limits",
-        "_locks",
+        "_lines",
         "_placing",
         "_reception",
         "_recovery",
@@ -100,6 +100,7 @@ class Intake:
         archive: Archive,
         continuations: Continuations,
         recovery: Recovery,
+        lines: Lines,
         elsewhere: Elsewhere,
         limits: Limits,
         chance: Callable[[], float],
@@ -113,19 +114,13 @@ class Intake:
         self._elsewhere = elsewhere
         self._limits = limits
         self._chance = chance
-        self._locks: KeyedLocks[SessionKey] = KeyedLocks()
-        self._held_up: dict[SessionKey, SessionElsewhere | None] = {}
-        """Sessions the next turn of which waits for one that runs: in another process, or (none) here."""
+        self._lines = lines
+        self._held_up = HeldUp(store, reception, roster, archive, elsewhere)
         self._placing: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
     def __repr__(self) -> str:
-        return f"<Intake: turns for {len(self._locks)} sessions are being taken in>"
-
-    @property
-    def pending(self) -> int:
-        """Turns on their way in."""
-        return len(self._tasks)
+        return f"<Intake: turns for {len(self._lines.locks)} sessions are being taken in>"
 
     async def submit(self, turn: Turn) -> TurnLog:
         """Record a turn and give it to its session's actor; a repeat gives the log of the turn it repeats.
@@ -133,7 +128,7 @@ class Intake:
         Raises what `ActorSystem.submit` raises, `SessionHeld`, `StoreUnavailable` and `TurnMoved`. Who gives up waiting
         has left, as his turn's policy has it.
         """
-        if users := self._locks.users(turn.key):
+        if users := self._lines.locks.users(turn.key):
             actor = self._roster.find(turn.key)
             size = self._archive.coming_of(turn.key) + (0 if actor is None else bytes_of(actor.turns[1:]))
             check_bounds(turn, users - 1, size, self._limits)
@@ -158,11 +153,13 @@ class Intake:
             scope.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._lines.done()
 
     async def stop(self) -> None:
         """Give up what is on its way still: another process finds what is recorded of it."""
         for task in self._tasks:
             task.cancel()
+        await self._lines.stop()
         await self.done()
 
     def _begin(self, work: Coroutine[Any, Any, T], *then: Callable[..., None]) -> asyncio.Task[T]:
@@ -173,14 +170,14 @@ class Intake:
         return task
 
     async def _take_over(self, key: SessionKey) -> None:
-        async with self._locks.of(key):
+        async with self._lines.locks.of(key):
             entries = await self._store.take(key)
             if entries:
                 await self._recover(key, entries)
 
     async def _vacate(self, key: SessionKey) -> Standing:
         while True:
-            async with self._locks.of(key):
+            async with self._lines.locks.of(key):
                 with suppress(SessionLost):  # this process was late: it looks again, under its new name
                     standing = await self._store.standing(key)
                     if isinstance(standing, SessionTaken):
@@ -188,9 +185,9 @@ class Intake:
                     return standing
 
     async def _take_in(self, turn: Turn, asker: Asker) -> TurnLog:
-        verdict = asker.verdict = self._judging(turn) if self._locks.users(turn.key) else None
+        verdict = asker.verdict = self._judging(turn) if self._lines.locks.users(turn.key) else None
         try:
-            async with self._locks.of(turn.key, unless=verdict) as held:
+            async with self._lines.locks.of(turn.key, unless=verdict) as held:
                 if held:
                     if verdict is not None:
                         verdict.cancel()
@@ -200,6 +197,11 @@ class Intake:
                 verdict.cancel()
         del verdict  # it has the error that may be raised here, whose traceback has this frame
         return asker.answer()
+
+    def _judging(self, turn: Turn) -> Verdict:
+        verdict: Verdict = asyncio.get_running_loop().create_future()
+        _ = self._begin(self._held_up.judge(turn, verdict))
+        return verdict
 
     async def _take_in_next(self, turn: Turn, asker: Asker) -> TurnLog:
         known = self._archive.known(turn)
@@ -214,53 +216,6 @@ class Intake:
             if log is not None:
                 return log
 
-    # -- turns behind one that is held up --------------------------------------------------------------------------
-
-    def _judging(self, turn: Turn) -> Verdict:
-        verdict: Verdict = asyncio.get_running_loop().create_future()
-        _ = self._begin(self._judge(turn, verdict))
-        return verdict
-
-    async def _judge(self, turn: Turn, verdict: Verdict) -> None:
-        """Find out what does not depend on when the turns before this one are in."""
-        while turn.key not in self._held_up:
-            await asyncio.sleep(PATIENCE)
-            if verdict.done():
-                return
-        answer: TurnLog | GreenroomError | None
-        try:
-            answer = await self._hurried(turn, self._held_up[turn.key])
-        except StoreUnavailable:  # whether it is away is found out when the turn's time comes
-            return
-        except GreenroomError as error:
-            answer = error.with_traceback(None)
-        if answer is not None and not verdict.done():
-            verdict.set_result(answer)
-
-    async def _hurried(self, turn: Turn, running: SessionElsewhere | None) -> TurnLog | None:
-        """A repeat's log; none: the turn is to wait. Raises `SessionBusy` for one that does not."""
-        entry = await self._store.known(turn)
-        if entry is not None:
-            return self._archive.known(turn) or self._elsewhere.repeated(turn, entry)
-        if running is not None:
-            await self._give_way(turn, running)
-        elif (actor := self._roster.find(turn.key)) is not None and actor.current is not None:
-            actor.check_room(turn)
-            actor.make_way(actor.current, turn)
-        return None
-
-    async def _give_way(self, turn: Turn, running: SessionElsewhere) -> None:
-        """The turn may want one that runs elsewhere to stop, or not want to wait for it."""
-        overlap = turn.overlap or self._reception.overlap
-        if overlap == "interrupt":
-            why = f"interrupted by turn {turn.id}"
-            await self._store.ask_to_cancel(running.turn_id, running.principal, why)
-        elif overlap == "reject":
-            raise SessionBusy(
-                f"session {turn.key.session_id!r} is working on a turn, in another process, and this request asked not "
-                'to wait (overlap "reject"); send it again later, or with overlap "queue"'
-            )
-
     # -- the turn whose time it is ---------------------------------------------------------------------------------
 
     async def _place(self, turn: Turn) -> Turn:
@@ -268,11 +223,11 @@ class Intake:
         self._reception.check_serving(turn)
         with anyio.CancelScope() as scope:
             self._placing.add(scope)
-            self._held_up[turn.key] = None
+            self._held_up.behind[turn.key] = None
             try:
                 return await self._continuations.place(turn)
             finally:
-                self._held_up.pop(turn.key)
+                self._held_up.behind.pop(turn.key)
                 self._placing.discard(scope)
         self._reception.check_serving(turn)
         raise NotServing("this process stops, and takes no more turns; ask again, for another one to answer")
@@ -294,53 +249,96 @@ class Intake:
         try:
             return await self._accept_in_time(turn, asker)
         finally:
-            self._held_up.pop(turn.key, None)
+            self._held_up.behind.pop(turn.key, None)
 
     async def _accept_in_time(self, turn: Turn, asker: Asker) -> TurnLog | None:
-        pause = SHORTEST_PAUSE
-        given_way = False
+        pause, maybe_joined = SHORTEST_PAUSE, False
         while True:
-            self._reception.check_serving(turn)
-            asker.check()
-            actor = self._roster.get(turn.key)
-            actor.check_room(turn)
+            if not maybe_joined:
+                self._reception.check_serving(turn)
+                asker.check()
+            self._roster.get(turn.key).check_room(turn)
             owner = self._store.owner
-            answer = await self._recorded(turn, owner)
+            try:
+                answer = await self._recorded(turn, owner)
+            except StoreUnavailable as error:
+                maybe_joined |= not error.nothing_kept
+                if not maybe_joined or asker.late:
+                    error.nothing_kept = not maybe_joined
+                    raise
+                pause = await rest(pause, self._chance)
+                continue
             if isinstance(answer, TurnAccepted):
-                actor = self._roster.find(turn.key) or actor
-                if answer.fresh:
-                    actor.forget_session(None)
-                    self._continuations.another_had(turn.key)
-                    if turn.after is not None and not await self._still_follows(turn, owner):
-                        return None
-                return self._deliver(turn, self._roster.find(turn.key) or actor)
+                return await self._accepted(turn, answer, owner)
+            if isinstance(answer, TurnJoined):
+                return self._joined(turn, answer)
             if isinstance(answer, TurnKnown):
-                return self._elsewhere.repeated(turn, answer.entry)
+                return self._known(turn, answer.entry, maybe_joined)
             if isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
                 if turn.after is not None:  # one of them may have followed that one
                     return None
             else:
-                if not given_way:
-                    given_way = True
-                    await self._give_way(turn, answer)
-                pause = await self._wait(turn, answer, pause, asker.deadline)
+                pause = await self._wait(turn, answer, pause, asker)
 
     async def _recorded(self, turn: Turn, owner: str) -> Acceptance:
+        join = partial(self._check_line, turn) if turn.after is None else None
         try:
-            return await self._store.accept(turn)
+            return await self._store.accept(turn, join)
         except StoreUnavailable:
             # When this process was late, whoever has the session by now may find that the turn was recorded.
             if self._store.owner != owner and await self._store.known(turn) is not None:
                 raise moved(turn) from None
             raise
 
-    def _deliver(self, turn: Turn, actor: SessionActor) -> TurnLog:
+    async def _accepted(self, turn: Turn, answer: TurnAccepted, owner: str) -> TurnLog | None:
+        if answer.fresh:
+            self._roster.get(turn.key).forget_session(None)
+            self._continuations.another_had(turn.key)
+            if turn.after is not None and not await self._still_follows(turn, owner):
+                return None
+        if self._lines.has_new(answer.joined):
+            await self._let_in_before(turn)
+        actor = self._roster.get(turn.key)
         before = actor.current
         run = actor.receive(turn)
         self._reception.admit(actor, run)
         actor.make_way(before, turn)
         return run.log
+
+    async def _let_in_before(self, turn: Turn) -> None:
+        """Have those run first that joined the line before this turn."""
+        try:
+            await until_back(lambda: self._lines.let_in(turn.key), self._chance)
+            self._roster.get(turn.key).check_room(turn)
+        except SessionLost:
+            raise moved(turn) from None
+        except GreenroomError:
+            await self._take_back(turn)
+            raise
+
+    # -- turns that join another process's line --------------------------------------------------------------------
+
+    def _check_line(self, turn: Turn, stands: SessionElsewhere) -> None:
+        """Raises `SessionBusy` or `MailboxFull` when there is no room in the line for this turn."""
+        check_waits(turn, self._reception.overlap)
+        waiting = stands.turns[1:]
+        check_bounds(turn, len(waiting), sum(one.size for one in waiting), self._limits)
+
+    def _joined(self, turn: Turn, answer: TurnJoined) -> TurnLog:
+        if (turn.overlap or self._reception.overlap) == "interrupt":
+            running, why = answer.elsewhere.turns[0], f"interrupted by turn {turn.id}"
+            asking = partial(self._store.ask_to_cancel, running.turn_id, running.principal, why)
+            _ = self._begin(until_back(asking, self._chance))
+        return self._elsewhere.log_of(answer.entry)
+
+    def _known(self, turn: Turn, entry: TurnEntry, maybe_joined: bool) -> TurnLog:
+        """A repeat's log; or the turn's own, of which it was not known whether it had joined."""
+        if maybe_joined and entry.turn.id == turn.id and entry.turn.fingerprint == turn.fingerprint:
+            return self._elsewhere.log_of(entry)
+        return self._elsewhere.repeated(turn, entry)
+
+    # -- turns that continue from others ---------------------------------------------------------------------------
 
     async def _still_follows(self, turn: Turn, owner: str) -> bool:
         """Whether nothing has followed the turn that this one continues from; else, and when that is not to be found
@@ -376,14 +374,15 @@ class Intake:
 
     async def _let_go(self, key: SessionKey) -> None:
         with suppress(SessionLost):
-            await until_back(lambda: self._store.release(key, None), self._chance)
+            await until_back(lambda: self._store.release(key, begun=True), self._chance)
 
-    async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, deadline: float) -> float:
+    async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, asker: Asker) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
-        if asyncio.get_running_loop().time() >= deadline:
+        check_waits(turn, self._reception.overlap)
+        if asker.late:
             raise SessionHeld(
                 f"another process works on a turn of session {turn.key.session_id!r} and did not end it within "
                 f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
             )
-        self._held_up[turn.key] = running
+        self._held_up.behind[turn.key] = running
         return await rest(pause, self._chance)

@@ -24,6 +24,15 @@ def check_room(turn: Turn, waiting: Sequence[TurnRun], limits: Limits, overlap: 
     check_bounds(turn, len(waiting), bytes_of(waiting), limits)
 
 
+def check_waits(turn: Turn, overlap: Overlap) -> None:
+    """Raises `SessionBusy` for a turn that does not wait for one that runs in another process. `overlap`: as above."""
+    if (turn.overlap or overlap) == "reject":
+        raise SessionBusy(
+            f"session {turn.key.session_id!r} is working on a turn, in another process, and this request asked not to "
+            'wait (overlap "reject"); send it again later, or with overlap "queue"'
+        )
+
+
 def check_bounds(turn: Turn, waiting: int, size: int, limits: Limits) -> None:
     """Raises `MailboxFull` when no more may wait than the `waiting` others, which are of `size` bytes. One alone may
     wait whatever its size."""

@@ -64,11 +64,17 @@ class Recovery:
             if _had_begun(entry) and not self._is_to_run_again(entry):
                 await self._end(entry)
             else:
+                logger.info("turn %s of a process that is gone is run here", entry.turn.id)
                 self._receive(actor, entry)
+
+    def receive(self, actor: SessionActor, entries: Sequence[TurnEntry]) -> None:
+        """Have turns run that another process recorded in the line of the actor's session."""
+        for entry in entries:
+            logger.debug("turn %s came in by another process", entry.turn.id)
+            self._receive(actor, entry)
 
     def _receive(self, actor: SessionActor, entry: TurnEntry) -> None:
         """Nothing is waited for until it is cancelled, if it is to be: so it does not begin."""
-        logger.info("turn %s of a process that is gone is run here", entry.turn.id)
         run = actor.receive(entry.turn, entry.events)
         run.log.taken_at = entry.taken_at
         self._admit(actor, run)

@@ -32,6 +32,7 @@ from greenroom.actors.intake import Intake, Reception
 from greenroom.actors.ledger import Ledger
 from greenroom.actors.leftovers import Leftovers
 from greenroom.actors.limits import Limits
+from greenroom.actors.lines import Lines
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.recovery import Recovery
@@ -100,6 +101,7 @@ class Sharing:
         )
         self.ledger.lost = self._session_lost
         self.elsewhere = Elsewhere(store, system.sources)
+        self.elsewhere.abandoned = self._abandoned
         recovery = Recovery(
             self.ledger,
             system.handler,
@@ -109,6 +111,7 @@ class Sharing:
             ended=system.turn_recovered,
             cancelled=self._why_cancelled,
         )
+        self.lines = Lines(store, roster, archive, recovery, system.sources.chance)
         self.intake = Intake(
             store,
             system,
@@ -116,6 +119,7 @@ class Sharing:
             archive,
             continuations,
             recovery,
+            self.lines,
             self.elsewhere,
             limits,
             system.sources.chance,
@@ -129,6 +133,8 @@ class Sharing:
         self._looking: asyncio.Task[None] | None = None
         self._letting_go: asyncio.Task[None] | None = None
         self._draining = False
+        self._taking: dict[SessionKey, asyncio.Task[None]] = {}
+        """Sessions that are taken over as somebody waits for it."""
         self._insisting: dict[TurnKey, tuple[str, asyncio.Task[None]]] = {}
         """Turns elsewhere that are to be cancelled, and why, until they have ended."""
 
@@ -138,6 +144,7 @@ class Sharing:
     async def start(self) -> None:
         """Begin to look for what dead processes left. The store is started."""
         self.store.when_lost(self._all_lost)
+        self.store.when_joined(self.lines.joined)
         self._looking = asyncio.get_running_loop().create_task(
             self._look_for_orphans(), name="greenroom recovery"
         )
@@ -150,6 +157,8 @@ class Sharing:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for task in self._taking.values():
+            task.cancel()
         await self.intake.stop()
         for _, task in self._insisting.values():
             task.cancel()
@@ -161,6 +170,7 @@ class Sharing:
     async def drain(self) -> None:
         """Let others know that this process takes no more sessions."""
         self._draining = True
+        self.lines.close()
         try:
             await self.store.drain()
         except StoreUnavailable as error:
@@ -192,14 +202,12 @@ class Sharing:
                 tasks.start_soon(self._hand_over, actor)
 
     async def _hand_over(self, actor: SessionActor) -> None:
-        waiting = actor.dismiss()
-        again = waiting[0].log.id if waiting else None
+        actor.dismiss()
         try:
             for leaving in actor.leaving:
                 await leaving.log.ended()
             run = actor.current
             if run is not None and not run.stopping and (run.queued or self._may_begin_again(run)):
-                again = run.log.id
                 task, told = run.task, () if run.queued else tuple(run.log.events())
                 actor.lose(SessionLost(MOVED))
                 if task is not None:  # while it runs it may act, and must not beside another
@@ -211,8 +219,7 @@ class Sharing:
                 await run.log.ended()
             if self._system.sandboxes is not None:
                 await self._system.sandboxes.hand_over(actor.key)
-            if again is not None:
-                await self.store.release(actor.key, again)
+            await self.store.release(actor.key, begun=False)
         except SessionLost:
             logger.info("session %r is another process's already", actor.key.session_id)
         except GreenroomError:
@@ -263,6 +270,19 @@ class Sharing:
             if before.issuperset(found):
                 return
             before = set(found)
+
+    def _abandoned(self, key: SessionKey) -> None:
+        """Somebody here waits for a turn of a session that is nobody's."""
+        if key not in self._taking and not self._draining:
+            task = asyncio.get_running_loop().create_task(self._take_abandoned(key))
+            self._taking[key] = task
+            task.add_done_callback(lambda _: self._taking.pop(key))
+
+    async def _take_abandoned(self, key: SessionKey) -> None:
+        try:
+            await self._take_over(key)
+        except StoreUnavailable as error:
+            logger.warning("session %r is not taken over yet: %s", key.session_id, error)
 
     async def _take_over(self, key: SessionKey) -> None:
         """What one session has is in the way of no other: where it cannot be dealt with, it is left alone for a while.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import anyio
@@ -262,9 +263,15 @@ class ActorSystem:
         return self.find(turn_id, principal)
 
     def _cancel_here(self, turn_id: str, principal: str | None, reason: str) -> None:
+        self._heed(turn_id, principal, lambda run: self._actor_of(run).cancel(run, reason))
+
+    def _heed(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
+        """Do something with a turn of this process that another one speaks of; one that has ended is fine."""
         run = self._archive.run((principal, turn_id))
         if run is not None:
-            self._actor_of(run).cancel(run, reason)
+            what(run)
+        elif self._sharing is not None:
+            self._sharing.lines.find(turn_id, principal, what)
 
     async def forget_turn(self, turn_id: str, principal: str | None = None) -> None:
         """Keep of a turn that has ended what its session's history has, and nothing else. Raises `StoreUnavailable`."""
@@ -292,9 +299,7 @@ class ActorSystem:
             log.client_left()
 
     def _followed_elsewhere(self, turn_id: str, principal: str | None, process: str, seconds: float) -> None:
-        run = self._archive.run((principal, turn_id))
-        if run is not None:
-            self._disconnects.followed(run.log, process, seconds)
+        self._heed(turn_id, principal, lambda run: self._disconnects.followed(run.log, process, seconds))
 
     def statistics(self) -> Statistics:
         """How things stand."""

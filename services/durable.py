@@ -9,7 +9,9 @@ A session's open turns stand in the order of their acceptance. The first of them
 made it the first: its acceptance, or the ending of the one before it. So no write is needed to begin a turn.
 
 A session belongs to the process that accepted a turn for it. Another may take it when no turn of it is open, or when
-its owner is gone; the open turns are then the taker's to run or to end.
+its owner is gone; the open turns are then the taker's to run or to end. While its owner lives and has turns open, what
+comes to another process joins the session's line: it is recorded there, behind those that came before it, wherever
+from, and the owner runs it.
 """
 
 from __future__ import annotations
@@ -77,12 +79,22 @@ class Ending(Struct, frozen=True, kw_only=True):
     for_repeats: ForRepeats | None = None
 
 
+class InLine(Struct, frozen=True):
+    """A turn of a session that has not ended. `size`: bytes of what is kept of it, 0 where that is not known."""
+
+    turn_id: str
+    principal: str | None = None
+    size: int = 0
+
+
 class TurnAccepted(Struct, frozen=True):
     """The turn is recorded, and the session is this process's. `fresh`: it was not before, so that what this process
-    remembers of the session is out of date."""
+    remembers of the session is out of date. `joined`: those before it in the session's line that were recorded under
+    another owner's name; this process may not have heard of them."""
 
     number: int
     fresh: bool
+    joined: Sequence[InLine] = ()
 
 
 class TurnKnown(Struct, frozen=True):
@@ -99,12 +111,19 @@ class SessionTaken(Struct, frozen=True):
 
 
 class SessionElsewhere(Struct, frozen=True):
-    """A living process works on a turn of the session; nothing was recorded. `owner`: its name. `turn_id`, `principal`:
-    the turn's."""
+    """Another living process works on turns of the session; nothing was recorded. `owner`: its name. `turns`: those
+    that have not ended, in their order; the first is at work."""
 
     owner: str
-    turn_id: str = ""
-    principal: str | None = None
+    turns: Sequence[InLine]
+
+
+class TurnJoined(Struct, frozen=True):
+    """The turn is recorded as the last in the line of a session that is another living process's, which is to run it.
+    `elsewhere`: how the session stood before that."""
+
+    entry: TurnEntry
+    elsewhere: SessionElsewhere
 
 
 class TurnsOpen(Struct, frozen=True):
@@ -122,7 +141,7 @@ class Passed(Struct, frozen=True):
     mark: Fence
 
 
-Acceptance: TypeAlias = TurnAccepted | TurnKnown | SessionTaken | SessionElsewhere
+Acceptance: TypeAlias = TurnAccepted | TurnJoined | TurnKnown | SessionTaken | SessionElsewhere
 Standing: TypeAlias = Fence | SessionTaken | TurnsOpen
 """Of a session without open turns, its version; it may be that of one that is not there."""
 
@@ -142,8 +161,20 @@ class DurableStore(SessionStore, Protocol):
         """This process's name among the owners."""
         ...
 
-    async def accept(self, turn: Turn) -> Acceptance:
-        """Record a turn, as the last of its session's open ones."""
+    async def accept(
+        self, turn: Turn, join: Callable[[SessionElsewhere], object] | None = None
+    ) -> Acceptance:
+        """Record a turn, as the last of its session's open ones.
+
+        `join`: called with how things stand where the session is another living process's with open turns; unless it
+        raises, which this does then too, the turn joins the line. None: it does not, and is told how they stand. Where
+        it is not known whether it has joined, `StoreUnavailable` does not say that nothing is kept.
+        """
+        ...
+
+    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
+        """Of the open turns of a session that is this process's which were recorded under another owner's name, those
+        that `new` (turn id, principal) picks out."""
         ...
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
@@ -182,10 +213,10 @@ class DurableStore(SessionStore, Protocol):
         """
         ...
 
-    async def release(self, key: SessionKey, again: str | None = None) -> None:
-        """Let the session go, with its open turns: another process takes it. `again`: the running turn to be begun
-        once more, if it ever was; all that others were told of it is in its log. Every other that runs must have
-        ended."""
+    async def release(self, key: SessionKey, *, begun: bool) -> None:
+        """Let the session go, with its open turns: another process takes it. `begun`: the first of them may have acted;
+        if not, it is to be begun, once more if it ever was, and all that others were told of it is in its log. One
+        without open turns need not be let go of."""
         ...
 
     async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:
@@ -238,6 +269,11 @@ class DurableStore(SessionStore, Protocol):
 
     async def hear(self) -> None:
         """Be given all that others asked or told this process before this was called."""
+        ...
+
+    def when_joined(self, joined: Callable[[SessionKey, Sequence[InLine]], object]) -> None:
+        """Call this when a write that ends something in a session of this process left open turns in its line that were
+        recorded under another owner's name: it may not have heard of them."""
         ...
 
     def when_lost(self, lost: Callable[[], object]) -> None:

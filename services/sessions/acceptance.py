@@ -19,7 +19,7 @@ from greenroom.actors.errors import NotServing, SessionDamaged, SessionHeld, Ses
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import (
     Acceptance,
-    SessionElsewhere,
+    InLine,
     SessionTaken,
     Standing,
     TurnAccepted,
@@ -29,8 +29,9 @@ from greenroom.services.durable import (
 )
 from greenroom.services.sessions import repeats
 from greenroom.services.sessions.draft import Draft
-from greenroom.services.sessions.head import SessionHead, decode_head, folder_of
+from greenroom.services.sessions.head import SessionHead, decode_head, folder_of, new_mark
 from greenroom.services.sessions.hold import Hold, hold_of
+from greenroom.services.sessions.joining import Join, MaybeJoined, elsewhere, join_line
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.passing import marks_of
 from greenroom.services.sessions.reading import (
@@ -105,15 +106,17 @@ class Acceptor:
         """Sessions that may have been taken without their turns having been given to anybody."""
         return [key for key, unsure in self._unsure.items() if unsure.taken]
 
-    async def accept(self, turn: Turn, raw: bytes) -> Acceptance:
+    async def accept(self, turn: Turn, raw: bytes, join: Join | None) -> Acceptance:
         """Record a turn that was encoded. Raises `Conflict` when another process wrote meanwhile: try again."""
         try:
-            return await self._accept(turn, raw)
+            return await self._accept(turn, raw, join)
+        except MaybeJoined:
+            raise
         except StoreUnavailable as error:
             error.nothing_kept = True  # a turn that may have been recorded is found out, and removed
             raise
 
-    async def _accept(self, turn: Turn, raw: bytes) -> Acceptance:
+    async def _accept(self, turn: Turn, raw: bytes, join: Join | None) -> Acceptance:
         taken = await self.settle(turn.key)
         if taken:
             return SessionTaken(taken)
@@ -126,7 +129,7 @@ class Acceptor:
                 raise Conflict(folder_of(turn.key), None) from conflict
             return TurnKnown(entry)
         except Blocked as blocked:
-            return await self._blocked(turn, blocked.found)
+            return await self._blocked(turn, raw, blocked.found, join)
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
         """Make the session this process's if its owner is gone and turns are open; gives those. Raises `Conflict`."""
@@ -209,6 +212,7 @@ class Acceptor:
         await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
         taken = await self._entries(key, draft.hold) if unsure.taken and draft.hold.head.open else ()
         self._settled(key)
+        self._owned.hear(key, draft.hold.head)
         return taken
 
     async def settle_all(self) -> None:
@@ -240,11 +244,12 @@ class Acceptor:
 
     async def _record(self, turn: Turn, raw: bytes) -> TurnAccepted:
         key, number, name = turn.key, 0, self._life.name
-        self._count += 1
-        mark = f"{name}-{self._count}"
+        mark = self._new_mark()
+        joined: Sequence[InLine] = ()
 
         async def draw(hold: Hold) -> Draft:
-            nonlocal number
+            nonlocal number, joined
+            joined = self._owned.joined(hold.head)
             draft = Draft(hold)
             number = draft.accept(turn, raw, mark)
             return draft
@@ -262,7 +267,7 @@ class Acceptor:
             raise
         self._reached("accept.written")
         self._settled(key)
-        return TurnAccepted(number, fresh)
+        return TurnAccepted(number, fresh, joined)
 
     async def _write_to(
         self,
@@ -288,7 +293,7 @@ class Acceptor:
         await self._owned.write(key, draft, others, owner=None if mine else self._life.name, take=not mine)
         return not mine
 
-    async def _blocked(self, turn: Turn, found: Head | None) -> Acceptance:
+    async def _blocked(self, turn: Turn, raw: bytes, found: Head | None, join: Join | None) -> Acceptance:
         """A repeat of a turn is that turn, whoever has the session; any other finds it taken, or elsewhere."""
         if found is not None and found.owner_state == "gone":
             return SessionTaken(await self._take(turn.key, found))
@@ -302,8 +307,12 @@ class Acceptor:
                 "this process is ending, and takes no more sessions; ask again, for another one to answer"
             )
         with legible(turn.key):
-            running = decode_head(found.body).open
-        return SessionElsewhere(found.owner, running[0].turn_id, running[0].principal)
+            head = decode_head(found.body)
+        if join is None:
+            return elsewhere(found, head)
+        answer = await join_line(self._storage, turn, raw, self._new_mark(), found, head, join)
+        self._reached("join.written")
+        return answer
 
     async def _take(self, key: SessionKey, found: Head) -> Sequence[TurnEntry]:
         with legible(key):
@@ -314,9 +323,9 @@ class Acceptor:
         with legible(key):
             entries = entries_in(folder, self._life.name)
             draft = Draft(taken_hold(folder))
-        draft.take()
         self._check_life()
         name = self._life.name  # only now: it may have changed while the turns were read
+        draft.take(self._new_mark())
         try:
             await self._owned.write(key, draft, owner=name, take=True)
         except Conflict:
@@ -329,8 +338,7 @@ class Acceptor:
                 f"session {key.session_id!r} was taken when this process was late to tell others that it lives; they "
                 "have it now"
             )
-        if key in self._unsure:  # who takes a turn is given it, also one that this process had refused before
-            self._unsure[key].marks.difference_update(one.mark for one in draft.hold.head.open)
+        # Who takes a turn is given it, also one that this process had refused before: its mark is another one now.
         self._settled(key)
         self._reached("take.written")
         return [
@@ -345,6 +353,10 @@ class Acceptor:
             raise Conflict(folder_of(key), None if folder is None else folder.head)
         with legible(key):
             return entries_in(folder, self._life.name)
+
+    def _new_mark(self) -> str:
+        self._count += 1
+        return new_mark(self._life.name, self._count)
 
     def _check_life(self) -> None:
         if not self._life.lives():

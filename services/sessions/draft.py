@@ -102,10 +102,11 @@ class Draft:
         self._names += [(name, value_of(number)) for name in names]
         return number
 
-    def take(self) -> None:
-        """Whoever takes the session begins the first of its turns, maybe not for the first time. Its log is held."""
+    def take(self, mark: str) -> None:
+        """Whoever takes the session begins the first of its turns, maybe not for the first time. Its log is held.
+        `mark`: what its turns are marked with from now on, as they are known to who takes them."""
         head = self.hold.head
-        turns = head.open
+        turns = tuple(replace(one, mark=mark) for one in head.open)
         # Of one that was let go all is written down that anybody was told.
         if turns and turns[0].running and turns[0].taken_at is None:
             # That it was accepted is known, written down or not.
@@ -113,11 +114,11 @@ class Draft:
             turns = (replace(turns[0], taken_at=known), *turns[1:])
         self.hold.head = replace(head, open=_first_begun(turns, again=True))
 
-    def release(self, again: str | None) -> None:
-        """The running turn of that id is to be begun once more, and nobody was told of more than its log has."""
-        head = self.hold.head
-        waiting = tuple(replace(one, running=False) if one.turn_id == again else one for one in head.open)
-        self.hold.head = replace(head, open=waiting)
+    def release(self, *, begun: bool) -> None:
+        """Whoever takes the session begins the first of its turns, unless that has begun."""
+        if not begun:
+            head = self.hold.head
+            self.hold.head = replace(head, open=tuple(replace(one, running=False) for one in head.open))
 
     def follow(self, number: int) -> bool:
         """The ending of the open turn with that number is to be left for who follows it. Whether it is open."""

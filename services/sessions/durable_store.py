@@ -10,29 +10,28 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from msgspec.structs import replace
-
-from greenroom.actors.errors import HandlerError, SessionLost, TurnOver
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.setting_checks import check_settings
 from greenroom.services.compact import encode_turn as encode_record
-from greenroom.services.durable import Acceptance, Changes, Ending, Passed, Standing, TurnEntry
+from greenroom.services.durable import Acceptance, Changes, Ending, InLine, Passed, Standing, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
 from greenroom.services.sessions.draft import OPTIONS, Draft, Retention
 from greenroom.services.sessions.head import KIND, folder_of
 from greenroom.services.sessions.hold import Hold
+from greenroom.services.sessions.joining import Join
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_life import OwnerLife, new_name
 from greenroom.services.sessions.owner_notes import OwnerNotes
 from greenroom.services.sessions.passing import passed, unmarked
 from greenroom.services.sessions.reading import HISTORY, legible, record_of
-from greenroom.services.sessions.repeats import Terms, change_for, forget_repeats
+from greenroom.services.sessions.repeats import Terms, forget_repeats
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
-from greenroom.services.storage import Change, Conflict, Fence, Storage
+from greenroom.services.sessions.turns_here import TurnsHere
+from greenroom.services.storage import Change, Fence, Storage
 from greenroom.services.store import SessionRecord, TurnCommit
 
 DEFAULT = Retention()
@@ -89,9 +88,7 @@ class DurableSessions:
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
         self._notes = OwnerNotes(storage, self._life)
-        self._terms = Terms(storage, new_owner, monotonic)
-        self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
-        """Endings of which it is not known whether they were written."""
+        self._here = TurnsHere(self._owned, Terms(storage, new_owner, monotonic))
         self._lost: Callable[[], object] = _nothing
         self._calls = Calls(self)
 
@@ -183,8 +180,8 @@ class DurableSessions:
 
     # ------------------------------------------------------------------------------------------- what its owner writes
 
-    async def accept(self, turn: Turn) -> Acceptance:
-        """Record a turn, as the last of its session's open ones.
+    async def accept(self, turn: Turn, join: Join | None = None) -> Acceptance:
+        """Record a turn, as the last of its session's open ones; see `DurableStore.accept`.
 
         Raises `InvalidRequest` for a turn that cannot be kept as it is, `NotServing` when this process takes no more
         sessions, and `StoreUnavailable`: then nothing of the turn is kept.
@@ -193,7 +190,9 @@ class DurableSessions:
         check_names(turn)
         with self._calls:
             async with self._owned.locks.of(turn.key):
-                return await self._owned.until_written(turn.key, lambda: self._acceptor.accept(turn, raw))
+                return await self._owned.until_written(
+                    turn.key, lambda: self._acceptor.accept(turn, raw, join)
+                )
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:
         """Make the session this process's, if its owner is gone, and give its open turns in their order, with events;
@@ -213,28 +212,25 @@ class DurableSessions:
             async with self._owned.locks.of(key):
                 return await self._owned.until_written(key, lambda: self._acceptor.standing(key))
 
+    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
+        """Of the turns that joined the session's line those that `new` picks out. Raises `SessionLost` and
+        `StoreUnavailable`."""
+        key = SessionKey(*key)
+        with self._calls:
+            async with self._owned.locks.of(key):
+                return await self._owned.until_written(key, lambda: self._here.line(key, new))
+
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
         """Add events to the log of a running turn; what it has from number `first` on is replaced.
 
         Raises `TurnOver` for a turn that is not open, `HandlerError` for events that cannot be kept, `SessionLost` and
         `StoreUnavailable`.
         """
-
-        async def attempt() -> None:
-            hold = await self._owned.mine(key)
-            opened = next((one for one in hold.head.open if one.turn_id == turn_id), None)
-            if opened is None:
-                raise _over(turn_id)
-            await self._owned.log_at(key, hold, opened, first)
-            draft = Draft(hold)
-            draft.append(opened, events)
-            await self._owned.write(key, draft)
-
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
                 self._reached("append.before")
-                await self._owned.until_written(key, attempt)
+                await self._owned.until_written(key, lambda: self._here.append(key, turn_id, first, events))
                 self._reached("append.written")
 
     async def finish(self, key: SessionKey, ending: Ending) -> None:
@@ -245,41 +241,19 @@ class DurableSessions:
         `StoreUnavailable`.
         """
         key = SessionKey(*key)
-        raw = None if ending.record is None else encode_record(ending.record)
-        if raw is None and ending.state is not None:
-            raise ValueError("a state is kept with the record of its turn")
-        tried = (key, ending.turn_id, ending.principal)
         with self._calls:
             async with self._owned.locks.of(key):
                 self._reached("finish.before")
-                try:
-                    await self._owned.until_written(key, lambda: self._finish(key, ending, raw))
-                except (Conflict, HandlerError, TurnOver):
-                    raise
-                except SessionLost:
-                    self._tried.pop(tried, None)
-                    raise
-                except BaseException:
-                    # It stays the first one that was tried: that may be the one that was written.
-                    self._tried.setdefault(tried, _alike(ending))
-                    raise
-                self._tried.pop(tried, None)
+                await self._here.finish(key, ending)
                 self._reached("finish.written")
 
-    async def release(self, key: SessionKey, again: str | None = None) -> None:
-        """Let the session go, with its open turns: another process takes it. `again`: the running turn to be begun
-        once more. Raises `SessionLost` and `StoreUnavailable`."""
-
-        async def attempt() -> None:
-            hold = await self._owned.mine(key)
-            draft = Draft(hold)
-            draft.release(again)
-            await self._owned.write(key, draft, owner="")
-
+    async def release(self, key: SessionKey, *, begun: bool) -> None:
+        """Let the session go, with its open turns: another process takes it. Raises `SessionLost` and
+        `StoreUnavailable`."""
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
-                await self._owned.until_written(key, attempt)
+                await self._owned.until_written(key, lambda: self._here.release(key, begun))
                 self._reached("release.written")
 
     async def drain(self) -> None:
@@ -348,50 +322,21 @@ class DurableSessions:
         with self._calls:
             await self._life.hear()
 
+    def when_joined(self, joined: Callable[[SessionKey, Sequence[InLine]], object]) -> None:
+        """Call this when turns of others were found in the line of a session of this process; see `DurableStore`."""
+        self._owned.heard = joined
+
     def when_lost(self, lost: Callable[[], object]) -> None:
         """Call this when this process could not renew in time; it has begun anew then, as another owner."""
         self._lost = lost
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None) -> None:
-        hold = await self._owned.mine(key)
-        opened = hold.turn(ending.turn_id, ending.principal)
-        if opened is None:
-            before = self._tried.get((key, ending.turn_id, ending.principal))
-            if before is None or before != _alike(ending):
-                raise _over(ending.turn_id)
-            return
-        await self._owned.log_at(key, hold, opened, ending.first)
-        if raw is not None:
-            await self._owned.with_state(key, hold)
-
-        def draw(draft: Draft) -> None:
-            draft.end(opened, ending.events, kept=ending.kept)
-            if raw is not None:
-                draft.commit(raw, ending.state)
-
-        draft = await self._owned.bounded(key, hold, draw, opened.number)
-        changes = list(ending.changes)
-        left = ending.for_repeats
-        if left is not None and (opened.followed or left.turn.idempotency_key is not None):
-            changes.append(change_for(left, opened, await self._terms.owner(left.seconds)))
-        await self._owned.write(key, draft, changes)
-
     def _forget_all(self) -> None:
         self._owned.clear()
         self._acceptor.clear()
-        self._tried.clear()
+        self._here.clear()
 
     def _lose(self) -> None:
         self._forget_all()
         self._lost()
-
-
-def _alike(ending: Ending) -> Ending:
-    """What is the same each time an ending is tried."""
-    return replace(ending, changes=(), for_repeats=None)
-
-
-def _over(turn_id: str) -> TurnOver:
-    return TurnOver(f"turn {turn_id} is not open: it has ended, how can be looked up, or it never was")

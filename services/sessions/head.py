@@ -23,6 +23,7 @@ from typing import Final
 from msgspec import Struct, msgpack
 
 from greenroom.actors.messages import SessionKey
+from greenroom.services.durable import InLine
 from greenroom.services.storage import FolderKey, Span
 
 KIND: Final = "session"
@@ -83,6 +84,21 @@ class EndedTurn(Struct, frozen=True, array_like=True):
     chunks: int
     names: tuple[bytes, ...]
     taken_at: int | None = None
+
+
+def new_mark(owner: str, count: int) -> str:
+    """What marks an acceptance by a process, which has counted so many."""
+    return f"{owner}-{count}"
+
+
+def is_marked(mark: str, owner: str) -> bool:
+    """Whether that process made the mark, under that name."""
+    return mark.rpartition("-")[0] == owner
+
+
+def in_line(opened: OpenTurn) -> InLine:
+    """An open turn, for who is told what there is in the session's line."""
+    return InLine(opened.turn_id, opened.principal, opened.size)
 
 
 _encoder = msgpack.Encoder()

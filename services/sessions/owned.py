@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from greenroom.actors.errors import HandlerError, SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey
+from greenroom.services.durable import InLine
 from greenroom.services.keyed_locks import KeyedLocks
 from greenroom.services.sessions.draft import Draft, Retention
 from greenroom.services.sessions.head import (
@@ -21,9 +22,12 @@ from greenroom.services.sessions.head import (
     ENTRY,
     TURN,
     OpenTurn,
+    SessionHead,
     decode_ended,
     decode_head,
     folder_of,
+    in_line,
+    is_marked,
     log_span,
 )
 from greenroom.services.sessions.hold import Hold, hold_of
@@ -51,6 +55,8 @@ class OwnedSessions:
         self.life = life
         self.retention = retention
         self.locks: KeyedLocks[SessionKey] = KeyedLocks()
+        self.heard: Callable[[SessionKey, Sequence[InLine]], object] = _nobody
+        """As `DurableStore.when_joined` says."""
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
@@ -126,13 +132,25 @@ class OwnedSessions:
             self.keep(key, hold)
         return hold
 
+    def joined(self, head: SessionHead) -> Sequence[InLine]:
+        """The open turns that were not recorded by this process under the name it has now."""
+        if not head.open:
+            return ()
+        return tuple(in_line(one) for one in head.open if not is_marked(one.mark, self.life.name))
+
+    def hear(self, key: SessionKey, head: SessionHead) -> None:
+        """Something has ended in the session, which stands so now."""
+        joined = self.joined(head)
+        if joined:
+            self.heard(key, joined)
+
     async def log_at(self, key: SessionKey, hold: Hold, opened: OpenTurn, first: int) -> None:
         """Hold the turn's log, to go on with event number `first`. Raises `Conflict` when the hold is out of date."""
         log = hold.logs.get(opened.number)
         if log is not None and log.events == first:
             return
         number = opened.number
-        folder = await self._read(key, hold, [Span(ENTRY, number, number), log_span(number)])
+        folder = await self.read(key, hold, [Span(ENTRY, number, number), log_span(number)])
         with legible(key):
             ((_, entry),), chunks = folder.spans
             names = names_of(decode_turn(entry))
@@ -144,7 +162,7 @@ class OwnedSessions:
     async def with_state(self, key: SessionKey, hold: Hold) -> None:
         """Hold the session's state. Raises `Conflict` when the hold is out of date."""
         if isinstance(hold.state, UnsetType):
-            ((*states,),) = (await self._read(key, hold, [STATE_SPAN])).spans
+            ((*states,),) = (await self.read(key, hold, [STATE_SPAN])).spans
             hold.state = states[0][1] if states else None
             if self._holds.get(key) is hold:
                 self._bytes += _bytes_of(hold)
@@ -165,7 +183,7 @@ class OwnedSessions:
 
     async def _read_more(self, key: SessionKey, hold: Hold, missing: NotRead) -> None:
         end = missing.number + READ_AT_ONCE
-        folder = await self._read(key, hold, [Span(missing.section, missing.number, end - 1)])
+        folder = await self.read(key, hold, [Span(missing.section, missing.number, end - 1)])
         (cells,) = folder.spans
         commits = hold.head.commits
         with legible(key):
@@ -179,7 +197,8 @@ class OwnedSessions:
                 ended = {number: decode_ended(raw) for number, raw in cells}
                 hold.ended = hold.ended.read(ended, end, hold.head.next_entry - 1)
 
-    async def _read(self, key: SessionKey, hold: Hold, spans: Sequence[Span]) -> Folder:
+    async def read(self, key: SessionKey, hold: Hold, spans: Sequence[Span]) -> Folder:
+        """The session's folder as it is held. Raises `Conflict` when the hold is out of date."""
         folder = await self.storage.read(folder_of(key), spans)
         if folder is None or folder.head.fence != hold.fence:
             self.drop(key)
@@ -235,6 +254,10 @@ class OwnedSessions:
             "row; nothing was written; try again",
             retry_after=1.0,
         )
+
+
+def _nobody(key: SessionKey, joined: Sequence[InLine]) -> None:
+    """Until somebody asks to be told."""
 
 
 def _bytes_of(hold: Hold) -> int:

@@ -20,6 +20,7 @@ from greenroom.services.sessions.head import (
     ENTRY,
     STATE,
     TURN,
+    OpenTurn,
     SessionHead,
     decode_ended,
     decode_head,
@@ -103,13 +104,14 @@ def entry_in(folder: Folder, number: int, owner: str, first: int = 0) -> TurnEnt
     return replace(found, taken_at=decode_ended(ended[0][1]).taken_at) if ended else found
 
 
-def entries_in(folder: Folder, owner: str) -> tuple[TurnEntry, ...]:
-    """The open turns of a session in their order, of the spans `turn_spans`, for the process `owner`."""
+def entries_in(folder: Folder, owner: str, turns: Sequence[OpenTurn] | None = None) -> tuple[TurnEntry, ...]:
+    """The open turns of a session in their order, of the spans `turn_spans`, for the process `owner`. `turns`: those
+    that were read, none: all."""
     head = decode_head(folder.head.body)
     pairs = zip(folder.spans[::2], folder.spans[1::2], strict=True)
     return tuple(
         entry_of(folder.head, head, opened.number, entry[0][1], chunks, owner)
-        for opened, (entry, chunks) in zip(head.open, pairs, strict=True)
+        for opened, (entry, chunks) in zip(head.open if turns is None else turns, pairs, strict=True)
     )
 
 

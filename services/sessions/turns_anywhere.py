@@ -133,8 +133,11 @@ class TurnsAnywhere:
             return False
         with legible(key):
             draft = Draft(hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner))
+            head = draft.hold.head
         if not draft.follow(number):
             return False
+        if draft.hold.head == head:
+            return True
         self._owned.drop(key)
         await self._storage.write([draft.change(key)])
         self._reached("followed.written")

@@ -18,6 +18,7 @@ from greenroom.actors.system import ActorSystem
 from greenroom.services.durable import Acceptance, Ending
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.joining import Join
 from kits.cut_storage import CutStorage
 from kits.system import EPOCH, asked, running_system, turn
 from kits.virtual_time import virtual_time
@@ -41,9 +42,9 @@ class Watched(DurableSessions):
         self.finished: list[float] = []
         self.searched: list[float] = []
 
-    async def accept(self, turn: Turn) -> Acceptance:
+    async def accept(self, turn: Turn, join: Join | None = None) -> Acceptance:
         self.accepted.append(asyncio.get_running_loop().time())
-        return await super().accept(turn)
+        return await super().accept(turn, join)
 
     async def finish(self, key: SessionKey, ending: Ending) -> None:
         self.finished.append(asyncio.get_running_loop().time())
@@ -89,8 +90,8 @@ def doubling(first: float, longest: float, count: int, share: float) -> list[flo
 @chances
 async def test_a_turn_that_waits_for_another_process_is_tried_again(chance: float) -> None:
     async with two(chance) as (one, other, watched):
-        running = await one.submit(turn("5"))
-        waiting = await other.submit(turn("0"))
+        running = await one.submit(turn("5", id="a"))
+        waiting = await other.submit(turn("0", after="a"))
         assert isinstance(await waiting.ended(), TurnCompleted)
         assert running.terminal is not None
     found = pauses(watched.accepted)

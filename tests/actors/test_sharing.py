@@ -60,14 +60,14 @@ async def test_a_turn_waits_for_a_session_that_is_at_work_elsewhere() -> None:
         assert log.terminal is not None
 
 
-async def test_it_does_not_wait_for_ever() -> None:
+async def test_one_that_continues_from_a_turn_that_runs_elsewhere_does_not_wait_for_ever() -> None:
     async with processes() as (first, second):
         log = await first.system.submit(turn("a 60"))
         with pytest.raises(SessionHeld) as held:
-            await second.tell("b")
+            await second.tell("b", after=log.id)
         assert (held.value.status, held.value.retry_after) == (503, 1.0)
         with pytest.raises(SessionBusy):
-            await second.tell("c", overlap="reject")
+            await second.tell("c", after=log.id, overlap="reject")
         await first.system.cancel(log.id)
         await log.ended()
         assert words(await second.tell("d")) == "d", "nothing is kept of what was refused"

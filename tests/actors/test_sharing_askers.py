@@ -1,4 +1,4 @@
-"""Clients that go before their turn is accepted, as its session is another process's for now."""
+"""Clients that go before their turn is accepted: it continues from one that another process is at work on."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ async def following(log: TurnLog) -> None:
 @pytest.mark.parametrize("line", [False, True], ids=["first", "in line"])
 async def test_a_turn_that_is_to_be_cancelled_is_not_taken_in(policy: Disconnect, line: bool) -> None:
     async with processes(limits=PATIENT) as (first, second):
-        held = await first.system.submit(turn("a 5"))
-        before = [asyncio.create_task(second.tell("b"))] if line else []
+        held = await first.system.submit(turn("a 5", id="a"))
+        before = [asyncio.create_task(second.tell("b", after="a"))] if line else []
         await asyncio.sleep(0.5)
-        await leaves(second, turn("x", id="t", disconnect=policy))
+        await leaves(second, turn("x", id="t", disconnect=policy, after=None if line else "a"))
         after = await second.tell("c")
         assert words(held) == "a."
         await asyncio.gather(*before)
@@ -68,16 +68,16 @@ async def test_a_turn_that_is_to_be_cancelled_is_not_taken_in(policy: Disconnect
 
 async def test_one_that_runs_on_whatever_happens_is_run() -> None:
     async with processes(limits=PATIENT) as (first, second):
-        await first.system.submit(turn("a 5"))
-        await leaves(second, turn("b", id="t", disconnect=CONTINUE))
+        await first.system.submit(turn("a 5", id="a"))
+        await leaves(second, turn("b", id="t", disconnect=CONTINUE, after="a"))
         assert words(await second.tell("c")) == "a b c"
         assert await is_known(second, "t")
 
 
 async def test_one_that_is_accepted_within_its_grace_is_cancelled_after_it() -> None:
     async with processes(limits=PATIENT) as (first, second):
-        await first.system.submit(turn("a 5"))
-        await leaves(second, turn("b 60", id="t", disconnect=Disconnect("grace", 10.0)))
+        await first.system.submit(turn("a 5", id="a"))
+        await leaves(second, turn("b 60", id="t", disconnect=Disconnect("grace", 10.0), after="a"))
         await asyncio.sleep(6)
         log = second.system.find("t")
         await asyncio.sleep(8)
@@ -89,8 +89,8 @@ async def test_one_that_is_accepted_within_its_grace_is_cancelled_after_it() -> 
 
 async def test_one_that_somebody_follows_within_its_grace_is_not() -> None:
     async with processes(limits=PATIENT) as (first, second):
-        await first.system.submit(turn("a 5"))
-        await leaves(second, turn("b 30", id="t", disconnect=Disconnect("grace", 10.0)))
+        await first.system.submit(turn("a 5", id="a"))
+        await leaves(second, turn("b 30", id="t", disconnect=Disconnect("grace", 10.0), after="a"))
         await asyncio.sleep(6)
         log = second.system.find("t")
         await following(log)
@@ -100,8 +100,8 @@ async def test_one_that_somebody_follows_within_its_grace_is_not() -> None:
 @pytest.mark.parametrize("policy", [CANCEL, Disconnect("grace", 3.0)], ids=lambda policy: policy.policy)
 async def test_who_asks_again_meanwhile_has_his_turn(policy: Disconnect) -> None:
     async with processes(limits=PATIENT) as (first, second):
-        await first.system.submit(turn("a 5"))
-        asked = repeatable("b", id="t", disconnect=policy)
+        await first.system.submit(turn("a 5", id="a"))
+        asked = repeatable("b", id="t", disconnect=policy, after="a")
         await leaves(second, asked)
         again = await second.system.submit(asked)
         await again.ended()
@@ -112,8 +112,8 @@ async def test_who_asks_again_meanwhile_has_his_turn(policy: Disconnect) -> None
 async def test_who_leaves_the_line_makes_room() -> None:
     limits = structs.replace(PATIENT, waiting_turns=1)
     async with processes(limits=limits) as (first, second):
-        await first.system.submit(turn("a 5"))
-        waiting = asyncio.create_task(second.tell("b"))
+        await first.system.submit(turn("a 5", id="a"))
+        waiting = asyncio.create_task(second.tell("b", after="a"))
         await asyncio.sleep(0.5)
         last = asyncio.create_task(second.system.submit(turn("x", disconnect=CANCEL)))
         await asyncio.sleep(0.5)

@@ -39,7 +39,7 @@ async def at_once(asking: Any) -> Any:
 async def test_behind_one_that_waits_for_another_process() -> None:
     async with processes() as (first, second):
         running = await first.system.submit(repeatable("a 4", id="a"))
-        waiting = await in_line(second, "b")
+        waiting = await in_line(second, "b", after="a")
         with pytest.raises(SessionBusy, match="reject"):
             await at_once(second.tell("c", overlap="reject"))
         for repeat in (repeatable("a 4", id="a"), repeatable("a 4", id="other")):
@@ -52,24 +52,6 @@ async def test_behind_one_that_waits_for_another_process() -> None:
         assert running.terminal is None
         assert words(await waiting) == "a b"
     assert Diary.begun == ["a 4", "b"]
-
-
-async def test_who_interrupts_does_not_wait_for_those_before() -> None:
-    async with processes() as (first, second):
-        running = await first.system.submit(turn("a 60"))
-        waiting = await in_line(second, "b")
-        interrupting = asyncio.create_task(second.tell("c", overlap="interrupt"))
-        assert isinstance(await asyncio.wait_for(running.ended(), 3.0), TurnCancelled)
-        assert words(await waiting) == "b"
-        assert words(await interrupting) == "b c"
-
-
-async def test_those_that_wait_are_run_in_the_order_they_came() -> None:
-    async with processes() as (first, second):
-        await first.system.submit(turn("a 3"))
-        waiting = [await in_line(second, text) for text in "bcd"]
-        await asyncio.gather(*waiting)
-    assert Diary.begun == ["a 3", "b", "c", "d"]
 
 
 async def test_behind_one_that_continues_from_a_turn_that_runs() -> None:
@@ -87,8 +69,8 @@ async def test_behind_one_that_continues_from_a_turn_that_runs() -> None:
 async def test_who_was_answered_leaves_its_place() -> None:
     limits = structs.replace(LIMITS, waiting_turns=2)
     async with processes(limits=limits) as (first, second):
-        await first.system.submit(turn("a 4"))
-        waiting = [await in_line(second, "b")]
+        await first.system.submit(turn("a 4", id="a"))
+        waiting = [await in_line(second, "b", after="a")]
         for _ in range(5):
             with pytest.raises(SessionBusy, match="reject"):
                 await at_once(second.tell("c", overlap="reject"))

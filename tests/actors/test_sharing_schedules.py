@@ -170,8 +170,10 @@ class Schedule:
             assert (statistics.open_turns, statistics.active_sessions - statistics.idle_sessions) == (0, 0)
             sharing = place.system._sharing
             assert sharing is not None
-            assert not (sharing.intake.pending)
-            assert not (len(sharing.intake._locks))
+            assert not sharing.intake._tasks
+            assert not sharing.lines._tasks
+            assert not sharing._taking
+            assert not (len(sharing.lines.locks))
             assert not (sharing._insisting)
             await asyncio.sleep(30)
             assert not sharing.elsewhere._following

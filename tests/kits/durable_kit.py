@@ -49,7 +49,7 @@ from kits.durable_endings_kit import (
     turn,
 )
 from kits.durable_machine import FAULTS, PROCESSES, SESSIONS, WEIGHTS, Step, a_world
-from kits.passing_kit import PassingKit
+from kits.joining_kit import JoiningKit
 from kits.store_kit import record
 
 STEPS = st.lists(
@@ -65,7 +65,7 @@ STEPS = st.lists(
 )
 
 
-class DurableKit(PassingKit):
+class DurableKit(JoiningKit):
     """The laws for sessions on any storage."""
 
     # ------------------------------------------------------------------------------------------------------- accepting
@@ -135,7 +135,9 @@ class DurableKit(PassingKit):
     async def test_a_session_is_fresh_when_it_has_changed_hands(self) -> None:
         async with self.processes() as (one, other):
             await one.accept(turn(1))
-            assert await other.accept(turn(2)) == SessionElsewhere(one.owner, turn(1).id, turn(1).principal)
+            stands = await other.accept(turn(2))
+            assert isinstance(stands, SessionElsewhere)
+            assert (stands.owner, [line.turn_id for line in stands.turns]) == (one.owner, ["turn-1"])
             await one.finish(KEY, ending(1))
             assert await one.accept(turn(2)) == TurnAccepted(2, False)
             await one.finish(KEY, ending(2))
@@ -192,7 +194,7 @@ class DurableKit(PassingKit):
                 one.append(KEY, "turn-1", 0, SAID),
                 one.finish(KEY, ending(1, b"stale", changes=[change])),
                 one.finish(KEY, ending(1, record=None, kept=False)),
-                one.release(KEY),
+                one.release(KEY, begun=True),
             ):
                 with pytest.raises(SessionLost):
                     await call
@@ -241,7 +243,7 @@ class DurableKit(PassingKit):
             for number in (1, 2):
                 await one.accept(turn(number))
             await one.append(KEY, "turn-1", 0, SAID)
-            await one.release(KEY, "turn-1" if again else None)
+            await one.release(KEY, begun=not again)
             with pytest.raises(SessionLost):
                 await one.append(KEY, "turn-1", 3, SAID)
             entries = await other.take(KEY)
@@ -255,7 +257,7 @@ class DurableKit(PassingKit):
         async with self.processes() as (one, other):
             await one.accept(turn(1))
             await one.append(KEY, "turn-1", 0, SAID[:2])
-            await one.release(KEY, "turn-1")
+            await one.release(KEY, begun=False)
             await other.take(KEY)
             await other.append(KEY, "turn-1", 2, SAID[2:])
             await be_late(other, one)

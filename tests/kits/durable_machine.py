@@ -32,6 +32,7 @@ from greenroom.services.durable import (
     SessionTaken,
     TurnAccepted,
     TurnEntry,
+    TurnJoined,
     TurnKnown,
 )
 from greenroom.services.sessions.durable_store import DurableSessions
@@ -111,6 +112,9 @@ class Process:
         self.link = FlakyStorage(world.storage)
         self.store = DurableSessions(self.link, max_holds=1, lease_seconds=600.0)
         self.store.when_lost(self.lost)
+        self.store.when_joined(lambda key, turns: self.heard.add(key))
+        self.heard: set[SessionKey] = set()
+        """Lines that others have joined."""
         self.views: dict[SessionKey, View] = {}
         self.task: asyncio.Task[None] | None = None
         """What it was doing when it was cut off."""
@@ -118,15 +122,33 @@ class Process:
     def lost(self) -> None:
         """It is another owner now."""
         self.views.clear()
+        self.heard.clear()
 
     async def do(self, step: Step, key: SessionKey) -> None:
         """Carry a step out."""
         try:
             await getattr(self, f"_{step.action}")(key)
+            await self.hear()
         except StoreUnavailable:
             return
         except SessionLost:
             self.views.pop(key, None)
+
+    async def hear(self) -> None:
+        """Look at the lines of which something was heard."""
+        while self.heard:
+            key = self.heard.pop()
+            try:
+                await self._let_in(key)
+            except SessionLost:
+                self.views.pop(key, None)
+
+    async def _let_in(self, key: SessionKey) -> None:
+        view = self.views.setdefault(key, View(()))
+        known = {turn.id for turn in view.open}
+        for entry in await self.store.line(key, lambda turn_id, _: turn_id not in known):
+            view.open.append(entry.turn)
+            view.said[entry.turn.id] = len(entry.events)
 
     async def _accept(self, key: SessionKey) -> None:
         turn = self.world.new_turn(key)
@@ -140,15 +162,18 @@ class Process:
     async def _send(self, turn: Turn) -> None:
         world = self.world
         anew = turn.id in world.deleted
-        answer = await self.store.accept(turn)
-        if isinstance(answer, TurnAccepted):
+        answer = await self.store.accept(turn, lambda stands: None)
+        if isinstance(answer, TurnAccepted | TurnJoined):
             assert turn.id not in world.acknowledged - world.deleted, "a turn was accepted twice"
             world.acknowledged.add(turn.id)
             if anew:
                 world.deleted.discard(turn.id)
                 world.said.pop(turn.id, None)
+        if isinstance(answer, TurnAccepted):
             if answer.fresh:
                 self.views[turn.key] = View(())
+            if answer.joined:
+                await self._let_in(turn.key)
             self.views[turn.key].open.append(turn)
             self.views[turn.key].said[turn.id] = 0
         elif isinstance(answer, SessionTaken):
@@ -157,7 +182,9 @@ class Process:
         elif isinstance(answer, TurnKnown):
             assert answer.entry.turn == turn
         else:
-            assert answer.owner != self.store.owner
+            assert isinstance(answer, TurnJoined)
+            assert answer.elsewhere.owner != self.store.owner
+            world.joined += 1
 
     async def _append(self, key: SessionKey) -> None:
         view = self.views.get(key)
@@ -209,9 +236,9 @@ class Process:
 
     async def _release(self, key: SessionKey) -> None:
         view = self.views.get(key)
-        if view is None or view.ending is not None:
+        if view is None or view.ending is not None or not view.open:
             return
-        await self.store.release(key, view.open[0].id if view.open else None)
+        await self.store.release(key, begun=False)
         self.views.pop(key, None)
 
     async def _follow(self, key: SessionKey) -> None:
@@ -238,7 +265,7 @@ class World:
         self.storage = storage
         self.processes: list[Process] = []
         self.endings: Counter[str] = Counter()
-        """Of all schedules: how many were written, refused, and tried without anybody knowing."""
+        """Of all schedules: how many were written, refused, and tried without anybody knowing; and joined turns."""
         self.begin("")
 
     def begin(self, name: str) -> None:
@@ -255,9 +282,11 @@ class World:
         """By the tags of their endings, written or not."""
         self.deleted: set[str] = set()
         """Turns, and tags of endings, of sessions that may have been deleted since."""
+        self.joined = 0
+        """Turns that joined another process's line."""
         self._count = 0
         for process in self.processes:
-            process.views.clear()
+            process.lost()
             process.store._forget_all()  # or turns that are open for good would have it renew all the time
 
     def new_turn(self, key: SessionKey) -> Turn:
@@ -365,9 +394,15 @@ class World:
             if key in process.store._acceptor.half_taken:
                 continue
             view = process.views.get(key)
-            known = set() if view is None else {turn.id for turn in view.open}
-            unknown = {opened.turn_id for opened in decode_head(folder.head.body).open} - known
-            assert not unknown, f"open turns that their owner knows nothing of: {unknown}"
+            known = [] if view is None else [turn.id for turn in view.open]
+            there = [opened.turn_id for opened in decode_head(folder.head.body).open]
+            assert known, f"open turns that their owner knows nothing of: {there}"
+            if view is not None and view.ending is not None and known[0] not in there:
+                known = known[1:]  # it may have ended, which is heard of when that is tried again
+            # What joined since then is at the end, and heard of when the first one ends.
+            assert there[: len(known)] == known, (
+                f"{known} is believed to be the beginning of the line {there}"
+            )
 
     async def run(self, steps: Sequence[Step], name: str, *, each: bool = True) -> None:
         """Carry the steps out. `each`: look at what there is after each of them, and not only at the end."""
@@ -382,10 +417,12 @@ class World:
                 await process.task
                 process.task = None
             await process.store._acceptor.settle_all()
+            await process.hear()
         await self.check()
         await self.check_known()
         for word, tags in (("written", self.written), ("refused", self.refused), ("unsure", self.maybe)):
             self.endings[word] += len(tags)
+        self.endings["joined"] += self.joined
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ async def test_a_turn_that_was_refused_and_taken_since_by_whoever_refused_it_is_
             await store.accept(turn(1))
         await storage.renew(store.owner, 0.0, "gone")
         assert len(await other.take(KEY)) == 1
-        await other.release(KEY)
+        await other.release(KEY, begun=True)
         assert len(await store.take(KEY)) == 1
         await store._acceptor.settle_all()
         await store.finish(KEY, ending(1))

@@ -56,3 +56,4 @@ async def test_no_stale_write_is_accepted_and_no_turn_lost_or_doubled(
         endings = await run_schedules(storage, SCHEDULES, at_once=AT_ONCE[place])
     assert endings["written"] > SCHEDULES / 10
     assert endings["refused"] > SCHEDULES / 100  # schedules that never try are no proof
+    assert endings["joined"] > SCHEDULES / 10

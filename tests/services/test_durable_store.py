@@ -133,7 +133,7 @@ async def test_named_points_are_reached_in_order() -> None:
     await store.append(KEY, "turn-1", 0, SAID)
     await store.finish(KEY, ending(1, first=3, events=[LAST]))
     await store.accept(turn(2))
-    await store.release(KEY)
+    await store.release(KEY, begun=True)
     await store.take(KEY)
     await store.forget(KEY)
     await store.stop()

@@ -1,0 +1,143 @@
+"""The lines of this process's sessions, in which other processes record turns too (`DurableStore.accept`).
+
+Their turns are run here, each when its time comes. Nobody need tell this process of them: whoever writes to a session
+hears what has joined its line, and as long as turns are open in it this process has an ending to write. So those it has
+not heard of are the last ones, until a turn that came here is recorded behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from greenroom.actors.archive import Archive
+from greenroom.actors.errors import SessionLost
+from greenroom.actors.messages import SessionKey
+from greenroom.actors.pauses import until_back
+from greenroom.actors.recovery import Recovery
+from greenroom.actors.roster import Roster
+from greenroom.actors.turn import TurnRun
+from greenroom.services.durable import DurableStore, InLine
+from greenroom.services.durable_responses import NO_EVENTS
+from greenroom.services.keyed_locks import KeyedLocks
+
+logger = logging.getLogger("greenroom.actors")
+
+
+class Lines:
+    """Has those turns run. `locks`: who holds a session's takes in what comes to it, one after the other."""
+
+    __slots__ = ("_archive", "_chance", "_closed", "_recovery", "_roster", "_store", "_tasks", "locks")
+
+    def __init__(
+        self,
+        store: DurableStore,
+        roster: Roster,
+        archive: Archive,
+        recovery: Recovery,
+        chance: Callable[[], float],
+    ) -> None:
+        self.locks: KeyedLocks[SessionKey] = KeyedLocks()
+        self._store = store
+        self._roster = roster
+        self._archive = archive
+        self._recovery = recovery
+        self._chance = chance
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Lines: {len(self._tasks)} are looked at>"
+
+    def close(self) -> None:
+        """Let nothing more in: when the turns are over that are here, another process has the rest."""
+        self._closed = True
+
+    async def done(self) -> None:
+        """Wait until all that was heard of is let in, or let go of."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def stop(self) -> None:
+        """Give that up: another process finds it."""
+        for task in self._tasks:
+            task.cancel()
+        await self.done()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def has_new(self, joined: Sequence[InLine]) -> bool:
+        """Whether turns are among these of which this process has not heard."""
+        return any(self._is_new(one.turn_id, one.principal) for one in joined)
+
+    def joined(self, key: SessionKey, turns: Sequence[InLine]) -> None:
+        """These have joined the session's line, some time ago. Its first turn may be about to end."""
+        if not self.has_new(turns):
+            return
+        actor = self._roster.find(key)
+        if not self._closed:
+            self._begin(self._let_all_in(key))
+        elif actor is None or len(actor.turns) <= 1:
+            self._begin(self._let_go(key))
+
+    def find(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
+        """Do something with a turn that is not here, if it waits in the line of a session that is."""
+        if not self._closed:
+            self._begin(self._find(turn_id, principal, what))
+
+    async def let_in(self, key: SessionKey) -> None:
+        """Have the session's actor run all of which it has not heard. Who calls holds the session's lock.
+
+        Raises `SessionLost`, `Overloaded`, `SessionDamaged` and `StoreUnavailable`."""
+        entries = await self._store.line(key, self._is_new)
+        if entries:
+            self._recovery.receive(self._roster.get(key), entries)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _is_new(self, turn_id: str, principal: str | None) -> bool:
+        return self._archive.run((principal, turn_id)) is None
+
+    async def _let_all_in(self, key: SessionKey) -> None:
+        async with self.locks.of(key):
+            try:
+                await until_back(lambda: self.let_in(key), self._chance)
+            except SessionLost:
+                raise
+            except Exception:
+                logger.exception("what joined the line of session %r cannot be run here", key.session_id)
+            else:
+                return
+        await self._let_go(key)
+
+    async def _let_go(self, key: SessionKey) -> None:
+        """Another process may have the session, when the turns are over that are here."""
+        actor = self._roster.find(key)
+        while actor is not None and (turns := (*actor.turns, *actor.leaving)):
+            await turns[-1].log.ended()
+        await until_back(lambda: self._store.release(key, begun=False), self._chance)
+
+    async def _find(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
+        entry = await self._store.find(turn_id, principal, NO_EVENTS)
+        if entry is None or entry.status == "ended" or not entry.here:
+            return
+        await self._let_all_in(entry.turn.key)
+        run = self._archive.run((principal, turn_id))
+        if run is not None:
+            what(run)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except SessionLost as error:
+        logger.debug("a line is another process's: %s", error)
+    except Exception:
+        logger.exception("the line of a session could not be looked at")

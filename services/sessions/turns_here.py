@@ -1,0 +1,124 @@
+"""Open turns of sessions that are this process's: read, written to, ended and let go of. Who calls holds the session's
+lock.
+
+Each attempt raises `Conflict` when another process wrote to the session meanwhile, and is to be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from greenroom.actors.errors import HandlerError, SessionLost, TurnOver
+from greenroom.actors.events import Event
+from greenroom.actors.messages import SessionKey
+from greenroom.services.compact import encode_turn as encode_record
+from greenroom.services.durable import Ending, TurnEntry
+from greenroom.services.sessions.draft import Draft
+from greenroom.services.sessions.head import is_marked
+from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.reading import entries_in, legible, turn_spans
+from greenroom.services.sessions.repeats import Terms, change_for
+from greenroom.services.storage import Conflict
+
+
+class TurnsHere:
+    """What an owner does with the turns of its sessions."""
+
+    def __init__(self, owned: OwnedSessions, terms: Terms) -> None:
+        self._owned = owned
+        self._terms = terms
+        self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
+        """Endings of which it is not known whether they were written."""
+
+    def clear(self) -> None:
+        """This process is another owner now."""
+        self._tried.clear()
+
+    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
+        """Of the open turns that were recorded under another owner's name those that `new` (turn id, principal) picks
+        out, in their order. Of its own this process knows, but of those that it refused, and is about to remove."""
+        self._owned.drop(key)  # what is held may be older than what joined
+        hold = await self._owned.mine(key)
+        name = self._owned.life.name
+        joined = (one for one in hold.head.open if not is_marked(one.mark, name))
+        wanted = [one for one in joined if new(one.turn_id, one.principal)]
+        if not wanted:
+            return ()
+        folder = await self._owned.read(key, hold, turn_spans([one.number for one in wanted]))
+        with legible(key):
+            return entries_in(folder, name, wanted)
+
+    async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
+        """Add events to the log of a running turn."""
+        hold = await self._owned.mine(key)
+        opened = next((one for one in hold.head.open if one.turn_id == turn_id), None)
+        if opened is None:
+            raise _over(turn_id)
+        await self._owned.log_at(key, hold, opened, first)
+        draft = Draft(hold)
+        draft.append(opened, events)
+        await self._owned.write(key, draft)
+
+    async def finish(self, key: SessionKey, ending: Ending) -> None:
+        """End a turn, as `DurableStore.finish` says; until it is known how that came out."""
+        raw = None if ending.record is None else encode_record(ending.record)
+        if raw is None and ending.state is not None:
+            raise ValueError("a state is kept with the record of its turn")
+        tried = (key, ending.turn_id, ending.principal)
+        try:
+            await self._owned.until_written(key, lambda: self._finish(key, ending, raw))
+        except (Conflict, HandlerError, TurnOver):
+            raise
+        except SessionLost:
+            self._tried.pop(tried, None)
+            raise
+        except BaseException:
+            # It stays the first one that was tried: that may be the one that was written.
+            self._tried.setdefault(tried, _alike(ending))
+            raise
+        self._tried.pop(tried, None)
+
+    async def release(self, key: SessionKey, begun: bool) -> None:
+        """Let the session go, as `DurableStore.release` says."""
+        hold = await self._owned.mine(key)
+        if hold.head.open:
+            draft = Draft(hold)
+            draft.release(begun=begun)
+            await self._owned.write(key, draft, owner="")
+
+    async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None) -> None:
+        hold = await self._owned.mine(key)
+        opened = hold.turn(ending.turn_id, ending.principal)
+        if opened is None:
+            before = self._tried.get((key, ending.turn_id, ending.principal))
+            if before is None or before != _alike(ending):
+                raise _over(ending.turn_id)
+            self._owned.hear(key, hold.head)
+            return
+        await self._owned.log_at(key, hold, opened, ending.first)
+        if raw is not None:
+            await self._owned.with_state(key, hold)
+
+        def draw(draft: Draft) -> None:
+            draft.end(opened, ending.events, kept=ending.kept)
+            if raw is not None:
+                draft.commit(raw, ending.state)
+
+        draft = await self._owned.bounded(key, hold, draw, opened.number)
+        changes = list(ending.changes)
+        left = ending.for_repeats
+        if left is not None and (opened.followed or left.turn.idempotency_key is not None):
+            changes.append(change_for(left, opened, await self._terms.owner(left.seconds)))
+        await self._owned.write(key, draft, changes)
+        self._owned.hear(key, draft.hold.head)
+
+
+def _alike(ending: Ending) -> Ending:
+    """What is the same each time an ending is tried."""
+    return replace(ending, changes=(), for_repeats=None)
+
+
+def _over(turn_id: str) -> TurnOver:
+    return TurnOver(f"turn {turn_id} is not open: it has ended, how can be looked up, or it never was")
