@@ -32,7 +32,7 @@ from kits.store_kit import FORK, KEY, RICH, record
 
 T = TypeVar("T")
 
-VERSION_1 = Path(__file__).with_name("sqlite_version_1.sql")
+VERSION_1 = Path(__file__).with_name("version_1.sql")
 USED = 1_795_000_000.0
 """When its session was used."""
 IN_IT = (record(1, status="failed"), record(2), RICH, record(3, status="cancelled"))
