@@ -312,6 +312,33 @@ async def test_turns_that_are_followed_at_once_share_notes_and_push_no_other_out
         assert storage.notes < 25
 
 
+async def test_turns_that_are_cancelled_at_once_share_notes_and_push_no_other_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_storage, "NOTES", 50)
+    storage = Noting()
+    async with followed(storage, 600) as (other, heard):
+        assert await other.tell_followed("turn-7", None, 15.0)
+        asked = await asyncio.gather(*(other.ask_to_cancel(f"turn-{n}", None, "why") for n in range(600)))
+        assert all(asked)
+        await asyncio.sleep(1.1)
+        assert sorted(heard) == sorted(["turn-7", *(f"cancel turn-{n}" for n in range(600))])
+        assert storage.notes < 25
+
+
+async def test_who_follows_does_not_wait_for_those_who_cancel() -> None:
+    storage = Noting()
+    async with followed(storage, 600) as (other, _):
+        storage.noting.clear()
+        asking = [asyncio.create_task(other.ask_to_cancel(f"turn-{n}", None, "why")) for n in range(600)]
+        await asyncio.sleep(0.1)
+        telling = asyncio.create_task(other.tell_followed("turn-7", None, 15.0))
+        await asyncio.sleep(0.1)
+        assert storage.notes == 2
+        storage.noting.set()
+        await asyncio.gather(telling, *asking)
+
+
 async def test_few_that_are_followed_are_told_at_once() -> None:
     storage = Noting()
     async with followed(storage, 4) as (other, _):
