@@ -133,6 +133,9 @@ class Process:
             return
         except SessionLost:
             self.views.pop(key, None)
+        finally:
+            if key in self.store._acceptor.half_taken:  # it may have been another's meanwhile, for all it knows
+                self.views.pop(key, None)
 
     async def hear(self) -> None:
         """Look at the lines of which something was heard."""
