@@ -1,8 +1,8 @@
 """What becomes of the turns of a process that is gone: nothing is lost, and nothing runs twice unasked.
 
 A turn that waited is run. One that had begun may have acted, so it is ended, as failed, with what it had said, and the
-error says so; only a handler that is declared idempotent has it begun once more. What was cancelled meanwhile is not
-run.
+error says so; only a handler that is declared idempotent has it begun once more. What was cancelled meanwhile, in
+whichever process, is not run, and ends as cancelled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ logger = logging.getLogger("greenroom.actors")
 
 class Recovery:
     """Deals with open turns that were taken over. `admit`: is told of each that an actor has in its mailbox again;
-    `ended`: of the log of each that has ended. `cancelled`: says why a turn is to be cancelled; none: it is not."""
+    `ended`: of the log of each that has ended. `cancelled`: says why this process wants a turn cancelled, whether or
+    not that is recorded with it; none: it does not."""
 
     __slots__ = ("_admit", "_cancelled", "_ended", "_handler", "_ledger", "_limits", "_sources")
 
@@ -78,21 +79,23 @@ class Recovery:
         run = actor.receive(entry.turn, entry.events)
         run.log.taken_at = entry.taken_at
         self._admit(actor, run)
-        reason = self._cancelled(entry.turn)
+        reason = self._why_cancelled(entry)
         if reason is not None:
             actor.cancel(run, reason)
 
     def _is_to_run_again(self, entry: TurnEntry) -> bool:
         """One that was let go in order is no attempt that failed, and is not counted as one."""
-        if not (self._handler.idempotent and entry.turn.idempotent):
+        if not (self._handler.idempotent and entry.turn.idempotent) or self._why_cancelled(entry) is not None:
             return False
-        if entry.status != "running":
-            return True
-        return entry.attempts <= self._limits.attempts and self._cancelled(entry.turn) is None
+        return entry.status != "running" or entry.attempts <= self._limits.attempts
+
+    def _why_cancelled(self, entry: TurnEntry) -> str | None:
+        """Why the turn is to be cancelled; none: it is not."""
+        return self._cancelled(entry.turn) if entry.cancelled is None else entry.cancelled
 
     async def _end(self, entry: TurnEntry) -> None:
         """End a turn as it stands; what stands in the way of that is not in the way of its ending."""
-        reason = self._cancelled(entry.turn)
+        reason = self._why_cancelled(entry)
         why = interrupted(entry.turn, self._sources) if reason is None else reason
         try:
             log = await self._end_whole(entry, why)

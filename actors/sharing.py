@@ -349,16 +349,16 @@ class Sharing:
         """Have a turn cancelled that does not run here. Raises `TurnNotFound`, `StoreUnavailable`."""
         log = await self.locate(turn_id, principal)
         if log.terminal is None:
-            self.insist(log, reason)
+            self.insist(log, reason, INSIST_SECONDS)
             await self.store.ask_to_cancel(turn_id, principal, reason)
         return log
 
-    def insist(self, log: TurnLog, reason: str) -> None:
+    def insist(self, log: TurnLog, reason: str, after: float = 0.0) -> None:
         """Have a turn cancelled that is not here, or not any more: its process may be gone, and another one to have
-        it, maybe this one."""
+        it, maybe this one. `after`: so many seconds its process is asked."""
         key = log.turn.principal, log.id
         if key not in self._insisting:
-            task = asyncio.get_running_loop().create_task(self._insist(log, reason))
+            task = asyncio.get_running_loop().create_task(self._insist(log, reason, after))
             self._insisting[key] = reason, task
             task.add_done_callback(lambda _: self._insisting.pop(key))
 
@@ -369,10 +369,11 @@ class Sharing:
         reason, _ = self._insisting.get((turn.principal, turn.id), (None, None))
         return reason
 
-    async def _insist(self, log: TurnLog, reason: str) -> None:
+    async def _insist(self, log: TurnLog, reason: str, pause: float) -> None:
         """Until it has ended, or is not found any more: a log that nobody follows is lost before a dead process is."""
         while True:
-            await asyncio.sleep(INSIST_SECONDS)
+            await asyncio.sleep(pause)
+            pause = INSIST_SECONDS
             with suppress(StoreUnavailable, SessionDamaged):
                 if log.lost is not None:
                     try:

@@ -39,6 +39,7 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     its ending is the last.
     `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it and
     not let go of it; none: it never was. That process may have told others after these, under the same numbers.
+    `cancelled`: why it is to be cancelled, by whoever has it (`DurableStore.ask_to_cancel`); none: it is not, or ended.
     """
 
     turn: Turn
@@ -49,6 +50,7 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     owned: bool = False
     events: Sequence[Event] = ()
     taken_at: int | None = None
+    cancelled: str | None = None
 
 
 class ForRepeats(Struct, frozen=True, kw_only=True):
@@ -246,7 +248,9 @@ class DurableStore(SessionStore, Protocol):
         ...
 
     async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
-        """Ask the living owner of a running or waiting turn to cancel it. Whether there was one to ask."""
+        """Have a running or waiting turn cancelled: that and why (the first 1,000 characters) are recorded with it, for
+        whoever takes it over (`TurnEntry.cancelled`), and its owner is asked, if it lives. Whether there was one to
+        ask. Who asks again asks the owner again, and writes nothing; the first reason stays."""
         ...
 
     def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:

@@ -127,6 +127,12 @@ class Draft:
         self.hold.head = replace(head, open=turns)
         return any(one.number == number for one in turns)
 
+    def cancel(self, opened: OpenTurn, reason: str) -> None:
+        """The turn is to be cancelled, by whoever has it or takes it over."""
+        head = self.hold.head
+        turns = tuple(replace(one, cancelled=reason) if one is opened else one for one in head.open)
+        self.hold.head = replace(head, open=turns)
+
     def append(self, opened: OpenTurn, events: Sequence[Event]) -> None:
         """Add events to the turn's log, which is held."""
         addition = self._add(opened, events)

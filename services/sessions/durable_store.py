@@ -295,9 +295,10 @@ class DurableSessions:
             return [*self._acceptor.half_taken, *(SessionKey(*head.key[1:]) for head in heads)][:limit]
 
     async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
-        """Ask the living owner of a running or waiting turn to cancel it. Whether there was one to ask."""
+        """Have an open turn cancelled by who has it or takes it over. Whether its owner lives, and was asked."""
         with self._calls:
-            return await self._notes.ask_to_cancel(turn_id, principal, reason)
+            asked = await self._anywhere.mark_cancelled(turn_id, principal, reason)
+            return asked is not None and await self._notes.ask_to_cancel(*asked)
 
     def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:
         """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""

@@ -43,6 +43,10 @@ class OpenTurn(Struct, frozen=True, array_like=True):
     `taken_at`: as `TurnEntry` says. `followed`: somebody follows it in another process, and nothing will be kept of it:
     its ending is to be left where he finds it. `size`: bytes of its entry, 0 where that was not noted. `cancelled`: why
     it is to be cancelled, by whoever has it; none: it is not.
+
+    A process of an older version, while processes are replaced, drops the fields that it does not know with each write
+    to the session. Of `cancelled` that costs no more than that version: the turn's owner is asked as well, until the
+    turn has ended, and who asks marks it again.
     """
 
     number: int

@@ -73,17 +73,13 @@ class OwnerNotes:
         self._cancels = NoteRounds(self._leave_cancels)
         self._followed = NoteRounds(self._leave_followed)
 
-    async def ask_to_cancel(self, turn_id: str, principal: str | None, reason: str) -> bool:
-        """Ask the living owner of an open turn to cancel it. Whether there was one to ask. Those who want many turns
-        cancelled at once share notes."""
-        said = reason.encode("utf-8", "replace").decode()
-        owner = await self._living_owner(turn_id, principal)
-        if owner is None:
-            return False
+    async def ask_to_cancel(self, owner: str, turn: Cancelled) -> bool:
+        """Ask the owner of an open turn to cancel it. Whether that lives. Those who want many turns cancelled at once
+        share notes."""
         if owner == self._life.name:
-            self._heed(CancelNote(turn_id, principal, said))
+            self.cancel(turn.turn_id, turn.principal, turn.reason)
             return True
-        return await self._cancels.say(owner, Cancelled(turn_id, principal, said))
+        return await self._cancels.say(owner, turn)
 
     async def tell_followed(self, turn_id: str, principal: str | None, seconds: float) -> bool:
         """Tell the living owner of an open turn that it is followed here. Whether there was one to tell. Those who say

@@ -136,6 +136,7 @@ def entry_of(
         owned=stands.owner_state != "gone",
         events=events_from(first, chunks),
         taken_at=None if opened is None else opened.taken_at,
+        cancelled=None if opened is None else opened.cancelled,
     )
 
 

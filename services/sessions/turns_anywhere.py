@@ -1,4 +1,5 @@
-"""Turns by id, in whatever process their sessions are: finding them, forgetting them, forking sessions after them."""
+"""Turns by id, in whatever process their sessions are: finding them, marking them, forgetting them, forking sessions
+after them."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from greenroom.services.sessions.head import (
 from greenroom.services.sessions.hold import hold_of
 from greenroom.services.sessions.log import first_of
 from greenroom.services.sessions.owned import OwnedSessions
+from greenroom.services.sessions.owner_notes import Cancelled
 from greenroom.services.sessions.passing import marked
 from greenroom.services.sessions.reading import WHOLE, fork_of, legible
 from greenroom.services.sessions.turn_names import id_name, names_of, number_in
@@ -32,6 +34,8 @@ from greenroom.services.storage import Change, Named, Span
 
 PLACES: Final = 1_000
 """In logs that are remembered."""
+LONGEST_REASON: Final = 1_000
+"""For which a turn is to be cancelled, characters: it is written again with each write to its session."""
 
 
 class TurnsAnywhere:
@@ -98,6 +102,19 @@ class TurnsAnywhere:
         async with self._owned.locks.of(key):
             return await self._owned.until_written(key, lambda: self._leave_ending(key, number))
 
+    async def mark_cancelled(
+        self, turn_id: str, principal: str | None, reason: str
+    ) -> tuple[str, Cancelled] | None:
+        """Write down that an open turn is to be cancelled, by whoever has it or takes it over; the first reason stays.
+        Gives its living owner and what that is to be told; none: there is none, or the turn is not open."""
+        named = await self._storage.lookup(id_name(turn_id, principal))
+        if named is None or named.key.kind != KIND:
+            return None
+        key = SessionKey(*named.key[1:])
+        turn = Cancelled(turn_id, principal, reason[:LONGEST_REASON].encode("utf-8", "replace").decode())
+        async with self._owned.locks.of(key):
+            return await self._owned.until_written(key, lambda: self._mark_cancelled(key, turn))
+
     async def fork(self, source: SessionKey, turn_id: str, target: SessionKey) -> bool:
         """Make `target` what `source` was after that turn; false: that is not known. A new session is marked as one
         that goes with this process, until a turn of it that is to stay is accepted. Raises `Conflict`."""
@@ -142,6 +159,25 @@ class TurnsAnywhere:
         await self._storage.write([draft.change(key)])
         self._reached("followed.written")
         return True
+
+    async def _mark_cancelled(self, key: SessionKey, turn: Cancelled) -> tuple[str, Cancelled] | None:
+        """Once: who insists on it writes no more. The turn's process finds the session changed, as `_remove` says."""
+        folder = await self._storage.read(folder_of(key))
+        if folder is None:
+            return None
+        with legible(key):
+            draft = Draft(hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner))
+        opened = draft.hold.turn(turn.turn_id, turn.principal)
+        if opened is None:
+            return None
+        if opened.cancelled is None:
+            draft.cancel(opened, turn.reason)
+            self._owned.drop(key)
+            await self._storage.write([draft.change(key)])
+            self._reached("cancel.written")
+        else:
+            turn = replace(turn, reason=opened.cancelled)
+        return None if folder.head.owner_state == "gone" else (folder.head.owner, turn)
 
     async def _remove(self, key: SessionKey, number: int) -> bool:
         """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""

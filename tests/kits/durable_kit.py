@@ -376,12 +376,78 @@ class DurableKit(JoiningKit):
             await one._life.beat()
             assert asked == [("turn-1", "Ada", "why")]
             assert await one.ask_to_cancel("turn-1", "Ada", "here")
-            assert asked[1:] == [("turn-1", "Ada", "here")]
+            assert asked[1:] == [("turn-1", "Ada", "why")]  # for which it was cancelled first
             await one.finish(KEY, ending(1, principal="Ada"))
             assert not await other.ask_to_cancel("turn-1", "Ada", "too late")
             await one.accept(turn(2))
             await be_late(one, other)
             assert not await other.ask_to_cancel("turn-2", None, "gone")
+
+    async def test_a_cancellation_is_recorded_once_and_its_owner_writes_on(self) -> None:
+        async with self.processes() as (one, other):
+            for sent in (turn(1, principal="Ada"), turn(2), turn(3)):
+                await one.accept(sent)
+            await one.append(KEY, "turn-1", 0, SAID[:2])
+            assert not await other.ask_to_cancel("turn-1", "Eve", "not hers")
+            for turn_id, principal in (("turn-1", "Ada"), ("turn-2", None)):
+                assert await other.ask_to_cancel(turn_id, principal, f"why {turn_id}")
+                marked = await other.storage.read(folder_of(KEY))
+                for store in (one, other):
+                    assert await store.ask_to_cancel(turn_id, principal, "again")
+                    entry = await store.find(turn_id, principal)
+                    assert entry is not None
+                    assert entry.cancelled == f"why {turn_id}"
+                assert await other.storage.read(folder_of(KEY)) == marked
+            await one.append(KEY, "turn-1", 2, SAID[2:])
+            assert await one.accept(turn(4)) == TurnAccepted(4, False)
+            await one.finish(KEY, ending(1, principal="Ada", first=3, events=[LAST]))
+            entries = [
+                await other.find(*found) for found in (("turn-1", "Ada"), ("turn-2", None), ("turn-3", None))
+            ]
+            assert [(entry.status, entry.cancelled) for entry in entries if entry is not None] == [
+                ("ended", None),
+                ("running", "why turn-2"),
+                ("waiting", None),
+            ]
+
+    @pytest.mark.parametrize("gone", [False, True], ids=["before it was gone", "when it was gone"])
+    async def test_who_takes_a_session_is_told_what_is_to_be_cancelled(self, gone: bool) -> None:
+        async with self.processes() as (one, other):
+            for number in (1, 2, 3):
+                await one.accept(turn(number))
+            if gone:
+                await be_late(one, other)
+            for number in (1, 3):
+                assert await other.ask_to_cancel(f"turn-{number}", None, f"why {number}") is not gone
+            if not gone:
+                await be_late(one, other)
+            (taken,) = [await other.take(KEY)]
+            assert [(entry.status, entry.cancelled) for entry in taken] == [
+                ("running", "why 1"),
+                ("waiting", None),
+                ("waiting", "why 3"),
+            ]
+            await be_late(other, one)
+            again = await one.accept(turn(4))
+            assert isinstance(again, SessionTaken)
+            assert [entry.cancelled for entry in again.turns] == ["why 1", None, "why 3"]
+
+    async def test_a_turn_that_is_let_go_is_to_be_cancelled_still(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            assert await other.ask_to_cancel("turn-1", None, "why")
+            await one.release(KEY, "turn-1")
+            assert not await other.ask_to_cancel("turn-1", None, "again")
+            (entry,) = await other.take(KEY)
+            assert (entry.status, entry.cancelled) == ("waiting", "why")
+
+    async def test_the_reason_is_kept_as_text_of_bounded_length(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            assert await other.ask_to_cancel("turn-1", None, "\ud800" + 5_000 * "x")
+            entry = await one.find("turn-1", None)
+            assert entry is not None
+            assert entry.cancelled == "?" + 999 * "x"
 
     async def test_the_owner_of_a_turn_is_told_where_it_is_followed(self) -> None:
         async with self.processes() as (one, other):

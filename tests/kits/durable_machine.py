@@ -8,6 +8,7 @@ of steps, so that one which fails can be run again. After each step what lies in
 - the state is the one that the turns in the history make, in their order;
 - logs have no gaps, and all that was said to be written;
 - of a turn that is not kept, and has ended, a repeat gets the answer, and nothing else is left;
+- a turn that was cancelled is marked as such until it ends, and whoever takes it is told;
 - what there is adds up, and belongs to a turn that is there.
 """
 
@@ -17,7 +18,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -58,6 +59,7 @@ WEIGHTS: Final = {
     "release": 1,
     "delete": 1,
     "follow": 1,
+    "cancel": 2,
     "expire": 1,
     "usurp": 4,
     "beat": 1,
@@ -118,6 +120,8 @@ class Process:
         self.views: dict[SessionKey, View] = {}
         self.task: asyncio.Task[None] | None = None
         """What it was doing when it was cut off."""
+        self.cancelled: frozenset[str] = frozenset()
+        """Turns that were to be cancelled when it began that: of others their owner hears, which may be itself."""
 
     def lost(self) -> None:
         """It is another owner now."""
@@ -126,6 +130,7 @@ class Process:
 
     async def do(self, step: Step, key: SessionKey) -> None:
         """Carry a step out."""
+        self.cancelled = frozenset(self.world.cancelled)
         try:
             await getattr(self, f"_{step.action}")(key)
             await self.hear()
@@ -134,7 +139,9 @@ class Process:
         except SessionLost:
             self.views.pop(key, None)
         finally:
-            if key in self.store._acceptor.half_taken:  # it may have been another's meanwhile, for all it knows
+            if (
+                key in self.store._acceptor.half_taken
+            ):  # it may have been another's meanwhile, for all it knows
                 self.views.pop(key, None)
 
     async def hear(self) -> None:
@@ -181,7 +188,7 @@ class Process:
             self.views[turn.key].said[turn.id] = 0
         elif isinstance(answer, SessionTaken):
             assert answer.turns
-            self.views[turn.key] = View(answer.turns)
+            self._taken(turn.key, answer.turns)
         elif isinstance(answer, TurnKnown):
             assert answer.entry.turn == turn
         else:
@@ -202,7 +209,11 @@ class Process:
     async def _take(self, key: SessionKey) -> None:
         entries = await self.store.take(key)
         if entries:
-            self.views[key] = View(entries)
+            self._taken(key, entries)
+
+    def _taken(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
+        self.views[key] = View(entries)
+        self.world.check_cancelled(self.cancelled, {entry.turn.id: entry.cancelled for entry in entries})
 
     async def _beat(self, key: SessionKey) -> None:
         await self.store._life.beat()
@@ -250,11 +261,21 @@ class Process:
         if turn is not None:
             await self.store.leave_ending(turn.id, turn.principal)
 
+    async def _cancel(self, key: SessionKey) -> None:
+        """So may this. It may come to a turn that has ended, or of which it is not known whether it was accepted."""
+        world = self.world
+        turn = next((turn for turn in reversed(world.sent) if turn.key == key), None)
+        if turn is not None:
+            told = turn.id in world.acknowledged - world.deleted
+            await self.store.ask_to_cancel(turn.id, turn.principal, f"by {self.store.owner}")
+            if told and turn.id not in world.deleted:
+                world.cancelled.add(turn.id)
+
     async def _delete(self, key: SessionKey) -> None:
         standing = await self.store.standing(key)
         if isinstance(standing, SessionTaken):
             assert standing.turns
-            self.views[key] = View(standing.turns)
+            self._taken(key, standing.turns)
         elif isinstance(standing, Fence):
             await self.world.may_go(key, standing)
             with contextlib.suppress(Conflict):
@@ -287,6 +308,8 @@ class World:
         """Turns, and tags of endings, of sessions that may have been deleted since."""
         self.joined = 0
         """Turns that joined another process's line."""
+        self.cancelled: set[str] = set()
+        """Turns that are to be cancelled, if they have not ended."""
         self._count = 0
         for process in self.processes:
             process.lost()
@@ -329,6 +352,7 @@ class World:
         for tag, turn in self.ending.items():
             if turn.key == key:
                 self.deleted |= {tag, turn.id}
+                self.cancelled.discard(turn.id)
 
     async def start_process(self) -> Process:
         """One more that shares the sessions."""
@@ -363,6 +387,9 @@ class World:
             if folder is not None:
                 found = Found(folder)
                 found.check(self.said)
+                self.check_cancelled(
+                    self.cancelled, {opened.turn_id: opened.cancelled for opened in found.head.open}
+                )
                 tags |= found.tags
                 there |= found.turns
         for turn in self.sent:
@@ -377,6 +404,11 @@ class World:
         assert not tags & self.refused, f"stale writes were accepted: {tags & self.refused}"
         lost = self.written - tags - self.deleted
         assert not lost, f"endings were acknowledged and lost: {lost}"
+
+    def check_cancelled(self, turns: Set[str], reasons: Mapping[str, str | None]) -> None:
+        """Raises `AssertionError` for one of the turns that is open and not marked. `reasons`: by open turns."""
+        lost = {turn_id for turn_id in turns & self.cancelled if reasons.get(turn_id, "ended") is None}
+        assert not lost, f"turns were cancelled, and go on: {lost}"
 
     async def _for_repeats(self, turn: Turn) -> TurnEntry | None:
         """What a repeat gets of a turn that has ended and is not kept."""

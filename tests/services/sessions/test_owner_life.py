@@ -93,7 +93,7 @@ async def test_a_cancel_is_heard_within_a_second_while_turns_are_open() -> None:
 
 async def test_what_was_noted_before_one_listens_is_heard_then_by_all_who_listen_at_once() -> None:
     storage = Cut()
-    async with process(storage, "a") as one, process(storage, "b") as other:
+    async with process(storage, "a") as one, process(storage.beyond, "b") as other:
         heard: list[str] = []
         one.when_asked(lambda _turn, _principal, why: heard.append(why))
         await one.accept(turn(1))
@@ -312,17 +312,14 @@ async def test_turns_that_are_followed_at_once_share_notes_and_push_no_other_out
         assert storage.notes < 25
 
 
-async def test_turns_that_are_cancelled_at_once_share_notes_and_push_no_other_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(memory_storage, "NOTES", 50)
+async def test_turns_that_are_cancelled_at_once_share_notes_and_push_no_other_out() -> None:
     storage = Noting()
-    async with followed(storage, 600) as (other, heard):
+    async with followed(storage, 5_000) as (other, heard):
         assert await other.tell_followed("turn-7", None, 15.0)
-        asked = await asyncio.gather(*(other.ask_to_cancel(f"turn-{n}", None, "why") for n in range(600)))
+        asked = await asyncio.gather(*(other.ask_to_cancel(f"turn-{n}", None, "why") for n in range(5_000)))
         assert all(asked)
         await asyncio.sleep(1.1)
-        assert sorted(heard) == sorted(["turn-7", *(f"cancel turn-{n}" for n in range(600))])
+        assert sorted(heard) == sorted(["turn-7", *(f"cancel turn-{n}" for n in range(5_000))])
         assert storage.notes < 25
 
 
