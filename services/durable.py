@@ -254,7 +254,9 @@ class DurableStore(SessionStore, Protocol):
         ...
 
     def when_asked(self, cancel: Callable[[str, str | None, str], object]) -> None:
-        """Call this (turn id, principal, reason) when another process asks this one to cancel a turn."""
+        """Call this (turn id, principal, reason) when another process asks this one to cancel a turn, maybe more than
+        once. That one was asked to cancel a turn that waits is known before the ending of the one before it is
+        written: it need not begin."""
         ...
 
     async def tell_followed(self, turn_id: str, principal: str | None, seconds: float) -> bool:

@@ -288,6 +288,7 @@ class Acceptor:
             raise Conflict(found.key, found)  # it is to be settled first
         if not mine and head.open:
             raise Blocked(found)
+        self._owned.heed(head)
         draft = await draw(hold_of(found.fence, head, found.owner))
         self._check_life()
         await self._owned.write(key, draft, others, owner=None if mine else self._life.name, take=not mine)

@@ -84,10 +84,10 @@ class DurableSessions:
             beaten=lambda: self._acceptor.settle_all(),  # noqa: PLW0108
         )
         retention = Retention(**{name: given[name] for name in Retention.__struct_fields__})
-        self._owned = OwnedSessions(storage, self._life, retention, most=max_holds, most_bytes=hold_bytes)
+        self._notes = OwnerNotes(storage, self._life)
+        self._owned = OwnedSessions(storage, self._life, retention, max_holds, hold_bytes, self._notes.marked)
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
-        self._notes = OwnerNotes(storage, self._life)
         self._here = TurnsHere(self._owned, Terms(storage, new_owner, monotonic))
         self._lost: Callable[[], object] = _nothing
         self._calls = Calls(self)

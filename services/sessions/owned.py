@@ -46,10 +46,17 @@ MOST_TRIES: Final = 100
 
 
 class OwnedSessions:
-    """Holds, of at most `most` sessions without open turns and `most_bytes` of states."""
+    """Holds, of at most `most` sessions without open turns and `most_bytes` of states. `marked`: called with open
+    turns that may have been marked meanwhile, as to be cancelled."""
 
     def __init__(
-        self, storage: Storage, life: OwnerLife, retention: Retention, *, most: int, most_bytes: int
+        self,
+        storage: Storage,
+        life: OwnerLife,
+        retention: Retention,
+        most: int,
+        most_bytes: int,
+        marked: Callable[[OpenTurn], object],
     ) -> None:
         self.storage = storage
         self.life = life
@@ -59,6 +66,7 @@ class OwnedSessions:
         """As `DurableStore.when_joined` says."""
         self._most = most
         self._most_bytes = most_bytes
+        self._marked = marked
         self._bytes = 0
         self._holds: OrderedDict[SessionKey, Hold] = OrderedDict()
         self._open: set[SessionKey] = set()
@@ -129,6 +137,7 @@ class OwnedSessions:
                 )
             with legible(key):
                 hold = hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner)
+            self.heed(hold.head)
             self.keep(key, hold)
         return hold
 
@@ -143,6 +152,12 @@ class OwnedSessions:
         joined = self.joined(head)
         if joined:
             self.heard(key, joined)
+
+    def heed(self, head: SessionHead) -> None:
+        """A session of this process has another head than it knew: turns of it may have been cancelled. So one that
+        waits is not begun, as that takes a write; notes may come later, or be lost."""
+        for opened in head.open:
+            self._marked(opened)
 
     async def log_at(self, key: SessionKey, hold: Hold, opened: OpenTurn, first: int) -> None:
         """Hold the turn's log, to go on with event number `first`. Raises `Conflict` when the hold is out of date."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from msgspec import DecodeError, Struct, msgpack
 
 from greenroom.actors.messages import SessionKey
-from greenroom.services.sessions.head import KIND, decode_head
+from greenroom.services.sessions.head import KIND, OpenTurn, decode_head
 from greenroom.services.sessions.note_rounds import NoteRounds
 from greenroom.services.sessions.owner_life import OwnerLife
 from greenroom.services.sessions.reading import legible
@@ -62,7 +62,8 @@ _decoder = msgpack.Decoder(CancelNote | FollowedNote)
 class OwnerNotes:
     """Leaves notes for owners, and reads those for this process.
 
-    `cancel` is called with (turn id, principal, reason), `followed` with (turn id, principal, process, seconds).
+    `cancel` is called with (turn id, principal, reason), maybe more than once; `followed` with (turn id, principal,
+    process, seconds).
     """
 
     def __init__(self, storage: Storage, life: OwnerLife) -> None:
@@ -92,6 +93,15 @@ class OwnerNotes:
             self._heed(FollowedNote(owner, (followed,)))
             return True
         return await self._followed.say(owner, followed)
+
+    def marked(self, turn: OpenTurn) -> None:
+        """An open turn of this process may have been marked by another one, as to be cancelled."""
+        if turn.cancelled is None:
+            return
+        try:
+            self.cancel(turn.turn_id, turn.principal, turn.cancelled)
+        except Exception:  # what is to be written of the session may be of other turns
+            logger.exception("turn %s could not be cancelled", turn.turn_id)
 
     def read(self, note: bytes) -> None:
         """A note was left for this process."""

@@ -139,6 +139,23 @@ async def test_a_cancelled_turn_that_its_process_has_lost_is_cancelled_where_it_
         assert isinstance(log.terminal, TurnCancelled)
 
 
+@pytest.mark.parametrize("running", ["a 5", "a 0.6 4.4"], ids=["silent", "said something meanwhile"])
+async def test_one_that_waits_never_begins_even_if_its_process_hears_of_nothing(running: str) -> None:
+    async with processes() as (first, second):
+        await first.system.submit(turn(running))
+        for text in "bc":
+            await first.system.submit(turn(text, id=text))
+        await asyncio.sleep(0.1)
+        first.storage.deaf = True
+        await second.system.cancel("b", reason="enough")
+        second.storage.cut = True  # and nobody insists
+        last = await first.system.locate("c")
+        await last.ended()
+        assert words(last) == "a c"
+        assert isinstance((await first.system.locate("b")).terminal, TurnCancelled)
+    assert Diary.begun == [running, "c"]
+
+
 async def test_it_is_recorded_once_however_long_it_is_insisted() -> None:
     async with processes() as (first, second):
         await first.system.submit(turn("a 60", id="running"))

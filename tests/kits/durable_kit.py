@@ -11,7 +11,7 @@ Subclass the kit and give it a new storage, not yet started, and more ways to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -440,6 +440,25 @@ class DurableKit(JoiningKit):
             assert not await other.ask_to_cancel("turn-1", None, "again")
             (entry,) = await other.take(KEY)
             assert (entry.status, entry.cancelled) == ("waiting", "why")
+
+    async def test_an_owner_that_writes_has_heard_what_is_to_be_cancelled(self) -> None:
+        async with self.processes() as (one, other):
+            asked: list[tuple[str, str | None, str]] = []
+            one.when_asked(lambda *what: asked.append(what))
+            writes: list[Callable[[], Awaitable[object]]] = [
+                lambda: one.append(KEY, "turn-1", 0, SAID[:1]),
+                lambda: one.accept(turn(6)),
+                lambda: one.finish(KEY, ending(1, first=1)),
+            ]
+            for number in range(1, 6):
+                await one.accept(turn(number))
+            for number, write in enumerate(writes, 3):
+                await other.ask_to_cancel(f"turn-{number}", None, "why")
+                await write()
+                assert asked[-1] == (f"turn-{number}", None, "why")
+            heard = len(asked)
+            await one.finish(KEY, ending(2))
+            assert len(asked) == heard  # it knows
 
     async def test_the_reason_is_kept_as_text_of_bounded_length(self) -> None:
         async with self.processes() as (one, other):
