@@ -436,7 +436,7 @@ class DurableKit(JoiningKit):
         async with self.processes() as (one, other):
             await one.accept(turn(1))
             assert await other.ask_to_cancel("turn-1", None, "why")
-            await one.release(KEY, "turn-1")
+            await one.release(KEY, begun=False)
             assert not await other.ask_to_cancel("turn-1", None, "again")
             (entry,) = await other.take(KEY)
             assert (entry.status, entry.cancelled) == ("waiting", "why")
