@@ -133,7 +133,7 @@ class NotServing(GreenroomError):
 
 
 class SessionHeld(GreenroomError):
-    """Another process works on a turn of the session, and did not end it in the time that was waited."""
+    """Another process works on a turn of the session that was waited for, and did not end it in time."""
 
     code = "session_held"
     status = 503

@@ -151,14 +151,14 @@ class Sharing:
 
     async def stop(self) -> None:
         """Let go of all that is followed, and of turns whose endings the store did not take: others find them there."""
-        tasks = [task for task in (self._looking, self._letting_go) if task is not None]
+        tasks = [
+            task for task in (self._looking, self._letting_go, *self._taking.values()) if task is not None
+        ]
         self._looking = self._letting_go = None
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for task in self._taking.values():
-            task.cancel()
         await self.intake.stop()
         for _, task in self._insisting.values():
             task.cancel()

@@ -267,8 +267,7 @@ class ActorSystem:
 
     def _heed(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
         """Do something with a turn of this process that another one speaks of; one that has ended is fine."""
-        run = self._archive.run((principal, turn_id))
-        if run is not None:
+        if (run := self._archive.run((principal, turn_id))) is not None:
             what(run)
         elif self._sharing is not None:
             self._sharing.lines.find(turn_id, principal, what)

@@ -14,6 +14,7 @@ from greenroom.actors.events import TurnFailed
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import Acceptance
 from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.sessions.joining import Join
 from greenroom.services.store import SessionRecord
 from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, new_diary, processes, words
 from kits.system import asked, turn
@@ -178,8 +179,8 @@ async def test_a_process_that_stops_while_it_looks_for_the_place_waits_for_no_st
         accept = store.accept
         looking = asyncio.Event()
 
-        async def accepted(turn: Turn) -> Acceptance:
-            answer = await accept(turn)
+        async def accepted(turn: Turn, join: Join | None) -> Acceptance:
+            answer = await accept(turn, join)
             monkeypatch.setattr(store, "load", hanging)
             second.storage.cut = True
             return answer

@@ -14,7 +14,7 @@ import aiohttp
 
 from kits.durable_servers import Site, free_port
 from kits.http_client import http_client, next_chunk
-from kits.recovery_kit import dies_at, url_of
+from kits.recovery_kit import dies_at, text_of, url_of
 from kits.rejoining import Told, turn
 from kits.responses_http import BASE_PATH, output_text
 from kits.server_process import ServerProcess
@@ -134,6 +134,48 @@ async def dies_while_it_follows(site: Site) -> None:
     await site.check([])
 
 
+async def dies_as_it_joins(site: Site) -> None:
+    """A server dies as it has recorded a turn in the line of another one's session, where it is run: its client, which
+    was not told, has it there."""
+    here, there = free_port(), free_port()
+    owner = await site.server(here)
+    other = await site.server(there, DURABLE_AT="join.written")
+    first, joined, last = [Told(f"turn_{number}", "s") for number in range(3)]
+    clients = [asyncio.create_task(turn([url_of(here)], first, "say:a nap:3"))]
+    await until(lambda: bool(site.begun()[first.id]))
+    where = [url_of(there)]
+    clients.append(asyncio.create_task(turn(where, joined, "say:b")))
+    await _killed(other)
+    clients.append(asyncio.create_task(turn([url_of(here)], last, "say:c")))
+    where[:] = [url_of(here)]
+    await asyncio.gather(*clients)
+    assert await owner.stop() == 0
+    assert [text_of(told) for told in (first, joined, last)] == ["0 a", "1 b", "2 c"]
+    await site.check([first, joined, last])
+
+
+async def dies_as_it_has_a_turn_cancelled(site: Site) -> None:
+    """A server dies as it has written down that another one's turn is to be cancelled, before it has told that one."""
+    here, there = free_port(), free_port()
+    owner = await site.server(here)
+    other = await site.server(there, DURABLE_AT="cancel.written")
+    first, cancelled, last = [Told(f"turn_{number}", "s") for number in range(3)]
+    clients = [asyncio.create_task(turn([url_of(here)], first, "say:a nap:3"))]
+    await until(lambda: bool(site.begun()[first.id]))
+    for told in (cancelled, last):
+        clients.append(asyncio.create_task(turn([url_of(here)], told, "say:b")))
+        await until(lambda told=told: told.acknowledged)  # type: ignore[misc]
+    async with http_client(url_of(there)) as client:
+        with suppress(aiohttp.ClientError):
+            await client.cancel(cancelled.id)
+    await _killed(other)
+    await asyncio.gather(*clients)
+    assert await owner.stop() == 0
+    assert [told.status for told in (first, cancelled, last)] == ["completed", "canceled", "completed"]
+    assert not site.begun()[cancelled.id]
+    await site.check([first, last])  # the history has nothing of a turn that never began
+
+
 def _usual(point: str) -> Scenario:
     async def scenario(site: Site) -> None:
         await dies_at(site, point)
@@ -148,6 +190,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "append.written": _usual("append.written"),
     "finish.before": _usual("finish.before"),
     "finish.written": _usual("finish.written"),
+    "join.written": dies_as_it_joins,
+    "cancel.written": dies_as_it_has_a_turn_cancelled,
     "take.written": dies_while_it_takes_over,
     "release.written": dies_while_it_hands_over,
     "fork.written": dies_while_it_forks,
