@@ -72,17 +72,23 @@ class Elsewhere:
             raise turn_exists(turn)
         raise key_reused(turn, first)
 
-    def log_of(self, entry: TurnEntry) -> TurnLog:
-        """The log as the entry has it, and will have it."""
+    def log_of(self, entry: TurnEntry, then: Callable[[], object] | None = None) -> TurnLog:
+        """The log as the entry has it, and will have it. `then`: called when one that is new is followed no more."""
         turn = entry.turn
         key = turn.principal, turn.id
         if entry.status == "ended":
+            if then is not None:
+                then()
             return _log(entry)
         log = self._logs.get(key)
         if log is None:
             log = self._logs[key] = _log(entry)
             log.behind = True
-            _ = self._begin(self._follow(key, log), f"following {log!r}")
+            following = self._begin(self._follow(key, log), f"following {log!r}")
+            if then is not None:
+                following.add_done_callback(lambda _: then())
+        elif then is not None:
+            then()
         return log
 
     async def stop(self) -> None:

@@ -330,7 +330,7 @@ class Intake:
             running, why = answer.elsewhere.turns[0], f"interrupted by turn {turn.id}"
             asking = partial(self._store.ask_to_cancel, running.turn_id, running.principal, why)
             _ = self._begin(until_back(asking, self._chance))
-        return self._elsewhere.log_of(answer.entry)
+        return self._elsewhere.log_of(answer.entry, self._archive.takes_in(turn))
 
     def _known(self, turn: Turn, entry: TurnEntry, maybe_joined: bool) -> TurnLog:
         """A repeat's log; or the turn's own, of which it was not known whether it had joined."""

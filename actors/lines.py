@@ -78,7 +78,9 @@ class Lines:
             return
         actor = self._roster.find(key)
         if not self._closed:
-            self._begin(self._let_all_in(key))
+            self._begin(
+                self._let_in(key, 1)
+            )  # the next is heard of when that one ends: what waits stays in the store
         elif actor is None or len(actor.turns) <= 1:
             self._begin(self._let_go(key))
 
@@ -87,11 +89,11 @@ class Lines:
         if not self._closed:
             self._begin(self._find(turn_id, principal, what))
 
-    async def let_in(self, key: SessionKey) -> None:
-        """Have the session's actor run all of which it has not heard. Who calls holds the session's lock.
+    async def let_in(self, key: SessionKey, most: int | None = None) -> None:
+        """Have the session's actor run all of which it has not heard, or so many. Who calls holds the session's lock.
 
         Raises `SessionLost`, `Overloaded`, `SessionDamaged` and `StoreUnavailable`."""
-        entries = await self._store.line(key, self._is_new)
+        entries = await self._store.line(key, self._is_new, most)
         if entries:
             self._recovery.receive(self._roster.get(key), entries)
 
@@ -100,10 +102,10 @@ class Lines:
     def _is_new(self, turn_id: str, principal: str | None) -> bool:
         return self._archive.run((principal, turn_id)) is None
 
-    async def _let_all_in(self, key: SessionKey) -> None:
+    async def _let_in(self, key: SessionKey, most: int | None = None) -> None:
         async with self.locks.of(key):
             try:
-                await until_back(lambda: self.let_in(key), self._chance)
+                await until_back(lambda: self.let_in(key, most), self._chance)
             except SessionLost:
                 raise
             except Exception:
@@ -123,7 +125,7 @@ class Lines:
         entry = await self._store.find(turn_id, principal, NO_EVENTS)
         if entry is None or entry.status == "ended" or not entry.here:
             return
-        await self._let_all_in(entry.turn.key)
+        await self._let_in(entry.turn.key)
         run = self._archive.run((principal, turn_id))
         if run is not None:
             what(run)

@@ -174,9 +174,11 @@ class DurableStore(SessionStore, Protocol):
         """
         ...
 
-    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
+    async def line(
+        self, key: SessionKey, new: Callable[[str, str | None], bool], most: int | None = None
+    ) -> Sequence[TurnEntry]:
         """Of the open turns of a session that is this process's which were recorded under another owner's name, those
-        that `new` (turn id, principal) picks out."""
+        that `new` (turn id, principal) picks out, in their order: all, or the first so many."""
         ...
 
     async def take(self, key: SessionKey) -> Sequence[TurnEntry]:

@@ -212,13 +212,17 @@ class DurableSessions:
             async with self._owned.locks.of(key):
                 return await self._owned.until_written(key, lambda: self._acceptor.standing(key))
 
-    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
-        """Of the turns that joined the session's line those that `new` picks out. Raises `SessionLost` and
-        `StoreUnavailable`."""
+    async def line(
+        self, key: SessionKey, new: Callable[[str, str | None], bool], most: int | None = None
+    ) -> Sequence[TurnEntry]:
+        """Of the turns that joined the session's line the first `most` that `new` picks out, or all.
+
+        Raises `SessionLost` and `StoreUnavailable`.
+        """
         key = SessionKey(*key)
         with self._calls:
             async with self._owned.locks.of(key):
-                return await self._owned.until_written(key, lambda: self._here.line(key, new))
+                return await self._owned.until_written(key, lambda: self._here.line(key, new, most))
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
         """Add events to the log of a running turn; what it has from number `first` on is replaced.

@@ -36,14 +36,17 @@ class TurnsHere:
         """This process is another owner now."""
         self._tried.clear()
 
-    async def line(self, key: SessionKey, new: Callable[[str, str | None], bool]) -> Sequence[TurnEntry]:
-        """Of the open turns that were recorded under another owner's name those that `new` (turn id, principal) picks
-        out, in their order. Of its own this process knows, but of those that it refused, and is about to remove."""
+    async def line(
+        self, key: SessionKey, new: Callable[[str, str | None], bool], most: int | None
+    ) -> Sequence[TurnEntry]:
+        """Of the open turns that were recorded under another owner's name the first `most` that `new` (turn id,
+        principal) picks out, or all, in their order. Of its own this process knows, but of those that it refused, and
+        is about to remove."""
         self._owned.drop(key)  # what is held may be older than what joined
         hold = await self._owned.mine(key)
         name = self._owned.life.name
         joined = (one for one in hold.head.open if not is_marked(one.mark, name))
-        wanted = [one for one in joined if new(one.turn_id, one.principal)]
+        wanted = [one for one in joined if new(one.turn_id, one.principal)][:most]
         if not wanted:
             return ()
         folder = await self._owned.read(key, hold, turn_spans([one.number for one in wanted]))

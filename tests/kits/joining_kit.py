@@ -67,6 +67,8 @@ class JoiningKit(PassingKit):
             assert ids(seen[0].turns) == [f"turn-{number}" for number in (1, 2, 3, 4)]
             entries = await one.line(KEY, lambda turn_id, _: turn_id in ("turn-2", "turn-4"))
             assert [entry.turn.id for entry in entries] == ["turn-2", "turn-4"]
+            (entry,) = await one.line(KEY, anything, 1)
+            assert entry.turn.id == "turn-2"
             for number in range(1, 6):
                 assert await status_of(other, number) == "running"
                 await one.finish(KEY, ending(number))
