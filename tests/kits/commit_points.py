@@ -154,26 +154,28 @@ async def dies_as_it_joins(site: Site) -> None:
     await site.check([first, joined, last])
 
 
-async def dies_as_it_has_a_turn_cancelled(site: Site) -> None:
-    """A server dies as it has written down that another one's turn is to be cancelled, before it has told that one."""
+async def dies_while_it_cancels(site: Site) -> None:
+    """A server dies as it has marked a turn that another one has, which dies before it hears: the turn never begins."""
     here, there = free_port(), free_port()
-    owner = await site.server(here)
-    other = await site.server(there, DURABLE_AT="cancel.written")
-    first, cancelled, last = [Told(f"turn_{number}", "s") for number in range(3)]
-    clients = [asyncio.create_task(turn([url_of(here)], first, "say:a nap:3"))]
-    await until(lambda: bool(site.begun()[first.id]))
-    for told in (cancelled, last):
-        clients.append(asyncio.create_task(turn([url_of(here)], told, "say:b")))
-        await until(lambda told=told: told.acknowledged)  # type: ignore[misc]
+    first = await site.server(here)
+    second = await site.server(there, DURABLE_AT="cancel.written")
+    where = [url_of(here)]
+    begun, unwanted, other = [Told(f"turn_{number}", "s") for number in range(3)]
+    clients = [asyncio.create_task(turn(where, begun, "say:a hold"))]
+    await until(lambda: bool(site.begun()[begun.id]))
+    clients += [asyncio.create_task(turn(where, told, "say:b")) for told in (unwanted, other)]
+    await until(lambda: unwanted.acknowledged and other.acknowledged)
     async with http_client(url_of(there)) as client:
         with suppress(aiohttp.ClientError):
-            await client.cancel(cancelled.id)
-    await _killed(other)
+            await client.json("POST", f"/process/{unwanted.id}/cancel")
+    await _killed(second)
+    await first.stop(signal.SIGKILL)
+    third = await site.server(here)
     await asyncio.gather(*clients)
-    assert await owner.stop() == 0
-    assert [told.status for told in (first, cancelled, last)] == ["completed", "canceled", "completed"]
-    assert not site.begun()[cancelled.id]
-    await site.check([first, last])  # the history has nothing of a turn that never began
+    assert await third.stop() == 0
+    assert [told.status for told in (begun, unwanted, other)] == ["failed", "canceled", "completed"]
+    assert not site.begun()[unwanted.id]
+    await site.check([begun, other])
 
 
 def _usual(point: str) -> Scenario:
@@ -191,9 +193,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "finish.before": _usual("finish.before"),
     "finish.written": _usual("finish.written"),
     "join.written": dies_as_it_joins,
-    "cancel.written": dies_as_it_has_a_turn_cancelled,
     "take.written": dies_while_it_takes_over,
     "release.written": dies_while_it_hands_over,
+    "cancel.written": dies_while_it_cancels,
     "fork.written": dies_while_it_forks,
     "followed.written": dies_while_it_follows,
     "forget.written": dies_while_it_forgets_a_session,
