@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct, msgpack
 
 from greenroom.actors.errors import LeaseHeld, SandboxUnavailable, StoreUnavailable
+from greenroom.actors.setting_checks import Seconds, check_settings
 from greenroom.sandbox.backend import BoxKind
 from greenroom.sandbox.leases import Held, Lease, LeaseChange, LeaseKey, LeaseState, Person
 from greenroom.services.service import not_started
@@ -69,6 +70,7 @@ class DurableLeases:
         monotonic: Callable[[], float] = time.monotonic,
         new_name: Callable[[], str] = lambda: f"sandboxes-{uuid.uuid4().hex}",
     ) -> None:
+        check_settings("DurableLeases", locals(), {"lease_seconds": Seconds})
         self.storage = storage
         self.place = ""
         self._life = OwnerLife(

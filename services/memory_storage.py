@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from greenroom.actors.setting_checks import Seconds, check_settings
 from greenroom.services.service import not_started
 from greenroom.services.storage import (
     NOT_THERE,
@@ -64,6 +65,7 @@ class MemoryStorage:
     def __init__(
         self, *, idle_seconds: float = 365 * 86_400.0, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
+        check_settings("MemoryStorage", locals(), {"idle_seconds": Seconds})
         self._idle_seconds = idle_seconds
         self._monotonic = monotonic
         self._folders: OrderedDict[FolderKey, _Folder] = OrderedDict()

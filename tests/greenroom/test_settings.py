@@ -28,6 +28,8 @@ from greenroom import (
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.messages import SessionKey
 from greenroom.sandbox.backend import BoxLimits
+from greenroom.services.durable_leases import DurableLeases
+from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.store import SessionRecord, TurnCommit
 from greenroom.services.store_urls import storage_at
 from greenroom.transports.inprocess import InProcess
@@ -103,12 +105,17 @@ WRONG: list[tuple[Callable[..., object], str, Any, str]] = [
     (SqliteStore, "idle_seconds", "5", "`float`"),
     (SqliteStore, "idle_seconds", math.nan, "> 0"),
     (SqliteStore, "busy_seconds", -1, ">= 0"),
+    (MemoryStorage, "idle_seconds", "5", "`float`"),
+    (MemoryStorage, "idle_seconds", 0, "> 0"),
+    (DurableLeases, "lease_seconds", "5", "`float`"),
+    (DurableLeases, "lease_seconds", -1, "> 0"),
     (SqliteStateService, "rounds_kept", "5", "`int`"),
     (SqliteSessionHistoryService, "messages_kept", 0, ">= 1"),
 ]
 
-NEEDED: Mapping[Callable[..., object], dict[str, str]] = {
+NEEDED: Mapping[Callable[..., object], dict[str, Any]] = {
     BrowserView: {"secret": "0123456789abcdef"},
+    DurableLeases: {"storage": MemoryStorage()},
     SqliteStore: {"path": "settings.db"},
     SqliteStateService: {"path": "settings.db"},
     SqliteSessionHistoryService: {"path": "settings.db"},
