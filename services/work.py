@@ -50,11 +50,13 @@ T = TypeVar("T")
 class Work:
     """The changes of one turn."""
 
-    __slots__ = ("_closed", "_endings", "_stagings", "turn_id")
+    __slots__ = ("_closed", "_endings", "_services", "_stagings", "turn_id")
 
     def __init__(self, turn_id: str) -> None:
         self.turn_id = turn_id
-        self._stagings: dict[object, Staging] = {}
+        self._services: dict[int, object] = {}
+        """By their identity: one that is not hashable, or equal to another, is as good as any."""
+        self._stagings: dict[int, Staging] = {}
         self._endings: list[Callable[[], object]] | None = None  # most turns want none
         self._closed = False
 
@@ -71,16 +73,17 @@ class Work:
                 f"turn {self.turn_id} has ended, so {type(service).__name__} refused a change that came after it; "
                 "code that outlives a turn must run outside of it (start it in @app.init)"
             )
-        area = self._stagings.get(service)
+        area = self._stagings.get(id(service))
         if area is None:
-            area = self._stagings[service] = new(service)  # type: ignore[call-arg]
+            area = self._stagings[id(service)] = new(service)  # type: ignore[call-arg]
+            self._services[id(service)] = service
         assert isinstance(area, new)
         return area
 
     @property
     def services(self) -> tuple[object, ...]:
         """The services that take part."""
-        return tuple(self._stagings)
+        return tuple(self._services.values())
 
     def changes_in(self, storage: Storage) -> list[Change]:
         """What services on that storage have staged: it is written with the turn's ending.
@@ -139,14 +142,18 @@ class Work:
         self._closed = True
         for area in self._stagings.values():
             area.apply(self.turn_id)
-        self._stagings.clear()
+        self._forget()
         self._tell()
 
     def roll_back(self) -> None:
         """Forget all that was staged, and close."""
         self._closed = True
-        self._stagings.clear()
+        self._forget()
         self._tell()
+
+    def _forget(self) -> None:
+        self._stagings.clear()
+        self._services.clear()
 
     def _tell(self) -> None:
         endings, self._endings = self._endings, None

@@ -46,6 +46,46 @@ async def test_two_services_of_one_kind_do_not_share_their_staging() -> None:
         assert await second.export_state("u") is None
 
 
+class Notes:
+    """A service of somebody else's: equal to any other of its kind, and so not hashable."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Notes)
+
+    def write(self, note: str) -> None:
+        work = current_work.get()
+        assert work is not None
+        work.staging(self, StagedNotes).notes.append(note)
+
+
+class StagedNotes:
+    def __init__(self, service: Notes) -> None:
+        self.service = service
+        self.notes: list[str] = []
+
+    def apply(self, turn_id: str) -> None:
+        self.service.kept += [turn_id, *self.notes]
+
+
+def test_services_are_told_apart_by_what_they_are_also_equal_ones_that_are_not_hashable() -> None:
+    first, second = Notes(), Notes()
+    with in_turn("turn-1") as work:
+        first.write("a")
+        second.write("b")
+        first.write("c")
+        assert [service is one for service, one in zip(work.services, (first, second), strict=True)] == [
+            True,
+            True,
+        ]
+        work.commit()
+    assert (first.kept, second.kept) == (["turn-1", "a", "c"], ["turn-1", "b"])
+
+
 async def test_a_task_that_outlives_its_turn_changes_nothing() -> None:
     over = asyncio.Event()
 
