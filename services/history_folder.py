@@ -90,7 +90,7 @@ class Messages(Struct, array_like=True):
         if added:
             self.held.append(Held(first, list(map(len, added))))
             self.next += len(added)
-        self.start = max(self.start, self.next - max(1, bounds.messages_kept))
+        self.start = max(self.start, self.next - bounds.messages_kept)
         dropped = self._let_go()
         dropped += self._fit(bounds.session_bytes)
         if turn_id is not None:

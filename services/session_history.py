@@ -317,7 +317,7 @@ class InMemorySessionHistoryService:
     def _bounded(self, history: History, size: int) -> int:
         """Drop what is over the bounds, but not the newest message. Gives the size then."""
         messages = history.messages
-        history.start = max(history.start, len(messages) - max(1, self._messages_kept))
+        history.start = max(history.start, len(messages) - self._messages_kept)
         size -= history.release()
         while size > self._bounds.session_bytes:
             if history.marks and history.marks[0].messages is not messages:
