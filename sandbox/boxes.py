@@ -347,8 +347,8 @@ class Boxes:
                 for found in await leases.all():
                     if found.id == lease.id and found.owner != lease.owner:
                         return False
-        except SandboxUnavailable:
-            logger.exception("That lease %s ends could not be written down", lease.id)  # it ends all the same
+        except SandboxUnavailable as error:  # it ends all the same
+            logger.warning("That lease %s ends could not be written down: %s", lease.id, error)
         return True
 
     async def _removed(self, lease_id: str) -> bool:

@@ -45,6 +45,27 @@ async def test_a_session_goes_on_with_the_box_of_a_process_that_died() -> None:
         assert box in world.way_out.open
 
 
+async def test_an_end_that_cannot_be_written_down_as_its_store_is_away_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*what: object, **how: object) -> bool:
+        raise SandboxUnavailable("where leases are kept is away")
+
+    world = World()
+    async with two(world) as (first, _):
+        box = await ask(first)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(first._parts.leases, "change", away)
+            await first.release(KEY)
+            await anyio.sleep(1)
+        assert not world.engine.boxes  # it ended all the same
+    said = [
+        record for record in caplog.records if box in record.getMessage() and "ends" in record.getMessage()
+    ]
+    assert [(record.levelname, record.exc_info) for record in said] == [("WARNING", None)]
+    assert "where leases are kept is away" in said[0].getMessage()
+
+
 async def test_what_was_taken_for_dead_neither_removes_the_box_nor_closes_its_way_out() -> None:
     world = World()
     async with two(world, idle_seconds=30.0) as (first, second):
