@@ -114,4 +114,5 @@ def test_the_sdist_brings_what_its_tests_need(built: Path) -> None:
         names = {name.partition("/")[2] for name in sdist.getnames()}
 
     tests = {path.relative_to(built).as_posix() for path in (built / "tests").rglob("*.py")}
-    assert tests | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
+    pages = {path.relative_to(built).as_posix() for path in (built / "docs").iterdir()}
+    assert tests | pages | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
