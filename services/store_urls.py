@@ -19,6 +19,7 @@ from msgspec import Struct
 from greenroom.actors.errors import ConfigurationError
 from greenroom.actors.setting_checks import check_setting
 from greenroom.services.sessions.memory_store import InMemoryStore
+from greenroom.services.sessions.owner_life import RENEWALS
 from greenroom.services.storage import Storage
 from greenroom.services.store import SessionStore
 
@@ -36,7 +37,8 @@ SESSIONS: Final[Kinds] = {
 """Options of stores of sessions, which have them as arguments, whatever the storage."""
 USUAL_LEASE: Final = 15.0
 USUAL_ANSWER: Final = 5.0
-"""`lease_seconds` and, of storages on servers, `answer_seconds`, when nothing is said."""
+"""`lease_seconds` and, of storages on servers, `answer_seconds`, when nothing is said. With a shorter lease, an answer
+has the time from one renewal to the next."""
 _KINDS: Final = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -112,12 +114,15 @@ def _storage(url: str) -> tuple[Storage, dict[str, Any]]:
         where = scheme.place(place)
     except ConfigurationError as error:
         raise ConfigurationError(f"{shown_url(url)!r}: {error}") from None
-    sessions = {name: options.pop(name) for name in SESSIONS if name in options}
+    sessions: dict[str, Any] = {name: options.pop(name) for name in SESSIONS if name in options}
     if others:
         where = f"{where}?{urlencode(others)}"
     named = where, *(options.get(part, usual) for part, usual in scheme.parts.items())
     known = _storages.get(named)
     if known is None:
+        lease = sessions.get("lease_seconds", USUAL_LEASE)
+        if "answer_seconds" in scheme.options and lease < USUAL_ANSWER * RENEWALS:
+            options.setdefault("answer_seconds", lease / RENEWALS)
         known = _storages[named] = scheme.storage(where, **options)
         _chosen[known] = options
     for name, value in options.items():

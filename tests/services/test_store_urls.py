@@ -138,7 +138,7 @@ def test_a_lease_that_never_ends_is_refused_whatever_the_engine(place: str) -> N
 
 @pytest.mark.parametrize("place", SERVERS)
 def test_a_process_waits_for_an_answer_for_less_than_its_lease(place: str) -> None:
-    asked = ("answer_seconds=8", "lease_seconds=9", "answer_seconds=29&lease_seconds=50")
+    asked = ("answer_seconds=8", "answer_seconds=5&lease_seconds=9", "answer_seconds=29&lease_seconds=50")
     for number, query in enumerate(asked):  # each of a place of its own
         with pytest.raises(
             ConfigurationError, match=f"{query}': answer_seconds=.* is more than half of lease_seconds="
@@ -148,6 +148,20 @@ def test_a_process_waits_for_an_answer_for_less_than_its_lease(place: str) -> No
         ("answer_seconds=7.5", "lease_seconds=10", "answer_seconds=1&lease_seconds=2"), 3
     ):
         assert isinstance(store_at(f"{place}{number}?{query}"), DurableSessions)
+
+
+@pytest.mark.parametrize("place", SERVERS)
+def test_a_short_lease_shortens_the_answers_of_a_place_of_which_nothing_else_was_said(place: str) -> None:
+    store = store_at(f"{place}?lease_seconds=6")
+    assert isinstance(store, DurableSessions)
+    assert storage_at(f"{place}?answer_seconds=2") is store.storage
+    assert isinstance(store_at(f"{place}?lease_seconds=4"), DurableSessions)
+    with pytest.raises(ConfigurationError, match="answer_seconds=2 is more than half of lease_seconds=3"):
+        store_at(f"{place}?lease_seconds=3")
+    usual = store_at(f"{place}0?lease_seconds=60")
+    assert isinstance(usual, DurableSessions)
+    with pytest.raises(ConfigurationError, match="another answer_seconds"):
+        storage_at(f"{place}0?answer_seconds=20")
 
 
 def test_what_was_said_of_a_place_before_counts_too() -> None:
