@@ -19,6 +19,7 @@ from greenroom.actors.followers import FollowedLog, tell_of_followers, wants_to_
 from greenroom.actors.ids import Sources
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import ErrorInfo, SessionKey, Turn
+from greenroom.actors.pauses import rest
 from greenroom.actors.repeats import key_reused, turn_exists
 from greenroom.actors.retelling import retold
 from greenroom.actors.turn import TurnKey
@@ -28,7 +29,7 @@ logger = logging.getLogger("greenroom.actors")
 
 SHORTEST_LOOK: Final = 0.05
 LONGEST_LOOK: Final = 1.0
-"""Between two looks at a turn that runs elsewhere, seconds: short while it says something."""
+"""Between two looks at a turn that runs elsewhere, seconds, at the most (`rest`): short while it says something."""
 SEEN_SECONDS: Final = 1.25 * LONGEST_LOOK
 """After so long whoever follows a turn has what was written of it."""
 PATIENCE: Final = 20
@@ -120,7 +121,7 @@ class Elsewhere:
     async def _fill(self, log: TurnLog) -> None:
         pause, patience = SHORTEST_LOOK, PATIENCE
         while log.terminal is None and (patience or log.watched):
-            await asyncio.sleep(pause)
+            longer = await rest(pause, self._sources.chance, LONGEST_LOOK)
             patience = PATIENCE if log.watched else patience - 1
             had = len(log)
             try:
@@ -135,7 +136,7 @@ class Elsewhere:
             if not kept:
                 self._end(log, untold(log.turn, self._sources))
                 return
-            pause = SHORTEST_LOOK if len(log) > had else min(2 * pause, LONGEST_LOOK)
+            pause = SHORTEST_LOOK if len(log) > had else longer
 
     async def _look(self, log: TurnLog) -> bool:
         """Add what is written by now. Whether the turn is kept. Several may look at the same time."""

@@ -15,7 +15,7 @@ from greenroom.actors.ids import Sources
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.system import ActorSystem
-from greenroom.services.durable import Acceptance, Ending
+from greenroom.services.durable import Acceptance, Ending, TurnEntry
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.joining import Join
@@ -41,6 +41,7 @@ class Watched(DurableSessions):
         self.accepted: list[float] = []
         self.finished: list[float] = []
         self.searched: list[float] = []
+        self.looked: list[float] = []
 
     async def accept(self, turn: Turn, join: Join | None = None) -> Acceptance:
         self.accepted.append(asyncio.get_running_loop().time())
@@ -53,6 +54,10 @@ class Watched(DurableSessions):
     async def orphans(self, limit: int) -> Sequence[SessionKey]:
         self.searched.append(asyncio.get_running_loop().time())
         return await super().orphans(limit)
+
+    async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:
+        self.looked.append(asyncio.get_running_loop().time())
+        return await super().find(turn_id, principal, first)
 
 
 @asynccontextmanager
@@ -111,6 +116,19 @@ async def test_an_ending_that_waits_for_the_store_is_tried_again(chance: float) 
     found = pauses(watched.finished)
     assert len(found) > 8
     assert found == pytest.approx(doubling(0.05, 2.0, len(found), 0.5 + chance / 2))
+
+
+@virtual_time
+@chances
+async def test_a_turn_of_another_process_that_says_nothing_is_looked_at_again(chance: float) -> None:
+    async with two(chance) as (one, other, watched):
+        running = await one.submit(turn("20"))
+        followed = await other.locate(running.id)
+        assert isinstance(await followed.ended(), TurnCompleted)
+    found = pauses(watched.looked)
+    share = 0.5 + chance / 2
+    assert found[:4] == pytest.approx(doubling(0.05, 1.0, 4, share))
+    assert found[-12:] == pytest.approx([share] * 12)
 
 
 @virtual_time
