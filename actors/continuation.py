@@ -10,8 +10,10 @@ seen whether that has the place it was given (`intake`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 import anyio
 from msgspec import structs
@@ -24,9 +26,12 @@ from greenroom.actors.session import Sandboxes
 from greenroom.services.durable import DurableStore, is_durable
 from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.service import ForgottenTogether, Forkable
+from greenroom.services.sessions.passing import forgotten, unforgotten
 from greenroom.services.started import started_on
 from greenroom.services.storage import Change, Fence, FolderKey
 from greenroom.services.store import SessionRecord, SessionStore
+
+logger = logging.getLogger("greenroom.actors")
 
 
 class Continuations:
@@ -166,19 +171,11 @@ class Continuations:
         `expected`, `mark`: as it stands in a durable store (`DurableStore.forget`). Raises `Conflict` when it has
         changed since; then nothing of it has gone anywhere.
         """
-        forgetting: list[Callable[[SessionKey], Awaitable[None]]] = []
-        services = self._taking_part()
-        left = [service for service in services if isinstance(service, Forkable)]
+        services = [service for service in self._taking_part() if isinstance(service, Forkable)]
         if expected is not None and is_durable(self._store):
-            left = await self._forget_as_it_stands(self._store, key, expected, mark, left)
+            await self._forget_as_it_stands(self._store, key, expected, mark, services)
         else:
-            forgetting.append(self._store.forget)
-        forgetting += [service.forget for service in left]
-        if self._sandboxes is not None and self._sandboxes not in services:
-            forgetting.append(self._sandboxes.forget)
-        async with AsyncExitStack() as all_of_them:
-            for forget in forgetting:
-                all_of_them.push_async_callback(forget, key)
+            await self._forget_in(key, [self._store, *services])
 
     async def _forget_as_it_stands(
         self,
@@ -187,9 +184,9 @@ class Continuations:
         expected: Fence,
         mark: Fence | None,
         services: Sequence[Forkable],
-    ) -> list[Forkable]:
-        """With one write, what services have in the same storage too. Gives those that have it elsewhere: what they
-        have goes only when it is sure that the session has gone."""
+    ) -> None:
+        """With one write, what services have in the same storage too. What they have elsewhere goes when it is sure
+        that the session has gone; a mark stays until it has, for others to do it when this process dies before."""
         changes: dict[FolderKey, Change] = {}  # two services may have the same folder
         elsewhere = []
         for service in services:
@@ -197,8 +194,43 @@ class Continuations:
                 changes.update((change.key, change) for change in service.to_forget(key))
             else:
                 elsewhere.append(service)
+        owner = store.owner
+        boxes: object = self._sandboxes  # which go by themselves
+        marking = any(service is not boxes for service in elsewhere)
+        if marking:
+            change = unforgotten(key, owner, mark)
+            changes[change.key] = change
         await store.forget(key, expected, mark=mark, others=tuple(changes.values()))
-        return elsewhere
+        await self._forget_in(key, elsewhere)
+        if marking:
+            await _forgotten(store, key, owner)
+
+    async def _forget_in(self, key: SessionKey, places: Sequence[_Place]) -> None:
+        """In each of them, the last one first, and before all of them the session's sandboxes."""
+        async with AsyncExitStack() as all_of_them:
+            for place in places:
+                all_of_them.push_async_callback(place.forget, key)
+            if self._sandboxes is not None and self._sandboxes not in places:
+                all_of_them.push_async_callback(self._sandboxes.forget, key)
+
+
+class _Place(Protocol):
+    """Where something of a session is kept."""
+
+    async def forget(self, key: SessionKey) -> None: ...
+
+
+async def _forgotten(store: DurableStore, key: SessionKey, owner: str) -> None:
+    """Nothing of the session is kept anywhere, but that it was to go."""
+    try:
+        await forgotten(store.storage, key, owner)
+    except StoreUnavailable as error:
+        logger.warning(
+            "that session %r is forgotten everywhere could not be written down; when this process is gone, another "
+            "one does it again: %s",
+            key,
+            error,
+        )
 
 
 def _nobody(key: SessionKey, owner: str | None) -> None:

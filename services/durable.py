@@ -135,8 +135,9 @@ class TurnsOpen(Struct, frozen=True):
 
 
 class Passed(Struct, frozen=True):
-    """A session that was to go with a process that is gone, without open turns. `standing`, `mark`: its version, and
-    that of what marks it as such; either is another one when somebody has gone on with it since."""
+    """A session without open turns that was to go with a process that is gone, or that went and left something with
+    services elsewhere. `standing`, `mark`: its version, and that of what marks it as such; either is another one when
+    somebody has gone on with it since."""
 
     key: SessionKey
     standing: Fence
@@ -201,8 +202,9 @@ class DurableStore(SessionStore, Protocol):
         others: Changes = (),
     ) -> None:
         """Keep nothing of the session any more. One that is not kept is fine. `expected`: as it stood when none of its
-        turns was open. `mark`: as `Passed` says. `others`: what goes with it, in the same storage. Raises `Conflict`
-        when something has another version since; then nothing has changed."""
+        turns was open. `mark`: as `Passed` says. `others`: what goes with it, in the same storage; or stays, to say
+        that services elsewhere still have something of it (`passing.unforgotten`). Raises `Conflict` when something has
+        another version since; then nothing has changed."""
         ...
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
@@ -242,7 +244,8 @@ class DurableStore(SessionStore, Protocol):
 
     async def passed(self, limit: int) -> tuple[Sequence[Passed], Sequence[SessionKey]]:
         """Sessions that were to go with a process that is gone (`Turn.passing`, and forks of which no turn was
-        accepted), up to `limit`: those that may be forgotten, and those of which turns are open still."""
+        accepted), or went while it was not yet done with services elsewhere, up to `limit`: those that may be
+        forgotten, and those of which turns are open still."""
         ...
 
     async def orphans(self, limit: int) -> Sequence[SessionKey]:

@@ -24,14 +24,14 @@ from greenroom.services.sessions.joining import Join
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_life import OwnerLife, new_name
 from greenroom.services.sessions.owner_notes import OwnerNotes
-from greenroom.services.sessions.passing import passed, unmarked
+from greenroom.services.sessions.passing import changes_to_forget, passed
 from greenroom.services.sessions.reading import HISTORY, legible, record_of
 from greenroom.services.sessions.repeats import Terms, forget_repeats
 from greenroom.services.sessions.turn_codec import encode_turn
 from greenroom.services.sessions.turn_names import check_names
 from greenroom.services.sessions.turns_anywhere import TurnsAnywhere
 from greenroom.services.sessions.turns_here import TurnsHere
-from greenroom.services.storage import Change, Fence, Storage
+from greenroom.services.storage import Fence, Storage
 from greenroom.services.store import SessionRecord, TurnCommit
 
 DEFAULT = Retention()
@@ -174,8 +174,7 @@ class DurableSessions:
         with self._calls:
             async with self._owned.locks.of(key):
                 self._owned.drop(key)
-                gone = Change(key=folder_of(key), expected=expected, delete=True)
-                await self.storage.write([gone, unmarked(key, mark), *others])
+                await self.storage.write(changes_to_forget(key, expected, mark, others))
                 self._reached("forget.written")
 
     # ------------------------------------------------------------------------------------------- what its owner writes

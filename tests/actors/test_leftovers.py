@@ -225,6 +225,87 @@ async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.
     assert there == [*stuck, *busy]
 
 
+class Elsewhere:
+    """A service that keeps what it has in another place, which all processes share. `there`: of which sessions.
+    `gate`: what forgets waits for it."""
+
+    def __init__(self, there: set[SessionKey]) -> None:
+        self.there = there
+        self.begun = asyncio.Event()
+        self.gate: asyncio.Event | None = None
+
+    async def fork(self, source: SessionKey, turn_id: str, turns: Sequence[str], target: SessionKey) -> bool:
+        self.there.add(target)
+        return True
+
+    async def forget(self, key: SessionKey) -> None:
+        self.begun.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        self.there.discard(key)
+
+
+@pytest.mark.parametrize("passing", [True, None])
+async def test_services_elsewhere_forget_also_when_the_process_dies_between_the_session_and_them(
+    passing: bool | None,
+) -> None:
+    """One that is deleted, and one that is to go as its process is gone."""
+    there = {KEY}
+    async with processes(3) as (first, second, third):
+        services = [Elsewhere(there) for _ in range(3)]
+        for process, service in zip((first, second, third), services, strict=True):
+            process.system.services.add(service)
+        services[1].gate = asyncio.Event()  # the second one stops in the middle of it
+        third.storage.cut = True
+        await tell(first, "a", passing=passing)
+        deleting = None if passing else asyncio.create_task(second.system.forget(KEY))
+        first.storage.cut = deleting is None
+        async with asyncio.timeout(2 * LEASE):
+            await services[1].begun.wait()
+        assert await left(second) == (0, 1)
+        second.storage.cut = first.storage.cut = True
+        third.storage.cut = False
+        await asyncio.sleep(LEASE + 5)
+        assert there == set()
+        assert await left(third) == (0, 0)
+        services[1].gate.set()
+        if deleting is not None:
+            await deleting
+
+
+async def test_a_session_that_begins_anew_stays_when_services_elsewhere_were_not_done_with_the_old_one() -> (
+    None
+):
+    there = {KEY}
+    async with processes() as (first, second):
+        services = [Elsewhere(there) for _ in range(2)]
+        first.system.services.add(services[0])
+        second.system.services.add(services[1])
+        services[0].gate = asyncio.Event()
+        await tell(first, "a", passing=None)
+        deleting = asyncio.create_task(first.system.forget(KEY))
+        await services[0].begun.wait()
+        await tell(second, "b", passing=None)
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 5)
+        assert await left(second) == (1, 0)
+        assert not services[1].begun.is_set()
+        assert words(await second.tell("c")) == "b c"
+        services[0].gate.set()
+        await deleting
+
+
+async def test_only_what_services_have_elsewhere_costs_a_write_more() -> None:
+    for writes, services in ((1, []), (2, [Elsewhere({KEY})])):
+        async with processes(1) as (only,):
+            only.system.services.update(services)
+            await tell(only, "a", passing=None)
+            before = only.storage.writes
+            await only.system.forget(KEY)
+            assert only.storage.writes - before == writes
+            assert await left(only) == (0, 0)
+
+
 async def test_one_that_takes_its_time_to_go_holds_up_no_turn_that_is_to_be_taken_over() -> None:
     class Slow:
         async def fork(self, *_: object) -> bool:

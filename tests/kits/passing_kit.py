@@ -7,8 +7,8 @@ import pytest
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import SessionTaken
 from greenroom.services.sessions.durable_store import DurableSessions
-from greenroom.services.sessions.passing import KIND
-from greenroom.services.storage import NOT_THERE, Change, Conflict, FolderKey
+from greenroom.services.sessions.passing import KIND, forgotten, unforgotten
+from greenroom.services.storage import NOT_THERE, Change, Conflict, Fence, FolderKey
 from kits.durable_endings_kit import KEY, OTHER, DurableEndingsKit, be_late, ending, turn, unkept
 
 NONE: tuple[list[SessionKey], list[SessionKey]] = ([], [])
@@ -128,6 +128,39 @@ class PassingKit(DurableEndingsKit):
             assert await left(other) == ()
             assert await passed(other) == NONE
             assert await other.storage.read(other_folder) is None
+
+    async def test_one_that_went_is_found_until_services_elsewhere_have_forgotten_it(self) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            await one.finish(KEY, ending(1))
+            owner, standing = one.owner, await one.standing(KEY)
+            assert isinstance(standing, Fence)
+            await one.forget(KEY, standing, others=[unforgotten(KEY, owner)])
+            assert await left(other) == ()
+            assert await passed(other) == NONE
+            await be_late(one, other)
+            ((found,), _) = await other.passed(10)
+            assert (found.key, found.standing) == (KEY, NOT_THERE)
+            again = unforgotten(KEY, other.owner, found.mark)
+            await other.forget(KEY, found.standing, mark=found.mark, others=[again])
+            assert await passed(other) == NONE
+            await forgotten(other.storage, KEY, owner)
+            assert await other.storage.sessions(KIND, KEY.user_id) == (KEY.session_id,)
+            await forgotten(other.storage, KEY, other.owner)
+            assert await other.storage.sessions(KIND, KEY.user_id) == ()
+
+    async def test_one_that_went_and_began_anew_is_not_to_go(self) -> None:
+        for passing in (None, False, True):
+            async with self.processes() as (one, other):
+                await one.forget(KEY, NOT_THERE, others=[unforgotten(KEY, one.owner)])
+                await other.accept(turn(1, passing=passing))
+                await be_late(one, other)
+                assert await passed(other) == NONE
+                await other.finish(KEY, ending(1))
+                assert await passed(other) == NONE
+                marks = await other.storage.sessions(KIND, KEY.user_id)
+                assert marks == ((KEY.session_id,) if passing else ())
+                assert await left(other) == (KEY.session_id,)
 
 
 def _gone(key: FolderKey) -> Change:
