@@ -32,7 +32,7 @@ class _Call:
 
     def is_echoed_by(self, block: Block) -> bool:
         """Whether that is this call handed back: while it waits, another one would have another id."""
-        return all(self.block.get(name) == block.get(name) for name in ("id", "name", "input"))
+        return _is_same(self.block, block)
 
     def answered(self) -> Msg:
         """Its result, or one that says that there is none."""
@@ -60,6 +60,37 @@ def paired(msgs: Sequence[Msg]) -> list[Msg]:
         ordered += [_as_text(block) for block in loose.get(number, ())]
         ordered += [call.answered() for call in calls.get(number, ())]
     return ordered
+
+
+def unechoed(remembered: Sequence[Msg], msgs: Sequence[Msg]) -> Sequence[Msg]:
+    """What an agent is told, without calls of its memory that are handed back after they were answered, and what these
+    had for results; unless that is all there is. In a prompt nobody could tell who made a call a second time."""
+    answered = {block.get("id") for msg in remembered for block in _blocks(msg, "tool_result")}
+    known = [block for msg in remembered for block in _blocks(msg, "tool_use") if block.get("id") in answered]
+    echoes = [
+        block
+        for msg in msgs
+        for block in _blocks(msg, "tool_use")
+        if any(_is_same(block, one) for one in known)
+    ]
+    ids = {block.get("id") for block in echoes}
+    rest: list[Msg] = []
+    for msg in msgs:
+        results = [block for block in _blocks(msg, "tool_result") if block.get("id") in ids]
+        kept = without_calls(msg, [*echoes, *results]) if isinstance(msg.content, list) else msg
+        if kept.content or not msg.content:
+            rest.append(msg if len(kept.content) == len(msg.content) else kept)
+    return rest or msgs
+
+
+def has_calls(msgs: Sequence[Msg]) -> bool:
+    """Whether there is a call in one of the messages."""
+    return any(True for msg in msgs for _ in _blocks(msg, "tool_use"))
+
+
+def _is_same(call: Block, other: Block) -> bool:
+    """Whether the two are one call: some services use an id again in a later turn."""
+    return all(call.get(name) == other.get(name) for name in ("id", "name", "input"))
 
 
 def _is_paired(msgs: Sequence[Msg]) -> bool:
@@ -153,5 +184,5 @@ def _with_content(msg: Msg, content: list[Block]) -> Msg:
 
 
 def without_calls(msg: Msg, calls: Sequence[Block]) -> Msg:
-    """The message, still the same one by its id, without some of its calls."""
+    """The message, still the same one by its id, without some of its calls, or of other blocks."""
     return _with_content(msg, [block for block in msg.content if not any(block is call for call in calls)])

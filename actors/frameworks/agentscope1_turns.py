@@ -24,7 +24,7 @@ from agentscope.model import ChatModelBase, ChatResponse
 from greenroom.actors.errors import TurnOver
 from greenroom.actors.frameworks.agentscope1_loop import reasoning_in_turn, run_agent, summarizing_in_turn
 from greenroom.actors.frameworks.agentscope1_options import TurnModels, models_of_turn
-from greenroom.actors.frameworks.agentscope1_pairs import paired
+from greenroom.actors.frameworks.agentscope1_pairs import has_calls, paired, unechoed
 from greenroom.actors.frameworks.agentscope1_pictures import in_files, passes_on
 from greenroom.actors.messages import Usage
 from greenroom.actors.scope import TurnScope, current_turn
@@ -111,6 +111,7 @@ def _of_its_turn(call: Callable[..., Any]) -> Callable[..., Any]:
         scope.adopt(task)
         _interrupted.discard(task)
         before = task.cancelling()
+        args = await _unechoed(self, args)
         try:
             reply = await run_agent(self, lambda: call(self, *args, **kwargs))
         except Exception as error:
@@ -122,6 +123,16 @@ def _of_its_turn(call: Callable[..., Any]) -> Callable[..., Any]:
         return reply
 
     return call_in_turn
+
+
+async def _unechoed(agent: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What an agent is called with, without answered calls that its memory has."""
+    if not args or not isinstance(args[0], list) or not hasattr(agent, "memory"):
+        return args
+    msgs = [msg for msg in args[0] if isinstance(msg, Msg)]
+    if len(msgs) < len(args[0]) or not has_calls(msgs):
+        return args
+    return list(unechoed(await agent.memory.get_memory(), msgs)), *args[1:]
 
 
 def _was_cancelled(task: asyncio.Task[Any], before: int) -> bool:

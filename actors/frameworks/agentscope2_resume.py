@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from agentscope.agent import Agent
 from agentscope.event import ExternalExecutionResultEvent
 from agentscope.message import Msg, TextBlock, ToolCallBlock, ToolCallState, ToolResultBlock, ToolResultState
@@ -33,7 +34,7 @@ def take_in(agent: Agent, inputs: Msg | Sequence[Msg] | None) -> tuple[Any, set[
     msgs = [inputs] if isinstance(inputs, Msg) else list(inputs or ())
     waiting = {call.id: call for call in agent.state.get_awaiting_tool_calls(agent.name)}
     msgs, results = _sort_out(msgs, waiting)
-    msgs = _checked(agent, msgs)
+    msgs = _checked(agent, _without_echoes(agent, msgs))
     if not waiting and inputs is None:
         return None, set()
     if results and not msgs:
@@ -63,6 +64,40 @@ def _sort_out(
         elif kept:
             rest.append(msg.model_copy(update={"content": kept}))
     return rest, results
+
+
+def _without_echoes(agent: Agent, msgs: Sequence[Msg]) -> Sequence[Msg]:
+    """The messages without calls that are handed back after they were answered, and what these had for results; unless
+    that is all there is."""
+    if not any(_blocks(msgs, ToolCallBlock)):
+        return msgs
+    context = agent.state.context
+    answered = {block.id for block in _blocks(context, ToolResultBlock)}
+    known = {_what(block) for block in _blocks(context, ToolCallBlock) if block.id in answered}
+    echoes = {block.id for block in _blocks(msgs, ToolCallBlock) if _what(block) in known}
+    rest: list[Msg] = []
+    for msg in msgs:
+        kept = [
+            block
+            for block in msg.content
+            if not (isinstance(block, ToolCallBlock) and _what(block) in known)
+            and not (isinstance(block, ToolResultBlock) and block.id in echoes)
+        ]
+        if len(kept) == len(msg.content):
+            rest.append(msg)
+        elif kept:
+            rest.append(msg.model_copy(update={"content": kept}))
+    return rest or msgs
+
+
+def _what(call: ToolCallBlock) -> tuple[str, str, str]:
+    """By which a call is the same one: some services use an id again in a later turn, and some clients write its
+    arguments anew."""
+    try:
+        arguments = msgspec.json.encode(msgspec.json.decode(call.input), order="deterministic").decode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # whatever it is, it is the same as itself
+        arguments = call.input
+    return call.id, call.name, arguments
 
 
 def _checked(agent: Agent, msgs: Sequence[Msg]) -> list[Msg]:

@@ -105,6 +105,11 @@ class Play:
         }
 
 
+def made(prompt: Request) -> list[str]:
+    """The calls in a prompt, by id."""
+    return [call["id"] for message in prompt["messages"] for call in message.get("tool_calls") or ()]
+
+
 def kinds(ending: Terminal) -> list[str]:
     """The kinds of a turn's items."""
     return [item.kind for item in ending.output]
@@ -236,9 +241,24 @@ class OptionsKit(ABC):
             ending = await play.ask(handed_back, output("c1", "Berlin"), options=options)
             assert texts(ending.output) == ["sunny in Berlin"]
             assert play.results() == {"c1": "Berlin"}
-            messages = play.prompts[-1]["messages"]
-            made = [made["id"] for message in messages for made in message.get("tool_calls") or ()]
-            assert made == ["c1"]
+            assert made(play.prompts[-1]) == ["c1"]
+
+    @pytest.mark.parametrize("whole", [True, False])
+    async def test_a_call_that_is_handed_back_after_it_was_answered_is_there_once(
+        self, level: Level, whole: bool
+    ) -> None:
+        options = TurnOptions(tools=(LOCATE,))
+        script = (CallTool("locate", {"precise": True}, id="c1"), "sunny in Berlin", "rain", "still rain")
+        async with self.playing(level, *script) as play:
+            await play.ask("weather?", options=options)
+            await play.ask(output("c1", "Berlin"), options=options)
+            echoes = [call("c1", "locate", '{"precise": true}'), output("c1", "Berlin")]
+            ending = await play.ask(*echoes[: 2 if whole else 1], "tomorrow?", options=options)
+            assert texts(ending.output) == ["rain"]
+            await play.ask("and then?", options=options)
+            for number in (2, 3):
+                assert made(play.prompts[number]) == ["c1"]
+                assert play.results(number) == {"c1": "Berlin"}
 
     async def test_a_client_may_be_asked_again_and_again(self, level: Level) -> None:
         options = TurnOptions(tools=(LOCATE, DIAL))

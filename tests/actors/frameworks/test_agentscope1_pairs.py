@@ -14,7 +14,7 @@ from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg
 
 from greenroom.actors.frameworks.agentscope1 import AgentScope1Adapter
-from greenroom.actors.frameworks.agentscope1_pairs import INTERRUPTED, paired
+from greenroom.actors.frameworks.agentscope1_pairs import INTERRUPTED, paired, unechoed
 
 pytestmark = pytest.mark.agentscope1
 
@@ -118,6 +118,20 @@ def test_an_id_that_is_used_again_for_another_call_is_no_echo() -> None:
         "call a",
         "result a=ok",
     ]
+
+
+def test_an_answered_call_that_is_handed_back_is_not_told_again_unless_that_is_all() -> None:
+    remembered = [says("hi"), calls("a", "b"), result("a"), result("b"), calls("c")]
+    told = [calls("a", text="as I said"), result("a", "again"), calls("c"), result("d"), says("and now?")]
+    assert shape(list(unechoed(remembered, told))) == [
+        "assistant: as I said",
+        "call c",
+        "result d=ok",
+        "user: and now?",
+    ]
+    assert unechoed(remembered, told[1:2]) == told[1:2]
+    echo = [calls("a"), result("a")]
+    assert unechoed(remembered, echo) == echo
 
 
 pieces = st.one_of(
