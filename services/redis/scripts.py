@@ -184,12 +184,13 @@ return answer(numbers, strings)
 
 _ORPHANS: Final = """
 local open, limit = PREFIX .. 'o:' .. text(), given[1]
-local numbers, strings, first, count = {}, {}, 0, 0
+local numbers, strings, first, count, states = {}, {}, 0, 0, {}
 repeat
   local some = redis.call('ZRANGE', open, first, first + 499)
   for _, id in ipairs(some) do
     local owner = redis.call('HGET', folder_key(id), 'o')
-    if count < limit and owner and owner_state(owner) == 2 then
+    if owner and not states[owner] then states[owner] = owner_state(owner) end  -- many have the same one
+    if count < limit and states[owner] == 2 then
       numbers[#numbers + 1], strings[#strings + 1] = #id, id
       add_head(id, numbers, strings)
       count = count + 1

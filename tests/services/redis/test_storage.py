@@ -85,6 +85,26 @@ async def test_a_folder_lives_as_long_as_nobody_writes_to_it_and_one_that_is_ope
             assert (life == longest) if longest < 0 else (90_000 < life <= longest)
 
 
+async def test_an_owner_of_many_open_folders_is_looked_at_once_when_it_is_looked_for_orphans(
+    redis_server: RedisServer,
+) -> None:
+    async with started(redis_server.url(), prefix()) as storage:
+        await storage.renew("lives", 1_000.0)
+        many = [
+            change(KEY._replace(session_id=str(number)), owner="lives", open=True) for number in range(600)
+        ]
+        await storage.write(many)
+        before = calls_of(redis_server, "hmget")
+        assert await storage.orphans(KEY.kind, 10) == ()
+        assert calls_of(redis_server, "hmget") - before < 10
+
+
+def calls_of(server: RedisServer, command: str) -> int:
+    """How often it was carried out, in scripts too."""
+    found = re.search(rf"cmdstat_{command}:calls=(\d+)", server.command("INFO", "commandstats").decode())
+    return int(found[1]) if found else 0
+
+
 async def test_nothing_is_left_of_folders_that_were_forgotten(redis_server: RedisServer) -> None:
     of_this = prefix()
     async with started(redis_server.url(), of_this, idle_seconds=0.05) as storage:
