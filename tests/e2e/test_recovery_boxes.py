@@ -33,11 +33,13 @@ from kits.recovery_kit import (
 )
 from kits.rejoining import Told, turn
 from kits.server_process import ServerProcess
+from kits.site import site as pages_at
 from kits.until import until, until_answered
 
 pytestmark = pytest.mark.slow
 
 TEXT = "use nap:0.2 use"
+FORM = "<title>Form</title><label>Your name <input id=name></label>"
 
 
 @pytest_asyncio.fixture
@@ -157,3 +159,64 @@ async def test_a_server_that_is_killed_while_its_store_is_away(store: Store, wit
     assert await server.stop() == 0
     assert [text_of(told) for told in again] == ["1 lost 1"] * 3
     await nothing_left(site, [*turns, *again], processes)
+
+
+@pytest_asyncio.fixture
+async def page() -> AsyncIterator[str]:
+    """A page that boxes may open."""
+    async with pages_at({"/form": FORM}) as pages:
+        yield pages("/form")
+
+
+def address_of(page: str) -> str:
+    return page.removeprefix("http://").removesuffix("/form")
+
+
+async def test_a_page_stays_open_when_the_store_is_killed(store: Store, with_boxes: Site, page: str) -> None:
+    site = with_boxes
+    server = await site.server(free_port(), DURABLE_LEASE=LONG, DURABLE_PAGES=address_of(page))
+    opened = await turn([server.url], Told("turn_open", "s"), f"open:{page} write:Ann")
+    assert opened.status == "completed", opened.last
+    holding, looking = Told("turn_holding", "held"), Told("turn_look", "s")
+    async with asyncio.TaskGroup() as clients:
+        clients.create_task(turn([server.url], holding, f"open:{page} write:Bob nap:1 look"))
+        await until(lambda: site.used()[holding.id] == 2)
+        await to_thread.run_sync(store.kill)
+        clients.create_task(turn([server.url], looking, "look"))
+        await until(lambda: bool(looking.trouble))
+        await to_thread.run_sync(store.start)
+    assert "Ann" in text_of(looking)
+    assert "lost" not in text_of(looking)
+    assert text_of(holding).count("Bob") >= 2
+    await each_box_has_a_lease(site)
+    processes = await below(server)
+    assert await server.stop() == 0
+    await nothing_left(site, [opened, holding, looking], processes)
+
+
+async def test_a_page_that_is_lost_with_its_server_while_the_store_is_away_is_missed_in_words(
+    store: Store, with_boxes: Site, page: str
+) -> None:
+    site, port = with_boxes, free_port()
+    server = await site.server(port, DURABLE_PAGES=address_of(page))
+    opened = Told("turn_open", "s")
+    asking = asyncio.create_task(turn([server.url], opened, f"open:{page} write:Ann hold"))
+    await until(lambda: site.used()[opened.id] == 2)
+    processes = await below(server)
+    await to_thread.run_sync(store.kill)
+    assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
+    await to_thread.run_sync(store.start)
+    server = await site.server(port, DURABLE_PAGES=address_of(page))
+    await asking
+    assert opened.last["error"]["code"] == "turn_interrupted"
+    looking = await turn([server.url], Told("turn_look", "s"), "look")
+    said = text_of(looking)
+    assert said.startswith("1 lost, as ")
+    assert "process" in said.partition("\n")[0]
+    assert "Ann" not in said
+    again = await turn([server.url], Told("turn_again", "s"), f"open:{page}")
+    assert "Form" in text_of(again)
+    await each_box_has_a_lease(site)
+    processes |= await below(server)
+    assert await server.stop() == 0
+    await nothing_left(site, [opened, looking, again], processes)

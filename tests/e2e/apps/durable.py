@@ -3,17 +3,19 @@
 Environment: `DURABLE_STATE` (the store's URL), `DURABLE_TRACE` (that file), `DURABLE_LEASE` (seconds), `DURABLE_AT` (a
 fault point at which the process kills itself), `DURABLE_IDEMPOTENT` (set: the handler is declared so),
 `DURABLE_TURNS_KEPT` (for so many of a session's turns it is known what its state was), `DURABLE_BOXES` (set: the
-backend of the boxes that sessions have).
+backend of the boxes that sessions have), `DURABLE_PAGES` (the address of pages that these may open).
 
 A turn's text is what its handler does, word by word: `say:x`, `nap:0.2` (a slow model), `hold` (forever),
-`tool` (a call and its result), `use` (the session's box, which counts how often). It begins with the number of turns
-its session had before. Its session's state says how many turns came to their end, and which was the last.
+`tool` (a call and its result), `use` (the session's box, which counts how often), `open:URL`, `write:x` (into the only
+text field of the session's page) and `look` (at that page). It begins with the number of turns its session had before.
+Its session's state says how many turns came to their end, and which was the last.
 
 `GET /tasks` tells how many tasks there are.
 """
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -24,6 +26,7 @@ from greenroom.actors.errors import SandboxLost, SandboxUnavailable, StoreUnavai
 from greenroom.actors.events import Event, ItemDone, ItemStarted, PartDone, TextDelta
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Text, ToolCall, ToolOutput
+from greenroom.sandbox.settings import EgressRules
 from greenroom.services.durable_leases import DurableLeases
 from greenroom.services.durable_state import DurableStateService
 from greenroom.services.sessions.durable_store import DurableSessions
@@ -51,7 +54,11 @@ lease_seconds = float(os.environ.get("DURABLE_LEASE", "2"))
 boxes: SandboxService | None = None
 if "DURABLE_BOXES" in os.environ:
     boxes = SandboxService(
-        settings=SandboxSettings(backend=os.environ["DURABLE_BOXES"], grace_seconds=2.0),
+        settings=SandboxSettings(
+            backend=os.environ["DURABLE_BOXES"],
+            grace_seconds=2.0,
+            egress=EgressRules(private=tuple(os.environ.get("DURABLE_PAGES", "").split())),
+        ),
         leases=DurableLeases(storage, lease_seconds=lease_seconds),
     )
 app = AgentApp(
@@ -102,6 +109,8 @@ async def answer(request: AgentRequest, session: Any) -> AsyncIterator[Event]:
                 yield event
         elif kind == "use":
             yield TextDelta(f" {await patiently(partial(used, session))}", "words")
+        elif kind in {"open", "write", "look"}:
+            yield TextDelta(f" {await patiently(partial(seen, session, kind, argument))}", "words")
         else:
             yield TextDelta(f" {argument}", "words")
     yield ItemDone("words")
@@ -128,6 +137,25 @@ async def used(session: Any) -> str:
     assert not said.is_error, said.text
     note("used", session.turn_id)
     return str(said.text).split()[0]
+
+
+async def seen(session: Any, kind: str, argument: str) -> str:
+    """What the session's page shows then. Says so where it has lost another one."""
+    browser = session.browser
+    try:
+        if kind == "open":
+            shown = await browser.browser_navigate(argument)
+        else:
+            shown = await browser.browser_snapshot()
+        if kind == "write":
+            field = re.search(r"textbox.*?\[ref=(\w+)\]", str(shown.text))
+            assert field is not None, shown.text
+            shown = await browser.browser_type("the field", field[1], argument)
+    except SandboxLost as error:
+        return f"lost, as {error} {await seen(session, kind, argument)}"
+    assert not shown.is_error, shown.text
+    note("used", session.turn_id)
+    return str(shown.text)
 
 
 async def patiently(use: Callable[[], Awaitable[Any]]) -> Any:
