@@ -11,6 +11,7 @@ from typing import Final
 from greenroom.services.durable import DurableStore, TurnEntry
 from greenroom.services.response_store import ResponseRecord, at_once
 from greenroom.services.service import not_started
+from greenroom.services.sessions.unwanted import mark_unwanted, removed
 
 NO_EVENTS: Final = 2**53
 """No log is so long: asked for from here on, an entry comes without its events."""
@@ -57,11 +58,20 @@ class DurableResponses:
         )
 
     async def delete(self, principal: str | None, turn_id: str) -> bool:
-        """Keep it no longer. What its session's history has of it stays. Whether it was kept."""
-        entry = await self._use().find(turn_id, principal, NO_EVENTS)
-        if entry is None or not _is_response(entry):
+        """Keep it no longer. What its session's history has of it stays. Whether it was kept.
+
+        One that has not ended yet is to be deleted again when it has: another process does that when this one is gone.
+        """
+        store = self._use()
+        entry = await store.find(turn_id, principal, NO_EVENTS)
+        if entry is None:  # so may be the session
+            await store.storage.write([removed(turn_id, principal)])
+        if entry is None or not entry.turn.stored:
             return False
-        return await self._store.remove(turn_id, principal)
+        if entry.status == "ended":
+            return await store.remove(turn_id, principal)
+        await mark_unwanted(store.storage, entry.turn, store.owner)
+        return False
 
     def _use(self) -> DurableStore:
         if not self._started:

@@ -69,5 +69,7 @@ def is_at_once(responses: ResponseStore) -> bool:
 
 
 def is_fed_by_turns(responses: ResponseStore) -> bool:
-    """Whether what it has was written with the turns' endings: what it does not have will not come."""
+    """Whether what it has was written with the turns' endings: what it does not have will not come. Its `delete` is
+    also called for what is still to come, and again when it has come: it sees to it that this goes, whatever becomes of
+    the process."""
     return getattr(responses, "fed_by_turns", False) is True

@@ -185,8 +185,10 @@ class ResponsesTurns:
         return log
 
     async def delete(self, response_id: str, principal: str | None) -> None:
-        """Keep it no longer; if it runs, it runs on. Raises `ResponseNotFound`."""
+        """Keep it no longer; if it runs, it runs on. Raises `ResponseNotFound`, and `StoreUnavailable`."""
         log = await self.find(response_id, principal)
+        if log.terminal is None and is_fed_by_turns(self._host.responses):
+            await self._host.responses.delete(principal, response_id)
         if log.terminal is not None:
             await self._host.forget_turn(response_id, principal)
             return

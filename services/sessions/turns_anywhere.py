@@ -30,6 +30,7 @@ from greenroom.services.sessions.owner_notes import Cancelled
 from greenroom.services.sessions.passing import marked
 from greenroom.services.sessions.reading import WHOLE, fork_of, legible
 from greenroom.services.sessions.turn_names import id_name, names_of, number_in
+from greenroom.services.sessions.unwanted import removed
 from greenroom.services.storage import Change, Named, Span
 
 PLACES: Final = 1_000
@@ -90,8 +91,9 @@ class TurnsAnywhere:
         if named is None:
             return False
         key, number = SessionKey(*named.key[1:]), number_in(named.value)
+        mark = removed(turn_id, principal)
         async with self._owned.locks.of(key):
-            return await self._owned.until_written(key, lambda: self._remove(key, number))
+            return await self._owned.until_written(key, lambda: self._remove(key, number, mark))
 
     async def leave_ending(self, turn_id: str, principal: str | None) -> bool:
         """Have the ending of a turn left for who follows it, although nothing is kept of it. Whether it is open."""
@@ -179,7 +181,7 @@ class TurnsAnywhere:
             turn = replace(turn, reason=opened.cancelled)
         return None if folder.head.owner_state == "gone" else (folder.head.owner, turn)
 
-    async def _remove(self, key: SessionKey, number: int) -> bool:
+    async def _remove(self, key: SessionKey, number: int, mark: Change) -> bool:
         """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""
         folder = await self._storage.read(folder_of(key), [Span(ENDED, number, number)])
         if folder is None or not folder.spans[0]:
@@ -189,6 +191,6 @@ class TurnsAnywhere:
             draft = Draft(hold_of(folder.head.fence, head, folder.head.owner))
             draft.remove(number, decode_ended(folder.spans[0][0][1]))
         self._owned.drop(key)
-        await self._storage.write([draft.change(key)])
+        await self._storage.write([draft.change(key), mark])
         self._reached("remove.written")
         return True

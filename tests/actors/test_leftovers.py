@@ -16,7 +16,10 @@ from greenroom.actors.leftovers import Leftovers
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import DurableStore, Passed
+from greenroom.services.durable_responses import DurableResponses
+from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.passing import KIND
+from greenroom.services.sessions.unwanted import KIND as UNWANTED
 from greenroom.services.storage import NOT_THERE, Conflict, Fence, FolderKey
 from kits.sharing import KEY, LEASE, Process, processes, words
 from kits.system import turn
@@ -206,6 +209,8 @@ async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.
     stuck, busy = there[:2], there[2:4]
 
     class Store:
+        storage = MemoryStorage()
+
         async def forget_repeats(self) -> bool:
             return True
 
@@ -219,10 +224,69 @@ async def test_one_that_cannot_go_is_in_the_way_of_no_other(monkeypatch: pytest.
             raise OSError("broken") if key == stuck[0] else Conflict(FolderKey(KIND, *key), None)
         there.remove(key)
 
+    await Store.storage.start()
     lets_go = Leftovers(Store(), forget, 300.0)  # type: ignore[arg-type]
     for _ in range(5):
         await lets_go.let_go()
     assert there == [*stuck, *busy]
+
+
+async def unwanted_marks(process: Process) -> int:
+    return len(await process.storage.sessions(UNWANTED, ""))
+
+
+async def test_a_response_that_was_deleted_while_it_ran_goes_also_when_its_process_dies() -> None:
+    async with processes(3) as (first, second, third):
+        responses = DurableResponses(cast("DurableStore", third.system.store))
+        await responses.start()
+        await first.system.submit(turn("a 20", id="a", session="a", stored=True))
+        await first.system.submit(turn("b 60", id="b", session="b", stored=True))
+        await asyncio.sleep(1)
+        for turn_id in "ab":
+            assert not await responses.delete(None, turn_id)
+        third.storage.cut = True  # whoever was asked is gone
+        await asyncio.sleep(LEASE + 3)
+        assert await unwanted_marks(second) == 2
+        assert await found(second, "a")
+        await asyncio.sleep(20)
+        assert not await found(second, "a")
+        assert await unwanted_marks(second) == 1
+        first.storage.cut = True  # and so is the other one's process
+        await asyncio.sleep(LEASE + 5)
+        assert not await found(second, "b")
+        assert await unwanted_marks(second) == 0
+        record = await second.system.store.load(SessionKey("u", "a"))
+        assert record is not None, "the session's history has it"
+
+
+async def test_one_that_was_deleted_while_it_ran_leaves_no_mark_when_its_process_removes_it() -> None:
+    async with processes() as (first, second):
+        responses = DurableResponses(cast("DurableStore", first.system.store))
+        await responses.start()
+        log = await first.system.submit(turn("a 5", id="a", stored=True))
+        await responses.delete(None, "a")
+        assert await unwanted_marks(second) == 1
+        await log.ended()
+        assert await unwanted_marks(second) == 1
+        assert await responses.delete(None, "a")
+        assert await unwanted_marks(second) == 0
+        assert not await found(second, "a")
+
+
+async def test_one_that_was_deleted_while_it_ran_leaves_no_mark_when_its_session_is_deleted_too() -> None:
+    async with processes() as (first, second):
+        responses = DurableResponses(cast("DurableStore", first.system.store))
+        await responses.start()
+        log = await first.system.submit(turn("a 60", id="a", stored=True))
+        await responses.delete(None, "a")
+        await second.system.forget(KEY)
+        await log.ended()
+        assert not await responses.delete(None, "a")
+        assert await unwanted_marks(second) == 0
+
+
+async def found(process: Process, turn_id: str) -> bool:
+    return await cast("DurableStore", process.system.store).find(turn_id, None) is not None
 
 
 class Elsewhere:

@@ -131,6 +131,30 @@ async def test_a_response_that_ran_when_its_server_was_killed_has_failed_with_wh
         assert again.output_text.split() == ["one", "two"]
 
 
+async def test_a_response_that_was_deleted_while_it_ran_does_not_come_back_after_a_kill(state: str) -> None:
+    async with life(state) as client:
+        first = await say(client, "one")
+        running = await client.responses.create(
+            model="m", input="hold", previous_response_id=first.id, background=True
+        )
+        await written(state, running.id)
+        await client.responses.delete(running.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(running.id)
+    async with life(state) as client:
+
+        async def gone() -> bool:
+            try:
+                await client.responses.retrieve(running.id)
+            except openai.NotFoundError:
+                return True
+            return False
+
+        await until_answered(gone)
+        again = await say(client, "two", previous_response_id=first.id)
+        assert again.output_text.split() == ["one", "two"]
+
+
 async def written(state: str, identity: str) -> None:
     """Wait until what was said is in the store."""
     store = store_at(state)
