@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from types import MethodType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from msgspec import structs
 
@@ -73,6 +73,9 @@ class AgentApp:
 
     Raises `ConfigurationError`, which names the setting and what it takes.
     """
+
+    _instead: ClassVar[tuple[str, ...]] = ()
+    """See `Endpoint.instead`."""
 
     def __init__(
         self,
@@ -200,7 +203,7 @@ class AgentApp:
 
         def register(function: F) -> F:
             answer = MethodType(function, self._hooks.owner) if takes_self(function) else function
-            endpoint = Endpoint(path, wanted, answer)
+            endpoint = Endpoint(path, wanted, answer, path in self._instead and "GET" in wanted)
             check_among(endpoint, self._endpoints)
             self._endpoints.append(endpoint)
             return function

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from types import MethodType, SimpleNamespace
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from msgspec import structs
 
@@ -58,8 +58,10 @@ SERVER_OPTIONS: Final = (
     "responses_disconnect",
 )
 
-ABOUT_ITSELF: Final = ("/", "/health", "/ready", "/openapi.json")
-"""What the server tells of itself; all but `/ready` it told there too."""
+READY: Final = "/ready"
+"""What the server tells of itself and did not there: an application's own goes before."""
+ABOUT_ITSELF: Final = ("/", "/health", READY, "/openapi.json")
+"""What the server tells of itself."""
 ASKING: Final = frozenset({"GET", "HEAD"})
 OTHER_FRAMEWORKS: Final = ("agno", "autogen", "crewai", "langgraph", "ms_agent_framework", "opencode")
 FED_BY_NAME: Final = frozenset({"msgs", "request", "session"})
@@ -150,6 +152,8 @@ class AgentApp(app.AgentApp):
         others: `OUR_OPTIONS`; those in `REFUSED` raise `ConfigurationError`; any other is left out and logged.
     """
 
+    _instead: ClassVar[tuple[str, ...]] = (READY,)
+
     def __init__(
         self,
         app_name: str | None = "Agent",
@@ -226,10 +230,11 @@ class AgentApp(app.AgentApp):
     def endpoint(self, path: str, methods: str | Sequence[str] | None = None) -> Callable[[F], F]:
         """Serve this function at a path of its own; by POST, if nothing else is said.
 
-        What the server tells of itself goes before: such an endpoint is never asked, which is logged.
+        What the server told of itself there too goes before: such an endpoint is never asked, which is logged.
         """
         wanted = methods_of(path, methods or ("POST",))
-        if path in ABOUT_ITSELF and not ASKING.isdisjoint(wanted):
+        own = path in self._instead and "GET" in wanted
+        if path in ABOUT_ITSELF and not own and not ASKING.isdisjoint(wanted):
             logger.warning("@app.endpoint: GET %s is left out, as the server answers it itself", path)
             wanted = tuple(method for method in wanted if method not in ASKING)
         return super().endpoint(path, wanted) if wanted else lambda function: function

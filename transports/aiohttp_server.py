@@ -203,7 +203,9 @@ def make_application(
     app = web.Application(middlewares=[cors.middleware()] if cors else [], client_max_size=body_bytes)
     if cors is not None:
         app.on_response_prepare.append(cors.mark)
-    routes = [*_routes(host, read_seconds, keepalive_seconds), *about_routes(host, app)]
+    instead = {one.path for one in host.endpoints if one.instead}
+    about = [route for route in about_routes(host, app) if route.path not in instead]
+    routes = [*_routes(host, read_seconds, keepalive_seconds), *about]
     compatible_routes = CompatibleMode(**compatible).routes(
         host, read_seconds=read_seconds, keepalive_seconds=keepalive_seconds, origins=cors_origins
     )

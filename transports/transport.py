@@ -25,12 +25,14 @@ HostState: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 class Endpoint(Struct, frozen=True):
     """A route of the user's own: `function` takes the decoded JSON body's fields, the query's, or `request`.
 
-    Without a function the path is another name of `POST /process`.
+    Without a function the path is another name of `POST /process`. `instead`: GET of it is asked in place of what the
+    server tells of itself there.
     """
 
     path: str
     methods: tuple[str, ...]
     function: Any
+    instead: bool = False
 
 
 class Sessions(Protocol):

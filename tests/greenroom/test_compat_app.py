@@ -78,7 +78,7 @@ async def test_an_endpoint_where_the_server_tells_of_itself_keeps_no_application
 
     @app.endpoint("/health", methods=["GET", "HEAD", "PUT"])
     @app.endpoint("/", methods=["GET"])
-    @app.endpoint("/ready", methods=["GET"])
+    @app.endpoint("/ready", methods=["HEAD"])
     @app.endpoint("/openapi.json", methods=["GET"])
     async def mine() -> dict[str, str]:
         return {"status": "mine"}
@@ -92,6 +92,28 @@ async def test_an_endpoint_where_the_server_tells_of_itself_keeps_no_application
             assert (await response.json())["status"] == "ready"
         async with client.put("/health") as response:
             assert await response.json() == {"status": "mine"}
+
+
+async def test_whether_it_is_ready_an_application_may_say_itself() -> None:
+    app = app_with_answer()
+
+    @app.endpoint("/ready", methods=["GET"])
+    async def ready() -> dict[str, str]:
+        return {"status": "mine"}
+
+    async with TestClient(TestServer(app.aiohttp_application())) as client:
+        for method in ("GET", "HEAD"):
+            async with client.request(method, "/ready") as response:
+                assert response.status == 200
+                assert await response.text() == ("" if method == "HEAD" else '{"status":"mine"}')
+        async with client.get("/openapi.json") as response:
+            assert (await response.json())["paths"]["/ready"]["get"]["operationId"] != "ready"
+        async with client.get("/") as response:
+            routes = (await response.json())["routes"]
+            assert routes.count({"method": "GET", "path": "/ready"}) == 1
+        await app.stop()
+        async with client.get("/ready") as response:
+            assert response.status == 503
 
 
 @pytest.mark.parametrize("function", [lambda: "hi", lambda msgs: "hi", lambda request, **kwargs: "hi"])
