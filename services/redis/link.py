@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -42,6 +42,7 @@ from redis.exceptions import TimeoutError as LinkSlow
 from greenroom.actors.errors import ConfigurationError, StoreUnavailable
 from greenroom.services.redis.schema import VERSION, newer
 from greenroom.services.redis.scripts import START, TRY, Script
+from greenroom.services.redis.sending import sending_in_parts
 from greenroom.services.redis.wire import LATE, NEWER, Answer, Call
 from greenroom.services.redis.words import (
     REFUSED,
@@ -111,6 +112,7 @@ def options_of(url: str) -> dict[str, Any]:
 
 def client_with(options: dict[str, Any], *, connections: int, answer_seconds: float) -> Redis:
     """A client that is not connected yet."""
+    kind = sending_in_parts(options.get("connection_class", Connection))
     pool = ConnectionPool(
         max_connections=connections,
         socket_timeout=None,  # a call's own time bounds all: waiting for its turn, connecting, sending, the answer
@@ -119,7 +121,7 @@ def client_with(options: dict[str, Any], *, connections: int, answer_seconds: fl
         protocol=2,
         client_name="greenroom",
         driver_info=None,  # it would read files to find its own version, on the event loop
-        **options,
+        **{**options, "connection_class": kind},
     )
     return Redis.from_pool(pool)
 
