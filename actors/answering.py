@@ -12,6 +12,7 @@ import anyio
 
 from greenroom.actors.composer import Composer
 from greenroom.actors.handler import Handler
+from greenroom.actors.ledger import AT_ONCE
 from greenroom.actors.messages import Turn
 from greenroom.actors.retelling import retold
 from greenroom.actors.session import NO_OPTIONS, Session
@@ -45,12 +46,16 @@ async def answer(run: TurnRun, session: Session, system: Surroundings) -> None:
     translator = handler.adapter.translator(composer)
     stream = await handler.answer(session, turn)
     feed, breath, ledger, steps = translator.feed, BREATH, system.ledger, composer.steps
+    much = composer.spent + AT_ONCE
     try:
         async for item in stream:
             feed(item)
             if ledger is not None and composer.steps != steps:
                 steps = composer.steps
                 await ledger.flush(run)
+            if composer.spent > much and ledger is not None:
+                much = composer.spent + AT_ONCE
+                ledger.said_more(run)
             breath -= 1
             if not breath:
                 breath = BREATH

@@ -29,6 +29,7 @@ from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.pauses import LONGEST_AWAY, rest
 from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import DurableStore, Ending, ForRepeats
+from greenroom.services.sizes import LARGE, size_of, size_of_all
 from greenroom.services.storage import Change
 from greenroom.services.store import TurnRecord
 from greenroom.services.webhooks.announcing import Announcer
@@ -38,6 +39,8 @@ logger = logging.getLogger("greenroom.actors")
 
 FIRST_PAUSE: Final = 0.05
 """Between the first two tries to reach a store, seconds."""
+AT_ONCE: Final = LARGE
+"""Characters of text that one write adds to a log, unless a single event has more."""
 STOPPED: Final = "this process stopped before the turn's ending was written down; ask again in a moment"
 
 
@@ -126,9 +129,14 @@ class Ledger:
         """
         if run.writing is not None:
             await asyncio.wait([run.writing])
-        if len(told) > run.journaled:
-            turn = run.log.turn
-            await self.store.append(turn.key, turn.id, run.journaled, told[run.journaled :])
+        written = run.journaled
+        while written < len(told):
+            written += await self._append_piece(run.log.turn, told, written, len(told))
+
+    def said_more(self, run: TurnRun) -> None:
+        """The running turn has said so much that it is to be written soon: the ending is to have little left."""
+        if run.writing is None or run.writing.done():
+            _ = self._write(run)
 
     def _look_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
@@ -150,25 +158,39 @@ class Ledger:
 
     async def _append(self, run: TurnRun) -> GreenroomError | None:
         """Write what is new. Gives what stands in the way for good, which the turn's ending will meet as well."""
-        first, turn = run.journaled, run.log.turn
         if run.log.lost is not None:
             return run.log.lost.again()
-        events = run.log.events(first)[:]
         try:
-            await self.store.append(turn.key, turn.id, first, events)
+            await self._append_until(run, len(run.log))
         except StoreUnavailable as error:
             if not self._away:
                 logger.warning("what turns say is not written down for now: %s", error)
             self._away = True
         except SessionLost as error:
-            self.lost(turn.key, error)
+            if run.log.lost is None:
+                self.lost(run.log.turn.key, error)
             return error
         except GreenroomError as error:
             return error
         else:
             self._away = False
-            run.journaled = first + len(events)
         return None
+
+    async def _append_until(self, run: TurnRun, end: int) -> None:
+        """Write what is new before event number `end`. Raises as `append`, and `SessionLost` when the turn does not go
+        on here."""
+        while run.journaled < end:
+            run.journaled += await self._append_piece(run.log.turn, run.log.events(), run.journaled, end)
+
+    async def _append_piece(self, turn: Turn, told: Sequence[Event], written: int, end: int) -> int:
+        """Write some of the events that are not `written`, before number `end`: no more than is quickly encoded. How
+        many."""
+        stop = written + 1
+        size = size_of(told[written])
+        while stop < end and (size := size + size_of(told[stop])) <= AT_ONCE:
+            stop += 1
+        await self.store.append(turn.key, turn.id, written, told[written:stop])
+        return stop - written
 
     # -- when it ends ----------------------------------------------------------------------------------------------
 
@@ -239,10 +261,12 @@ class Ledger:
         """
         turn, pause = log.turn, FIRST_PAUSE
         record = record_of(turn, ending) if turn.kept and not bare else None
-        whole = self._ending(turn, ending, record, None, written, log.events())
+        told = log.events()
         while True:
             try:
-                await self.store.finish(turn.key, whole)
+                while not bare and size_of_all(told[written:]) > AT_ONCE:
+                    written += await self._append_piece(turn, told, written, len(told))
+                await self.store.finish(turn.key, self._ending(turn, ending, record, None, written, told))
                 return
             except StoreUnavailable as error:
                 logger.warning("the ending of turn %s is not written down yet: %s", turn.id, error)
@@ -263,6 +287,10 @@ class Ledger:
         if run.log.lost is not None:
             raise run.log.lost.again()
         turn, said = run.log.turn, run.log.events()
+        # What was said is there as deltas, and once more in parts and items that are done.
+        much = run.composer is not None and 3 * run.composer.spent > AT_ONCE
+        if much and not bare and turn.kept and size_of_all(said[run.journaled :]) > AT_ONCE:
+            await self._append_until(run, len(said))
         if bare:
             ending, said = structs.replace(ending, output=()), said[: run.journaled]
         await self.store.finish(

@@ -7,11 +7,12 @@ messages, items and turns: a field may be added at the end, with a default, but 
 
 from __future__ import annotations
 
-from msgspec import Struct, json, msgpack
+from msgspec import Struct, json, msgpack, to_builtins
 from msgspec.structs import astuple
 
 from greenroom.actors.events import Item, TurnStatus
 from greenroom.actors.messages import Message
+from greenroom.services.pieces import BUILT_IN, abridged, in_pieces
 from greenroom.services.plain_json import refusal
 from greenroom.services.store import TurnRecord
 
@@ -55,18 +56,33 @@ def encode_turn(record: TurnRecord) -> bytes:
     Raises `HandlerError` for a record that is none, or whose metadata cannot be written; its `field` names the flaw.
     """
     try:
-        fields = (
-            record.turn_id,
-            record.status,
-            record.at,
-            list(map(astuple, record.input)),
-            list(map(astuple, record.output)),
-        )
-        raw = _turn_encoder.encode(fields)
+        raw = _turn_encoder.encode(_fields(record))
         _turn_decoder.decode(raw)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise refusal(record, "turn", error) from error
     return raw
+
+
+def _fields(record: TurnRecord) -> tuple[object, ...]:
+    """As they go into the bytes."""
+    return (
+        record.turn_id,
+        record.status,
+        record.at,
+        list(map(astuple, record.input)),
+        list(map(astuple, record.output)),
+    )
+
+
+def turn_in_pieces(record: TurnRecord) -> list[bytes]:
+    """The same, for a large record: bytes that are to be joined, made in short steps. Raises as that does."""
+    try:
+        values = to_builtins(_fields(record), builtin_types=BUILT_IN)
+        pieces = in_pieces(values, _turn_encoder.encode)
+        _turn_decoder.decode(_turn_encoder.encode(abridged(values)))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return [encode_turn(record)]  # which says what is wrong
+    return pieces
 
 
 def decode_turn(raw: bytes) -> TurnRecord:

@@ -133,9 +133,9 @@ class Draft:
         turns = tuple(replace(one, cancelled=reason) if one is opened else one for one in head.open)
         self.hold.head = replace(head, open=turns)
 
-    def append(self, opened: OpenTurn, events: Sequence[Event]) -> None:
-        """Add events to the turn's log, which is held."""
-        addition = self._add(opened, events)
+    def append(self, opened: OpenTurn, events: Sequence[Event], chunk: bytes | None = None) -> None:
+        """Add events to the turn's log, which is held. `chunk`: as `log.added` says."""
+        addition = self._add(opened, events, chunk)
         self.hold.logs[opened.number] = addition.log
 
     def commit(self, raw: bytes, state: bytes | None) -> None:
@@ -157,11 +157,13 @@ class Draft:
             hold.state = state
         hold.head = replace(head, commits=number, size=size)
 
-    def end(self, opened: OpenTurn, events: Sequence[Event], *, kept: bool) -> None:
-        """The turn has ended, with these events. `kept`: whether it can still be found."""
+    def end(
+        self, opened: OpenTurn, events: Sequence[Event], chunk: bytes | None = None, *, kept: bool
+    ) -> None:
+        """The turn has ended, with these events. `chunk`: as `log.added` says. `kept`: whether it can be found."""
         hold = self.hold
         if kept:
-            addition = self._add(opened, events)
+            addition = self._add(opened, events, chunk)
             ended = EndedTurn(addition.size, addition.log.there, addition.log.names, opened.taken_at)
             self._put[Cell(ENDED, opened.number)] = encode_ended(ended)
             hold.ended = hold.ended.add(opened.number, ended)
@@ -226,8 +228,8 @@ class Draft:
             hold.ended = hold.ended.since(number)
             hold.head = replace(head, oldest_entry=number, ended_size=size)
 
-    def _add(self, opened: OpenTurn, events: Sequence[Event]) -> Addition:
-        addition = added(self.hold.logs[opened.number], opened.number, events)
+    def _add(self, opened: OpenTurn, events: Sequence[Event], chunk: bytes | None) -> Addition:
+        addition = added(self.hold.logs[opened.number], opened.number, events, chunk)
         self._put.update(addition.put)
         self._drop += addition.drop
         return addition

@@ -13,7 +13,6 @@ from functools import partial
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.actors.setting_checks import check_settings
-from greenroom.services.compact import encode_turn as encode_record
 from greenroom.services.durable import Acceptance, Changes, Ending, InLine, Passed, Standing, TurnEntry
 from greenroom.services.service import Calls
 from greenroom.services.sessions.acceptance import Acceptor, Blocked
@@ -138,9 +137,9 @@ class DurableSessions:
         """Keep a turn that was not accepted. Raises `HandlerError` for a record that cannot be kept, `SessionHeld` when
         another process works on a turn of the session, and `StoreUnavailable`."""
         key = SessionKey(*key)
-        raw = encode_record(turn.record)
 
         async def draw(hold: Hold) -> Draft:
+            raw = await self._owned.aside.record(turn.record)
             await self._owned.with_state(key, hold)
             return await self._owned.bounded(key, hold, lambda draft: draft.commit(raw, turn.state), None)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from greenroom.actors.events import Event
 from greenroom.services.sessions.head import CHUNKS, LOG
-from greenroom.services.sessions.turn_codec import decode_events, encode_events
+from greenroom.services.sessions.turn_codec import decode_events, encode_events, events_in_pieces
 from greenroom.services.storage import Cell
 
 SINGLE: Final = 1024
@@ -63,8 +63,22 @@ def cells(number: int, first: int, end: int) -> list[Cell]:
     return [Cell(LOG, number * CHUNKS + chunk) for chunk in range(first, end)]
 
 
-def added(log: OpenLog, number: int, events: Sequence[Event]) -> Addition:
-    """Add events to the log of the turn with that number. Raises `HandlerError` for some that cannot be kept."""
+def chunk_in_pieces(first: int, events: Sequence[Event]) -> bytes:
+    """Large events as a chunk of their own, made in short steps. `first`: the number of the first of them.
+
+    Raises `HandlerError` for some that cannot be kept.
+    """
+    numbers = b"\x93" + _encoder.encode(first) + _encoder.encode(len(events))
+    return b"".join([numbers, *events_in_pieces(events)])
+
+
+def added(log: OpenLog, number: int, events: Sequence[Event], chunk: bytes | None = None) -> Addition:
+    """Add events to the log of the turn with that number. `chunk`: large ones as a chunk of their own.
+
+    Raises `HandlerError` for some that cannot be kept.
+    """
+    if chunk is not None and log.chunks + bool(log.tail) < CHUNKS - 1:
+        return _added_apart(log, number, len(events), chunk)
     whole = (*log.tail, *events)
     stale = tuple(cells(number, log.chunks, log.there))
     if not whole:
@@ -79,6 +93,17 @@ def added(log: OpenLog, number: int, events: Sequence[Event]) -> Addition:
     return Addition(after, size, ((Cell(LOG, number * CHUNKS + log.chunks), raw),), stale[1:])
 
 
+def _added_apart(log: OpenLog, number: int, count: int, chunk: bytes) -> Addition:
+    """What the log has of a chunk that would go on stays, as one that is shorter than others."""
+    put, short = [chunk], log.tail
+    if short:
+        put.insert(0, _encoder.encode(_Chunk(log.events - len(short), len(short), Raw(encode_events(short)))))
+    size, there = log.size + sum(map(len, put)), log.chunks + len(put)
+    places = cells(number, log.chunks, there)
+    after = OpenLog(log.names, size, there, log.events + count, (), there)
+    return Addition(after, size, tuple(zip(places, put, strict=True)), tuple(cells(number, there, log.there)))
+
+
 def read_log(
     names: tuple[bytes, ...], entry: bytes, chunks: Sequence[tuple[int, bytes]], end: int
 ) -> OpenLog:
@@ -91,7 +116,7 @@ def read_log(
         chunk = _decoder.decode(raw)
         over = chunk.first + chunk.count > end
         if over or (index == len(chunks) - 1 and _goes_on(index, raw)):
-            tail = tuple(decode_events(bytes(chunk.events))[: max(0, end - chunk.first)])
+            tail = tuple(decode_events(chunk.events)[: max(0, end - chunk.first)])
             return _checked(replace(log, events=chunk.first + len(tail), tail=tail), end)
         log = replace(log, size=log.size + len(raw), chunks=index + 1, events=chunk.first + chunk.count)
     return _checked(log, end)
@@ -114,7 +139,7 @@ def events_from(first: int, chunks: Iterable[tuple[int, bytes]]) -> list[Event]:
     for _, raw in chunks:
         chunk = _decoder.decode(raw)
         if chunk.first + chunk.count > first:
-            found += decode_events(bytes(chunk.events))[max(0, first - chunk.first) :]
+            found += decode_events(chunk.events)[max(0, first - chunk.first) :]
     return found
 
 

@@ -16,6 +16,7 @@ from greenroom.actors.errors import HandlerError, SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import InLine
 from greenroom.services.keyed_locks import KeyedLocks
+from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.draft import Draft, Retention
 from greenroom.services.sessions.head import (
     EARLIER,
@@ -61,6 +62,7 @@ class OwnedSessions:
         self.storage = storage
         self.life = life
         self.retention = retention
+        self.aside = Aside()
         self.locks: KeyedLocks[SessionKey] = KeyedLocks()
         self.heard: Callable[[SessionKey, Sequence[InLine]], object] = _nobody
         """As `DurableStore.when_joined` says."""

@@ -22,9 +22,10 @@ from msgspec import Struct, msgpack
 
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import ForRepeats, TurnEntry
+from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.head import ENTRY, LOG, OpenTurn
 from greenroom.services.sessions.reading import legible
-from greenroom.services.sessions.turn_codec import decode_events, decode_turn, encode_events, encode_turn
+from greenroom.services.sessions.turn_codec import decode_events, decode_turn, encode_turn
 from greenroom.services.sessions.turn_names import left_name, value_of
 from greenroom.services.storage import Cell, Change, Conflict, FolderKey, Named, Span, Storage
 
@@ -72,20 +73,20 @@ _encoder = msgpack.Encoder()
 _decoder = msgpack.Decoder(_Head)
 
 
-def change_for(repeats: ForRepeats, opened: OpenTurn, owner: str) -> Change:
-    """What keeps it as long as `owner` lives, to be written after the session's folder has given up its names.
+async def change_for(repeats: ForRepeats, opened: OpenTurn, terms: Terms, aside: Aside) -> Change:
+    """What keeps it for its time, to be written after the session's folder has given up its names.
 
-    Raises `HandlerError` for events that cannot be kept.
+    Raises `HandlerError` for events that cannot be kept, and `StoreUnavailable`.
     """
     turn = repeats.turn
-    name = left_name(turn)
+    name, said = left_name(turn), await aside.events(repeats.events)
     return Change(
         key=FolderKey(KIND, turn.key.user_id, name.hex()),
         delete=True,
         head=_encoder.encode(_Head(opened.number, opened.taken_at)),
-        owner=owner,
+        owner=await terms.owner(repeats.seconds),
         open=True,
-        put=((Cell(ENTRY, 0), encode_turn(turn)), (Cell(LOG, 0), encode_events(repeats.events))),
+        put=((Cell(ENTRY, 0), encode_turn(turn)), (Cell(LOG, 0), said)),
         names=((name, value_of(opened.number)),),
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from msgspec import Struct, ValidationError, convert, msgpack, to_builtins
+from msgspec import Raw, Struct, ValidationError, convert, msgpack, to_builtins
 from msgspec.structs import asdict, astuple
 
 from greenroom.actors import events
@@ -32,7 +32,9 @@ from greenroom.actors.messages import (
     TurnOptions,
 )
 from greenroom.services.compact import CompactMessage
+from greenroom.services.pieces import BUILT_IN, SLICE, abridged, array_of, in_pieces
 from greenroom.services.plain_json import DEEPEST, misread, unsubclassed
+from greenroom.services.sizes import size_of
 
 _ECHOES: Final[dict[str, type[Struct]]] = {}
 _ECHO_NAMES: Final[dict[type, str]] = {}
@@ -256,7 +258,28 @@ def encode_events(some: Sequence[Event]) -> bytes:
     return raw
 
 
-def decode_events(raw: bytes) -> list[Event]:
+def events_in_pieces(some: Sequence[Event]) -> list[bytes]:
+    """The same, for large events: bytes that are to be joined, made in short steps (`pieces`). Raises as that does."""
+    pieces = [array_of(len(some))]
+    for event in some:
+        pieces += _event_in_pieces(event) if size_of(event) > SLICE else [encode_events((event,))[1:]]
+    return pieces
+
+
+def _event_in_pieces(event: Event) -> list[bytes]:
+    """A large event, as one among others. What of it is not large is read once."""
+    try:
+        values = to_builtins(
+            [_TAGS[type(event)], *astuple(event)], builtin_types=BUILT_IN, enc_hook=unsubclassed
+        )
+        pieces = in_pieces(values, _encoder.encode)
+        _events_decoder.decode(_encoder.encode([abridged(values)]))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return [encode_events((event,))[1:]]  # which says what is wrong, or knows how to keep it
+    return pieces
+
+
+def decode_events(raw: bytes | Raw) -> list[Event]:
     """Events from the bytes of `encode_events`."""
     return [_event(kept) for kept in _events_decoder.decode(raw)]
 

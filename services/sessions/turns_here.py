@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from greenroom.actors.errors import HandlerError, SessionLost, TurnOver
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey
-from greenroom.services.compact import encode_turn as encode_record
 from greenroom.services.durable import Ending, TurnEntry
 from greenroom.services.sessions.draft import Draft
 from greenroom.services.sessions.head import is_marked
@@ -55,23 +54,26 @@ class TurnsHere:
 
     async def append(self, key: SessionKey, turn_id: str, first: int, events: Sequence[Event]) -> None:
         """Add events to the log of a running turn."""
+        chunk = await self._owned.aside.chunk(first, events)
         hold = await self._owned.mine(key)
         opened = next((one for one in hold.head.open if one.turn_id == turn_id), None)
         if opened is None:
             raise _over(turn_id)
         await self._owned.log_at(key, hold, opened, first)
         draft = Draft(hold)
-        draft.append(opened, events)
+        draft.append(opened, events, chunk)
         await self._owned.write(key, draft)
 
     async def finish(self, key: SessionKey, ending: Ending) -> None:
         """End a turn, as `DurableStore.finish` says; until it is known how that came out."""
-        raw = None if ending.record is None else encode_record(ending.record)
-        if raw is None and ending.state is not None:
+        if ending.record is None and ending.state is not None:
             raise ValueError("a state is kept with the record of its turn")
+        aside = self._owned.aside
+        raw = None if ending.record is None else await aside.record(ending.record)
+        chunk = await aside.chunk(ending.first, ending.events) if ending.kept else None
         tried = (key, ending.turn_id, ending.principal)
         try:
-            await self._owned.until_written(key, lambda: self._finish(key, ending, raw))
+            await self._owned.until_written(key, lambda: self._finish(key, ending, raw, chunk))
         except (Conflict, HandlerError, TurnOver):
             raise
         except SessionLost:
@@ -91,7 +93,7 @@ class TurnsHere:
             draft.release(begun=begun)
             await self._owned.write(key, draft, owner="")
 
-    async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None) -> None:
+    async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None, chunk: bytes | None) -> None:
         hold = await self._owned.mine(key)
         opened = hold.turn(ending.turn_id, ending.principal)
         if opened is None:
@@ -105,7 +107,7 @@ class TurnsHere:
             await self._owned.with_state(key, hold)
 
         def draw(draft: Draft) -> None:
-            draft.end(opened, ending.events, kept=ending.kept)
+            draft.end(opened, ending.events, chunk, kept=ending.kept)
             if raw is not None:
                 draft.commit(raw, ending.state)
 
@@ -113,7 +115,7 @@ class TurnsHere:
         changes = list(ending.changes)
         left = ending.for_repeats
         if left is not None and (opened.followed or left.turn.idempotency_key is not None):
-            changes.append(change_for(left, opened, await self._terms.owner(left.seconds)))
+            changes.append(await change_for(left, opened, self._terms, self._owned.aside))
         await self._owned.write(key, draft, changes)
         self._owned.hear(key, draft.hold.head)
 

@@ -8,16 +8,19 @@ from hypothesis import strategies as st
 
 from greenroom.actors.events import Event, TextDelta
 from greenroom.services.sessions import log as session_log
-from greenroom.services.sessions.log import OpenLog, added, count_of, events_from, read_log
+from greenroom.services.sessions.log import OpenLog, added, chunk_in_pieces, count_of, events_from, read_log
 from greenroom.services.storage import Cell
 
 NUMBER = 7
 MOST = 6
 ENTRY = b"entry"
 STEPS = st.lists(
-    st.tuples(st.integers(0, 4), st.sampled_from([0, 0, 0, 1, 3]), st.booleans()), min_size=1, max_size=25
+    st.tuples(st.integers(0, 4), st.sampled_from([0, 0, 0, 1, 3]), st.booleans(), st.booleans()),
+    min_size=1,
+    max_size=25,
 )
-"""Events to add, how many of those there are to write again, and whether what was known of the log is forgotten."""
+"""Events to add, how many of those there are to write again, whether what was known of the log is forgotten, and
+whether they are a chunk of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +37,9 @@ class Stored:
     def __init__(self) -> None:
         self.cells: dict[Cell, bytes] = {}
 
-    def add(self, log: OpenLog, events: list[Event]) -> OpenLog:
-        addition = added(log, NUMBER, events)
+    def add(self, log: OpenLog, events: list[Event], *, apart: bool = False) -> OpenLog:
+        chunk = chunk_in_pieces(log.events, events) if apart else None
+        addition = added(log, NUMBER, events, chunk)
         for cell in addition.drop:
             del self.cells[cell]  # one that is not there would be a mistake
         self.cells.update(addition.put)
@@ -49,17 +53,17 @@ class Stored:
 
 
 @given(steps=STEPS)
-def test_a_log_is_what_a_list_is(steps: list[tuple[int, int, bool]]) -> None:
+def test_a_log_is_what_a_list_is(steps: list[tuple[int, int, bool, bool]]) -> None:
     stored, model = Stored(), list[Event]()
     log = OpenLog((), len(ENTRY))
-    for step, (count, back, forgotten) in enumerate(steps):
+    for step, (count, back, forgotten, apart) in enumerate(steps):
         first = max(0, len(model) - back)
         if forgotten or first != log.events:
             log = read_log((), ENTRY, stored.chunks, first)
         assert log.events == first
         events: list[Event] = [TextDelta(f"{step}-{place}") for place in range(count)]
         model = [*model[:first], *events]
-        log = stored.add(log, events)
+        log = stored.add(log, events, apart=apart and count > 0)
         assert count_of(stored.chunks) == len(model)
         assert len(stored.chunks) <= MOST
         for start in {0, 1, len(model) // 2, len(model)}:
