@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from msgspec import Meta
 
 from greenroom.actors.errors import ConfigurationError, MissingDependency
@@ -17,6 +18,7 @@ from greenroom.actors.setting_checks import Share, check_settings
 from greenroom.services.redis import folders, scripts, wire
 from greenroom.services.redis.words import shown
 from greenroom.services.service import not_started
+from greenroom.services.sizes import LARGE
 from greenroom.services.storage import (
     LONGEST_IDLE,
     Change,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 NOTES: Final = 1_000
 """Notes that wait for an owner, at most."""
+THREADS: Final = 2
+"""That take large answers apart: off the loop (law 5)."""
 LONGEST_WAIT: Final = 30.0
 """For an answer, seconds: the server keeps for a minute what it answered a call that may come again."""
 ARGUMENTS: Final[Mapping[str, Any]] = {
@@ -80,6 +84,7 @@ class RedisStorage:
         self._link: RedisLink | None = None
         self._started = 0
         self._changing = asyncio.Lock()
+        self._threads = CapacityLimiter(THREADS)
 
     def __repr__(self) -> str:
         return f"<RedisStorage {self._place} {self._prefix}>"
@@ -118,6 +123,8 @@ class RedisStorage:
     async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
         """The folder's head and those cells; none: it is not there."""
         answer = await self._call(folders.READ, wire.read_call(key, spans))
+        if answer.size > LARGE:
+            return await to_thread.run_sync(wire.folder_of, answer, key, spans, limiter=self._threads)
         return wire.folder_of(answer, key, spans)
 
     async def lookup(self, name: bytes) -> Named | None:

@@ -69,6 +69,11 @@ class Answer:
         return self._at < len(self._numbers)
 
     @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self._reply)
+
+    @property
     def outcome(self) -> int:
         """Of a call that writes: 0, it is done."""
         return self._numbers[0]

@@ -36,13 +36,12 @@ from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.passing import marks_of
 from greenroom.services.sessions.reading import (
     entries_in,
-    entry_in,
     legible,
-    one_turn,
     taken_hold,
     turn_spans,
 )
-from greenroom.services.sessions.turn_names import names_of, number_in
+from greenroom.services.sessions.turn_names import names_of
+from greenroom.services.sessions.turn_reader import TurnReader
 from greenroom.services.storage import NOT_THERE, Change, Conflict, Folder, Head, Named, NameTaken
 
 UNSURE_SECONDS: Final = 60.0
@@ -91,6 +90,7 @@ class Acceptor:
         self._owned = owned
         self._life = owned.life
         self._storage = owned.storage
+        self.reader = TurnReader(owned.storage, owned.aside, lambda: owned.life.name)
         self._monotonic = monotonic
         self._reached = reached
         self._unsure: dict[SessionKey, _Unsure] = {}
@@ -226,19 +226,8 @@ class Acceptor:
     async def entry(self, named: Named) -> TurnEntry | None:
         """The turn that a name leads to, with all its events; none: it is no longer kept."""
         if named.key.kind == repeats.KIND:
-            return await repeats.entry_for_repeats(self._storage, named)
-        folder = await self.read_turn(named)
-        return None if folder is None else self.entry_in(folder, named, 0)
-
-    async def read_turn(self, named: Named, chunk: int = 0) -> Folder | None:
-        """The entry of a turn, and its log from that chunk on; none: it is no longer kept."""
-        folder = await self._storage.read(named.key, one_turn(number_in(named.value), chunk))
-        return folder if folder is not None and folder.spans[0] else None
-
-    def entry_in(self, folder: Folder, named: Named, first: int) -> TurnEntry:
-        """A turn that was read, with its events from number `first` on."""
-        with legible(SessionKey(*named.key[1:])):
-            return entry_in(folder, number_in(named.value), self._life.name, first)
+            return await repeats.entry_for_repeats(self._storage, self._owned.aside, named)
+        return await self.reader.entry(named)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -322,7 +311,7 @@ class Acceptor:
         if folder is None or folder.head.fence != found.fence:
             raise Conflict(folder_of(key), None if folder is None else folder.head)
         with legible(key):
-            entries = entries_in(folder, self._life.name)
+            entries = await self._entries_in(folder)
             draft = Draft(taken_hold(folder))
         self._check_life()
         name = self._life.name  # only now: it may have changed while the turns were read
@@ -353,7 +342,10 @@ class Acceptor:
         if folder is None or folder.head.fence != hold.fence:  # this process heard late of its own write
             raise Conflict(folder_of(key), None if folder is None else folder.head)
         with legible(key):
-            return entries_in(folder, self._life.name)
+            return await self._entries_in(folder)
+
+    async def _entries_in(self, folder: Folder) -> Sequence[TurnEntry]:
+        return await self._owned.aside.read(folder.spans, lambda: entries_in(folder, self._life.name))
 
     def _new_mark(self) -> str:
         self._count += 1

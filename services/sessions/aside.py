@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, to_thread
 
 from greenroom.actors.events import Event
 from greenroom.services.compact import encode_turn, turn_in_pieces
-from greenroom.services.sessions.log import chunk_in_pieces
+from greenroom.services.sessions.log import chunk_in_pieces, events_from
 from greenroom.services.sessions.turn_codec import encode_events, events_in_pieces
 from greenroom.services.sizes import LARGE, size_of_all, size_of_record
 from greenroom.services.store import TurnRecord
@@ -45,6 +45,16 @@ class Aside:
         if size_of_all(events) <= LARGE:
             return encode_events(events)
         return await self.do(lambda: b"".join(events_in_pieces(events)))
+
+    async def decoded(self, first: int, chunks: Sequence[tuple[int, bytes]]) -> list[Event]:
+        """The events from number `first` on of some chunks of a log."""
+        return await self.read([chunks], lambda: events_from(first, chunks))
+
+    async def read(self, spans: Sequence[Sequence[tuple[int, bytes]]], function: Callable[[], T]) -> T:
+        """What the function makes of these cells of a folder."""
+        if sum(len(raw) for span in spans for _, raw in span) <= LARGE:
+            return function()
+        return await self.do(function)
 
     async def record(self, record: TurnRecord) -> bytes:
         """A turn's record as it is kept. Raises `HandlerError` for one that cannot be."""

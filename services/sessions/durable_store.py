@@ -131,7 +131,8 @@ class DurableSessions:
                 return None  # nobody else can have written to it
             folder = await self.storage.read(folder_of(key), HISTORY)
             with legible(key):
-                return record_of(key, folder)
+                spans = () if folder is None else folder.spans
+                return await self._owned.aside.read(spans, lambda: record_of(key, folder))
 
     async def commit(self, key: SessionKey, turn: TurnCommit) -> None:
         """Keep a turn that was not accepted. Raises `HandlerError` for a record that cannot be kept, `SessionHeld` when

@@ -86,7 +86,7 @@ def added(log: OpenLog, number: int, events: Sequence[Event], chunk: bytes | Non
     first = log.events - len(log.tail)
     raw = _encoder.encode(_Chunk(first, len(whole), Raw(encode_events(whole))))
     size, there = log.size + len(raw), log.chunks + 1
-    if _goes_on(log.chunks, raw):
+    if goes_on(log.chunks, raw):
         after = replace(log, events=first + len(whole), tail=whole, there=there)
     else:
         after = OpenLog(log.names, size, there, first + len(whole), (), there)
@@ -115,14 +115,14 @@ def read_log(
     for index, (_, raw) in enumerate(chunks):
         chunk = _decoder.decode(raw)
         over = chunk.first + chunk.count > end
-        if over or (index == len(chunks) - 1 and _goes_on(index, raw)):
+        if over or (index == len(chunks) - 1 and goes_on(index, raw)):
             tail = tuple(decode_events(chunk.events)[: max(0, end - chunk.first)])
             return _checked(replace(log, events=chunk.first + len(tail), tail=tail), end)
         log = replace(log, size=log.size + len(raw), chunks=index + 1, events=chunk.first + chunk.count)
     return _checked(log, end)
 
 
-def _goes_on(index: int, raw: bytes) -> bool:
+def goes_on(index: int, raw: bytes) -> bool:
     """Whether what comes after this chunk goes into it."""
     return index == CHUNKS - 1 or (index >= SINGLE and len(raw) < CHUNK_BYTES)
 

@@ -10,6 +10,7 @@ from msgspec import DecodeError, Struct, msgpack
 from msgspec.structs import replace
 
 from greenroom.actors.errors import SessionDamaged
+from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey
 from greenroom.services.compact import decode_turn as decode_record
 from greenroom.services.durable import EntryStatus, TurnEntry
@@ -86,21 +87,22 @@ def turn_spans(numbers: Sequence[int]) -> list[Span]:
     return [span for number in numbers for span in (Span(ENTRY, number, number), log_span(number))]
 
 
-def one_turn(number: int, chunk: int = 0) -> list[Span]:
-    """Where a turn's entry lies, its log from that chunk on, and what is kept of it besides once it has ended, for
-    `entry_in`."""
+def one_turn(number: int, chunk: int, count: int) -> list[Span]:
+    """Where a turn's entry lies, so many chunks of its log from that one on, and what is kept of it besides once it has
+    ended, for `entry_in`."""
     log = log_span(number)
+    first = log.first + chunk
     return [
         Span(ENTRY, number, number),
-        Span(log.section, log.first + chunk, log.last),
+        Span(log.section, first, min(first + count - 1, log.last)),
         Span(ENDED, number, number),
     ]
 
 
-def entry_in(folder: Folder, number: int, owner: str, first: int = 0) -> TurnEntry:
-    """A turn of the spans `one_turn`, with its events from number `first` on, for the process `owner`."""
-    ((_, entry),), chunks, ended = folder.spans
-    found = entry_of(folder.head, decode_head(folder.head.body), number, entry, chunks, owner, first)
+def entry_in(folder: Folder, number: int, owner: str, events: Sequence[Event]) -> TurnEntry:
+    """A turn of the spans `one_turn`, with these of its events, for the process `owner`."""
+    ((_, entry),), _, ended = folder.spans
+    found = entry_of(folder.head, decode_head(folder.head.body), number, entry, events, owner)
     return replace(found, taken_at=decode_ended(ended[0][1]).taken_at) if ended else found
 
 
@@ -110,7 +112,7 @@ def entries_in(folder: Folder, owner: str, turns: Sequence[OpenTurn] | None = No
     head = decode_head(folder.head.body)
     pairs = zip(folder.spans[::2], folder.spans[1::2], strict=True)
     return tuple(
-        entry_of(folder.head, head, opened.number, entry[0][1], chunks, owner)
+        entry_of(folder.head, head, opened.number, entry[0][1], events_from(0, chunks), owner)
         for opened, (entry, chunks) in zip(head.open if turns is None else turns, pairs, strict=True)
     )
 
@@ -120,11 +122,10 @@ def entry_of(
     head: SessionHead,
     number: int,
     entry: bytes,
-    chunks: Sequence[tuple[int, bytes]],
+    events: Sequence[Event],
     owner: str,
-    first: int = 0,
 ) -> TurnEntry:
-    """A turn's entry with its events from number `first` on, for the process `owner`."""
+    """A turn's entry with these of its events, for the process `owner`."""
     opened = next((one for one in head.open if one.number == number), None)
     status: EntryStatus = "ended" if opened is None else "running" if opened.running else "waiting"
     return TurnEntry(
@@ -134,7 +135,7 @@ def entry_of(
         attempts=1 if opened is None else opened.attempts,
         here=stands.owner == owner,
         owned=stands.owner_state != "gone",
-        events=events_from(first, chunks),
+        events=events,
         taken_at=None if opened is None else opened.taken_at,
         cancelled=None if opened is None else opened.cancelled,
     )

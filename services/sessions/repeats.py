@@ -91,7 +91,7 @@ async def change_for(repeats: ForRepeats, opened: OpenTurn, terms: Terms, aside:
     )
 
 
-async def entry_for_repeats(storage: Storage, named: Named) -> TurnEntry | None:
+async def entry_for_repeats(storage: Storage, aside: Aside, named: Named) -> TurnEntry | None:
     """The turn that its key's name leads to; none: its time is over. Raises `SessionDamaged`."""
     folder = await storage.read(named.key, (Span(ENTRY, 0, 0), Span(LOG, 0, 0)))
     if folder is None:
@@ -103,7 +103,7 @@ async def entry_for_repeats(storage: Storage, named: Named) -> TurnEntry | None:
             turn=decode_turn(turn),
             number=head.number,
             status="ended",
-            events=decode_events(events),
+            events=await aside.read(folder.spans, lambda: decode_events(events)),
             taken_at=head.taken_at,
         )
 

@@ -3,8 +3,7 @@ after them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,7 +14,6 @@ from greenroom.services.sessions import repeats
 from greenroom.services.sessions.acceptance import Acceptor
 from greenroom.services.sessions.draft import Draft
 from greenroom.services.sessions.head import (
-    CHUNKS,
     ENDED,
     KIND,
     decode_ended,
@@ -24,7 +22,6 @@ from greenroom.services.sessions.head import (
     folder_of,
 )
 from greenroom.services.sessions.hold import hold_of
-from greenroom.services.sessions.log import first_of
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.owner_notes import Cancelled
 from greenroom.services.sessions.passing import marked
@@ -33,8 +30,6 @@ from greenroom.services.sessions.turn_names import id_name, names_of, number_in
 from greenroom.services.sessions.unwanted import removed
 from greenroom.services.storage import Change, Named, Span
 
-PLACES: Final = 1_000
-"""In logs that are remembered."""
 LONGEST_REASON: Final = 1_000
 """For which a turn is to be cancelled, characters: it is written again with each write to its session."""
 
@@ -43,8 +38,6 @@ class TurnsAnywhere:
     """Finds turns by their names."""
 
     def __init__(self, owned: OwnedSessions, acceptor: Acceptor, reached: Callable[[str], object]) -> None:
-        self._places: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
-        """By name, the last chunk of a log that was read, and the number of its first event."""
         self._owned = owned
         self._storage = owned.storage
         self._acceptor = acceptor
@@ -62,19 +55,9 @@ class TurnsAnywhere:
 
     async def _find(self, name: bytes, named: Named, first: int) -> TurnEntry | None:
         if named.key.kind == repeats.KIND:
-            left = await repeats.entry_for_repeats(self._storage, named)
+            left = await repeats.entry_for_repeats(self._storage, self._owned.aside, named)
             return None if left is None else replace(left, events=left.events[first:])
-        chunk, start = self._places.get(name, (0, 0))
-        if start > first:
-            chunk = 0
-        folder = await self._acceptor.read_turn(named, chunk)
-        if folder is not None and chunk and first_of(folder.spans[1]) != start:  # it was written again
-            folder = await self._acceptor.read_turn(named)
-        if folder is None:
-            return None
-        self._remember(name, folder.spans[1])
-        with legible(SessionKey(*named.key[1:])):
-            return self._acceptor.entry_in(folder, named, first)
+        return await self._acceptor.reader.entry_from(name, named, first)
 
     async def known(self, turn: Turn) -> TurnEntry | None:
         """The turn that has the id or the idempotency key of this one; none: there is none."""
@@ -135,15 +118,6 @@ class TurnsAnywhere:
         await self._storage.write([change, *marks])
         self._reached("fork.written")
         return True
-
-    def _remember(self, name: bytes, chunks: Sequence[tuple[int, bytes]]) -> None:
-        """Whoever follows a turn asks again, for what comes after the last chunk."""
-        self._places.pop(name, None)
-        last = chunks[-1][0] % CHUNKS if chunks else 0
-        if last:
-            self._places[name] = (last, first_of(chunks[-1:]))
-            if len(self._places) > PLACES:
-                self._places.popitem(last=False)
 
     async def _leave_ending(self, key: SessionKey, number: int) -> bool:
         """Its process finds the session changed, as `_remove` says, and so hears of it before it ends the turn."""

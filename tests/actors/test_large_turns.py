@@ -162,22 +162,37 @@ class Steps:
         monkeypatch.setattr(asyncio.Handle, "_run", timed)
 
 
-@pytest.mark.parametrize("place", ["memory", "file", "redis"])
-async def test_no_step_takes_as_long_as_encoding_the_ending(
-    place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=["memory", "file", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storage]:
+    """Gives ways to one storage."""
+    if request.param == "memory":
+        storage = MemoryStorage()
+        return lambda: storage
+    if request.param == "file":
+        return lambda: SqliteStorage(tmp_path / "sessions.db")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    prefix = uuid.uuid4().hex
+    return lambda: RedisStorage(server.url(), prefix=prefix, answer_seconds=30)
+
+
+async def test_no_step_takes_as_long_as_encoding_it_all(
+    place: Callable[[], Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage: Storage
-    if place == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        storage = RedisStorage(server.url(), prefix=uuid.uuid4().hex, answer_seconds=30)
-    else:
-        storage = MemoryStorage() if place == "memory" else SqliteStorage(tmp_path / "sessions.db")
-    async with running_system(telling(64 * 1024), store=DurableSessions(storage)) as system:
+    """Neither where the turn runs, nor where it is followed, looked up when it has ended, and its session loaded."""
+    async with (
+        running_system(telling(64 * 1024), store=DurableSessions(place())) as system,
+        running_system(telling(1), store=DurableSessions(place()), first_id=1000) as other,
+    ):
         steps = Steps(monkeypatch)
-        log = await system.submit(turn("t"))
-        await log.ended()
+        log = await system.submit(turn("t", id="t"))
+        there = await other.locate("t")
+        ending = await there.ended()
+        assert said(ending) == said(await log.ended())
+        assert len((await other.locate("t")).events()) == len(log.events())
+        record = await other.store.load(KEY)
+        assert record is not None
+        assert record.turns[0].output == ending.output
         longest = steps.longest
     before = time.thread_time()
     encode_events(log.events())
-    whole = time.thread_time() - before
-    assert longest < whole
+    assert longest < time.thread_time() - before

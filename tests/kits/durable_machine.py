@@ -36,6 +36,7 @@ from greenroom.services.durable import (
     TurnJoined,
     TurnKnown,
 )
+from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import decode_head, folder_of
 from greenroom.services.sessions.repeats import KIND, entry_for_repeats
@@ -415,7 +416,7 @@ class World:
         named = await self.storage.lookup(key_name(turn)) if turn.idempotency_key is not None else None
         if named is None or named.key.kind != KIND:
             return None
-        return await entry_for_repeats(self.storage, named)
+        return await entry_for_repeats(self.storage, Aside(), named)
 
     async def check_known(self) -> None:
         """Raises `AssertionError` when a living process has open turns of which it does not know: nobody would ever run
