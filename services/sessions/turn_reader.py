@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from greenroom.actors.events import TERMINAL, Event
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import TurnEntry
+from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.head import CHUNKS, decode_ended
 from greenroom.services.sessions.log import count_of, first_of, goes_on
@@ -85,7 +86,10 @@ class TurnReader:
         return None if found is None else found[0]
 
     async def entry_from(self, name: bytes, named: Named, first: int) -> TurnEntry | None:
-        """The same with the events from number `first` on, read from where the last reading ended if that will do."""
+        """The same with the events from number `first` on, read from where the last reading ended if that will do. With
+        `NO_EVENTS` none of the log is read."""
+        if first >= NO_EVENTS:
+            return await self._without_events(named)
         place = self._places.pop(name, _Place())
         with legible(SessionKey(*named.key[1:])):
             found = await self._read(named, first, place if place.event <= first else _Place())
@@ -97,6 +101,16 @@ class TurnReader:
             if len(self._places) > PLACES:
                 self._places.popitem(last=False)
         return entry
+
+    async def _without_events(self, named: Named) -> TurnEntry | None:
+        number = number_in(named.value)
+        folder = await self._storage.read(
+            named.key, one_turn(number, CHUNKS - 1, 1)
+        )  # which hardly any log has
+        if folder is None or not folder.spans[0]:
+            return None
+        with legible(SessionKey(*named.key[1:])):
+            return entry_in(folder, number, self._owner(), ())
 
     async def _read(self, named: Named, first: int, place: _Place) -> tuple[TurnEntry, _Place] | None:
         """The entry, and where to read on."""

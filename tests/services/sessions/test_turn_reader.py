@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from greenroom.actors.events import Event, TextDelta, TurnCompleted
 from greenroom.services.durable import Ending, TurnEntry
+from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions import aside, turn_reader
 from greenroom.services.sessions import log as session_log
@@ -153,4 +154,19 @@ async def test_a_short_turn_that_has_ended_is_read_at_once() -> None:
     await writer.end(back=True)
     assert (await writer.read()).events == writer.log
     assert len(writer.storage.parts) <= 2
+    await writer.store.stop()
+
+
+async def test_without_its_events_nothing_of_the_log_is_read() -> None:
+    writer = Writer()
+    await writer.start()
+    for size in (1, 300, 1):
+        await writer.say(size)
+    entry = await writer.read(NO_EVENTS)
+    assert (entry.status, list(entry.events)) == ("running", [])
+    await writer.end()
+    entry = await writer.read(NO_EVENTS)
+    assert (entry.status, list(entry.events)) == ("ended", [])
+    assert writer.storage.parts == [[], []]
+    assert await writer.store.find("other", None, NO_EVENTS) is None
     await writer.store.stop()
