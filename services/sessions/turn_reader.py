@@ -119,6 +119,7 @@ class TurnReader:
         count = (
             1 + place.again + (place.again and place.size <= SMALL)
         )  # of a turn that says little one is new
+        largest = place.size
         while True:
             folder = await self._storage.read(named.key, one_turn(number, place.chunk, count))
             if folder is None or not folder.spans[0]:
@@ -138,12 +139,15 @@ class TurnReader:
             if not more:
                 entry = entry_in(folder, number, self._owner(), events)
                 return entry, place.next_time()
-            count = _next_count(count, folder) + place.again
+            largest = max(largest, *(len(raw) for _, raw in chunks))
+            count = _next_count(count, folder, largest) + place.again
 
 
-def _next_count(count: int, folder: Folder) -> int:
-    """How many chunks to read when so many were read, and there are more."""
+def _next_count(count: int, folder: Folder, largest: int) -> int:
+    """How many chunks to read when so many were read, and there are more. `largest`: bytes of one of those before."""
     _, chunks, ended = folder.spans
     if ended and decode_ended(ended[0][1]).size <= LARGE:
         return CHUNKS
-    return 1 if sum(len(raw) for _, raw in chunks) > LARGE else min(FASTER * count, MOST)
+    if largest > LARGE // 2 or sum(len(raw) for _, raw in chunks) > LARGE:
+        return 1
+    return min(FASTER * count, MOST)

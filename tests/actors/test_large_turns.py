@@ -23,7 +23,7 @@ from greenroom.services.redis.storage import RedisStorage
 from greenroom.services.sessions import aside
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import LOG
-from greenroom.services.sessions.turn_codec import encode_events
+from greenroom.services.sessions.turn_codec import decode_events, encode_events
 from greenroom.services.sqlite.storage import SqliteStorage
 from greenroom.services.storage import Change, Fence, Storage
 from greenroom.services.store import TurnRecord
@@ -175,7 +175,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storag
     return lambda: RedisStorage(server.url(), prefix=prefix, answer_seconds=30)
 
 
-async def test_no_step_takes_as_long_as_encoding_it_all(
+async def test_no_step_takes_as_long_as_coding_it_all(
     place: Callable[[], Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither where the turn runs, nor where it is followed, looked up when it has ended, and its session loaded."""
@@ -194,5 +194,5 @@ async def test_no_step_takes_as_long_as_encoding_it_all(
         assert record.turns[0].output == ending.output
         longest = steps.longest
     before = time.thread_time()
-    encode_events(log.events())
+    decode_events(encode_events(log.events()))
     assert longest < time.thread_time() - before
