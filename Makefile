@@ -9,6 +9,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 HOST ?= 127.0.0.1
 PORT ?= 8090
 ARGS ?=
+# How many processes the tests run in; 0: in pytest's own, which is quicker for a few. Each takes tests of its own part of
+# the list, whose neighbours share what they start, and one that is done takes over half of what another has left.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 
 READY := .venv/.ready
 READY1 := .venv-as1/.ready
@@ -27,10 +31,10 @@ serve: $(READY1) ## serve the assistant Friday on http://127.0.0.1:8090 (HOST=, 
 test: test-as2 test-as1 ## run the tests with AgentScope 2.x and with 1.x (ARGS= goes to pytest)
 
 test-as2: $(READY) node-clients system-packages official-box ## run the tests with AgentScope 2.x
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python $(PYTEST) $(ARGS)
 
 test-as1: $(READY1) node-clients system-packages official-box ## run the tests with AgentScope 1.x, but those that have nothing to do with it
-	.venv-as1/bin/python -m pytest --of-the-line $(ARGS)
+	.venv-as1/bin/python $(PYTEST) --of-the-line $(ARGS)
 
 node-clients: # what the tests try of npm's, in the user's cache; says what is missing where there is no Node
 	@$(PYTHON) tests/kits/node_clients.py
