@@ -221,11 +221,16 @@ def _stop(pid: int) -> None:
 
 
 def _is_over(pid: int) -> bool:
-    """Whether the process has ended, be it this one's child or another's."""
+    """Whether the process has ended, be it this one's child or another's, which need not have noticed yet."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return not Path(f"/proc/{pid}").exists()
+        pass
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return found.rpartition(")")[2].split()[0] == "Z"  # the parent lives, and has not asked for its end
 
 
 # ---------------------------------------------------------------------------------------------------------- the image
