@@ -44,7 +44,8 @@ from greenroom.sandbox.backend import (
 )
 from greenroom.sandbox.client import BoxClient
 
-OWNER = "owner-of-the-kit"
+OWNER = f"owner-of-the-kit-{secrets.token_hex(8)}"
+"""Of this process's boxes: others of the tests' have theirs on the same engine, and remove them."""
 END_SECONDS = 20.0
 """How long the news of a box's end may take."""
 
