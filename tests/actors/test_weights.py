@@ -147,16 +147,16 @@ async def test_what_waits_to_be_taken_in_is_bounded_where_the_store_is_shared() 
     limits = structs.replace(LIMITS, waiting_bytes=8 * MIB, input_bytes=12 * MIB, elsewhere_seconds=60.0)
     async with processes(limits=limits) as (first, second):
         await first.system.submit(turn("a 30"))
-        asked = [await begun(second, turn("b" + BIG)) for _ in range(20)]
+        asked = [await begun(second, turn("b", pad=BIG)) for _ in range(20)]
         refused = [answer for one in asked if isinstance(answer := outcome(one), GreenroomError)]
         assert {type(error) for error in refused} == {MailboxFull}
         assert 12 <= len(refused) <= 13
-        others = [await begun(second, turn(f"c{BIG} 20", session=str(number))) for number in range(20)]
+        others = [await begun(second, turn("c 20", session=str(number), pad=BIG)) for number in range(20)]
         await asyncio.sleep(1)
         assert any(isinstance(outcome(one), Overloaded) for one in others)
         await asyncio.wait([*asked, *others])
         await asyncio.sleep(60)
-        again = [await begun(second, turn("d" + BIG)) for _ in range(5)]
+        again = [await begun(second, turn("d", pad=BIG)) for _ in range(5)]
         await asyncio.wait(again)
         assert [outcome(one) for one in again] == [None] * 5, "what is over weighs nothing"
 
@@ -168,7 +168,7 @@ async def test_clients_that_go_free_nothing_that_still_waits() -> None:
         await first.system.submit(turn("a 30"))
         refusals = 0
         for _ in range(20):
-            asking = await begun(second, turn("b" + BIG))
+            asking = await begun(second, turn("b", pad=BIG))
             refusals += isinstance(outcome(asking), Overloaded)
             asking.cancel()
             await asyncio.wait([asking])

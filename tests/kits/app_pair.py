@@ -58,6 +58,14 @@ class Side:
         await asyncio.wait([asking])
         await self.ask("/health")
 
+    @property
+    def followed(self) -> list[TurnLog]:
+        """The turns of the other one that are followed here."""
+        assert self.memory.app._runtime is not None
+        sharing = self.memory.app._runtime.system._sharing
+        assert sharing is not None
+        return list(sharing.elsewhere._logs.values())
+
     async def has_open(self, turns: int) -> None:
         """Wait until so many turns are open here."""
 

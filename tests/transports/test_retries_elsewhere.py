@@ -11,6 +11,7 @@ import pytest
 
 from kits.app_pair import Side, app_pair
 from kits.responses_http import BASE_PATH
+from kits.until import until
 
 RESPONSES, CHAT = f"{BASE_PATH}/responses", f"{BASE_PATH}/chat/completions"
 WORDS = [{"role": "user", "content": "hi"}]
@@ -47,11 +48,15 @@ async def test_who_asks_again_while_his_turn_waits_for_another_process_joins_it(
         assert runs(here, there) == {"wait": 1, "hi": 1}
 
 
-async def test_one_whose_turn_was_not_taken_in_begins_it(tmp_path: Path) -> None:
+async def test_one_whose_turn_was_cancelled_as_he_left_begins_it(tmp_path: Path) -> None:
     asked = {"input": "hi", "conversation": "s", "disconnect": "cancel"}
     async with app_pair(tmp_path) as (here, there):
         running = await here.client.plain.ask("wait", "s")
-        await there.leave(await there.begin_to_ask(RESPONSES, json=asked, headers=count(0)))
+        asking = await there.begin_to_ask(RESPONSES, json=asked, headers=count(0))
+        await until(lambda: bool(there.followed))
+        (log,) = there.followed
+        await there.leave(asking)
+        await until(lambda: log.terminal is not None)
         again = await there.begin_to_ask(RESPONSES, json=asked, headers=count(1))
         here.memory.gate.set()
         await running.ending()
