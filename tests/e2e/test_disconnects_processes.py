@@ -79,8 +79,8 @@ async def test_clients_that_leave_while_their_turns_wait_for_another_process_hav
         async def leave(path: str, request: dict[str, Any]) -> None:
             timeout = aiohttp.ClientTimeout(0.5)
             with pytest.raises(TimeoutError):
-                async with there.http.post(f"{there.url}{path}", json=request, timeout=timeout):
-                    pass
+                async with there.http.post(f"{there.url}{path}", json=request, timeout=timeout) as response:
+                    await response.read()
 
         await asyncio.gather(*(leave(path, request) for path, request in WAITING))
         last = await there.ask("say:c", "s")
