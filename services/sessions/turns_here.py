@@ -97,10 +97,10 @@ class TurnsHere:
         hold = await self._owned.mine(key)
         opened = hold.turn(ending.turn_id, ending.principal)
         if opened is None:
+            self._owned.hear(key, hold.head)  # nobody has: how it ended may not have been known here before
             before = self._tried.get((key, ending.turn_id, ending.principal))
             if before is None or before != _alike(ending):
                 raise _over(ending.turn_id)
-            self._owned.hear(key, hold.head)
             return
         await self._owned.log_at(key, hold, opened, ending.first)
         if raw is not None:
