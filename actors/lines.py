@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from greenroom.actors.archive import Archive
-from greenroom.actors.errors import SessionLost
+from greenroom.actors.errors import SessionLost, StoreUnavailable
 from greenroom.actors.messages import SessionKey
-from greenroom.actors.pauses import until_back
+from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
 from greenroom.actors.turn import TurnRun
@@ -116,10 +116,28 @@ class Lines:
 
     async def _let_go(self, key: SessionKey) -> None:
         """Another process may have the session, when the turns are over that are here."""
+        pause = SHORTEST_PAUSE
+        while not await self._has_let_go(key):
+            pause = await rest(pause, self._chance)
+
+    async def _has_let_go(self, key: SessionKey) -> bool:
+        """False: its store is away. By the time that is back, turns of it may run here again."""
+        while True:
+            if turns := self._turns_of(key):
+                await turns[-1].log.ended()
+                continue
+            async with self.locks.of(key):  # nothing comes in meanwhile
+                if self._turns_of(key):
+                    continue
+                try:
+                    await self._store.release(key, begun=False)
+                except StoreUnavailable:
+                    return False
+                return True
+
+    def _turns_of(self, key: SessionKey) -> Sequence[TurnRun]:
         actor = self._roster.find(key)
-        while actor is not None and (turns := (*actor.turns, *actor.leaving)):
-            await turns[-1].log.ended()
-        await until_back(lambda: self._store.release(key, begun=False), self._chance)
+        return () if actor is None else (*actor.turns, *actor.leaving)
 
     async def _find(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
         entry = await self._store.find(turn_id, principal, NO_EVENTS)

@@ -23,7 +23,8 @@ class CutStorage:
     """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
     from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told;
     `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set.
-    `reads`, `writes`: how many there were. `deaf`: notes that are left for this process come to it when it is not."""
+    `read_seconds`: how long a read takes. `reads`, `writes`: how many there were. `deaf`: notes that are left for this
+    process come to it when it is not."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -32,6 +33,7 @@ class CutStorage:
         self.lose_answers = 0
         self.cut_then = False
         self.gate: asyncio.Event | None = None
+        self.read_seconds = 0.0
         self.deaf = False
         self._unheard: tuple[bytes, ...] = ()
         self.reads = self.writes = 0
@@ -68,6 +70,8 @@ class CutStorage:
     async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
         self._check()
         self.reads += 1
+        if self.read_seconds:
+            await asyncio.sleep(self.read_seconds)
         return await self._storage.read(key, spans)
 
     async def lookup(self, name: bytes) -> Named | None:
