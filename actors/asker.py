@@ -10,6 +10,7 @@ from typing import TypeAlias
 from greenroom.actors.errors import GreenroomError
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.services.durable import SessionElsewhere
 
 Verdict: TypeAlias = "asyncio.Future[TurnLog | GreenroomError]"
 """What becomes of a turn that waits, when that is known before its time comes."""
@@ -23,15 +24,18 @@ class Withdrawn(GreenroomError):
 
 class Asker:
     """`deadline`: until when his turn waits for another process, seconds of the loop's clock. `verdict`: what his turn
-    waits for besides its time."""
+    waits for besides its time. `stands`: how a session of another process stood when his turn was about to join its
+    line; `maybe_joined`: whether it has is not known."""
 
-    __slots__ = ("_gone", "_turn", "deadline", "verdict")
+    __slots__ = ("_gone", "_turn", "deadline", "maybe_joined", "stands", "verdict")
 
     def __init__(self, turn: Turn, deadline: float) -> None:
         self._turn = turn
         self._gone = False
         self.deadline = deadline
         self.verdict: Verdict | None = None
+        self.stands: SessionElsewhere | None = None
+        self.maybe_joined = False
 
     def __repr__(self) -> str:
         return f"<Asker for {self._turn.id}{' (gone)' if self._gone else ''}>"

@@ -26,9 +26,11 @@ from greenroom.actors.errors import (
     SessionHeld,
     SessionLost,
     StoreUnavailable,
+    TurnMoved,
     TurnOver,
 )
 from greenroom.actors.held_up import HeldUp
+from greenroom.actors.joining import Joining
 from greenroom.actors.limits import Limits
 from greenroom.actors.lines import Lines
 from greenroom.actors.log import TurnLog
@@ -43,6 +45,7 @@ from greenroom.services.durable import (
     Acceptance,
     DurableStore,
     Ending,
+    InLine,
     SessionElsewhere,
     SessionTaken,
     Standing,
@@ -82,6 +85,7 @@ class Intake:
         "_continuations",
         "_elsewhere",
         "_held_up",
+        "_joining",
         "_limits",
         "_lines",
         "_placing",
@@ -116,6 +120,7 @@ class Intake:
         self._chance = chance
         self._lines = lines
         self._held_up = HeldUp(store, reception, roster, archive, elsewhere)
+        self._joining = Joining(store, reception, archive, elsewhere, limits, chance, self._begin)
         self._placing: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -252,28 +257,28 @@ class Intake:
             self._held_up.behind.pop(turn.key, None)
 
     async def _accept_in_time(self, turn: Turn, asker: Asker) -> TurnLog | None:
-        pause, maybe_joined = SHORTEST_PAUSE, False
+        pause = SHORTEST_PAUSE
         while True:
-            if not maybe_joined:
+            if not asker.maybe_joined:  # else nobody says any more that nothing of it is kept
                 self._reception.check_serving(turn)
                 asker.check()
-            self._roster.get(turn.key).check_room(turn)
+                self._roster.get(turn.key).check_room(turn)
             owner = self._store.owner
             try:
-                answer = await self._recorded(turn, owner)
+                answer = await self._recorded(turn, owner, asker)
             except StoreUnavailable as error:
-                maybe_joined |= not error.nothing_kept
-                if not maybe_joined or asker.late:
-                    error.nothing_kept = not maybe_joined
+                asker.maybe_joined |= not error.nothing_kept
+                if not asker.maybe_joined or asker.late:
+                    error.nothing_kept = not asker.maybe_joined
                     raise
                 pause = await rest(pause, self._chance)
                 continue
             if isinstance(answer, TurnAccepted):
                 return await self._accepted(turn, answer, owner)
             if isinstance(answer, TurnJoined):
-                return self._joined(turn, answer)
+                return self._joining.joined(turn, answer.entry, answer.elsewhere)
             if isinstance(answer, TurnKnown):
-                return self._known(turn, answer.entry, maybe_joined)
+                return self._joining.known(turn, answer.entry, asker)
             if isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
                 if turn.after is not None:  # one of them may have followed that one
@@ -281,8 +286,8 @@ class Intake:
             else:
                 pause = await self._wait(turn, answer, pause, asker)
 
-    async def _recorded(self, turn: Turn, owner: str) -> Acceptance:
-        join = partial(self._check_line, turn) if turn.after is None else None
+    async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance:
+        join = partial(self._joining.check, turn, asker) if turn.after is None else None
         try:
             return await self._store.accept(turn, join)
         except StoreUnavailable:
@@ -292,74 +297,63 @@ class Intake:
             raise
 
     async def _accepted(self, turn: Turn, answer: TurnAccepted, owner: str) -> TurnLog | None:
-        if answer.fresh:
-            self._roster.get(turn.key).forget_session(None)
-            self._continuations.another_had(turn.key)
-            if turn.after is not None and not await self._still_follows(turn, owner):
-                return None
-        if self._lines.has_new(answer.joined):
-            await self._let_in_before(turn)
-        actor = self._roster.get(turn.key)
+        try:
+            follows = await self._still_follows(turn, answer, owner)
+            actor = self._roster.get(turn.key)
+        except TurnMoved:
+            raise
+        except Exception:  # and not when this is given up: then others find the turn, as after a crash
+            await self._take_back(turn)
+            raise
+        if not follows:
+            await self._take_back(turn)
+            return None
         before = actor.current
         run = actor.receive(turn)
         self._reception.admit(actor, run)
         actor.make_way(before, turn)
         return run.log
 
-    async def _let_in_before(self, turn: Turn) -> None:
-        """Have those run first that joined the line before this turn."""
+    async def _still_follows(self, turn: Turn, answer: TurnAccepted, owner: str) -> bool:
+        """Whether nothing stands between a turn and the one that it continues from, if it does, once this process knows
+        what there is before it. `owner`: who recorded it. Raises `TurnMoved`, and why it cannot be run here."""
+        follows = True
+        if answer.fresh:
+            self._roster.get(turn.key).forget_session(None)
+            self._continuations.another_had(turn.key)
+            follows = turn.after is None or await self._is_newest(turn, turn.after, owner)
+        if self._lines.has_new(answer.joined):
+            await self._let_in_before(turn, answer.joined)
+            follows = turn.after is None or self._roster.get(turn.key).newest == turn.after
+        return follows
+
+    async def _let_in_before(self, turn: Turn, joined: Sequence[InLine]) -> None:
+        """Have those run first that joined the line before this turn, and not those that join it by now."""
         try:
-            await until_back(lambda: self._lines.let_in(turn.key), self._chance)
-            self._roster.get(turn.key).check_room(turn)
+            await until_back(lambda: self._lines.let_in(turn.key, among=joined), self._chance)
         except SessionLost:
             raise moved(turn) from None
-        except GreenroomError:
-            await self._take_back(turn)
-            raise
-
-    # -- turns that join another process's line --------------------------------------------------------------------
-
-    def _check_line(self, turn: Turn, stands: SessionElsewhere) -> None:
-        """Raises `SessionBusy` or `MailboxFull` when there is no room in the line for this turn."""
-        check_waits(turn, self._reception.overlap)
-        waiting = stands.turns[1:]
-        check_bounds(turn, len(waiting), sum(one.size for one in waiting), self._limits)
-
-    def _joined(self, turn: Turn, answer: TurnJoined) -> TurnLog:
-        if (turn.overlap or self._reception.overlap) == "interrupt":
-            running, why = answer.elsewhere.turns[0], f"interrupted by turn {turn.id}"
-            asking = partial(self._store.ask_to_cancel, running.turn_id, running.principal, why)
-            _ = self._begin(until_back(asking, self._chance))
-        return self._elsewhere.log_of(answer.entry, self._archive.takes_in(turn))
-
-    def _known(self, turn: Turn, entry: TurnEntry, maybe_joined: bool) -> TurnLog:
-        """A repeat's log; or the turn's own, of which it was not known whether it had joined."""
-        if maybe_joined and entry.turn.id == turn.id and entry.turn.fingerprint == turn.fingerprint:
-            return self._elsewhere.log_of(entry)
-        return self._elsewhere.repeated(turn, entry)
+        self._roster.get(turn.key).check_room(turn)
 
     # -- turns that continue from others ---------------------------------------------------------------------------
 
-    async def _still_follows(self, turn: Turn, owner: str) -> bool:
-        """Whether nothing has followed the turn that this one continues from; else, and when that is not to be found
-        out, it is as if it had not been recorded. `owner`: who recorded it. Raises `TurnMoved`."""
-        newest = None
-        try:
-            record = await self._store.load(turn.key)
-            newest = record.turns[-1].turn_id if record is not None and record.turns else None
-        except Exception:  # and not when this is given up: then others find the turn, as after a crash
-            await self._take_back(turn)
-            raise
-        if newest != turn.after:
-            await self._take_back(turn)
-        if newest == turn.after and self._store.owner != owner:
+    async def _is_newest(self, turn: Turn, after: str, owner: str) -> bool:
+        """Whether the store has nothing that followed the turn `after`."""
+        record = await self._store.load(turn.key)
+        newest = record.turns[-1].turn_id if record is not None and record.turns else None
+        if newest == after and self._store.owner != owner:
             raise moved(turn)  # this process was late to tell others that it lives
-        return newest == turn.after
+        return newest == after
 
     async def _take_back(self, turn: Turn) -> None:
+        """It is as if it had not been recorded. Raises `TurnMoved`."""
         ending = Ending(turn_id=turn.id, principal=turn.principal, kept=False)
-        with suppress(TurnOver):
+        try:
             await until_back(lambda: self._store.finish(turn.key, ending), self._chance)
+        except TurnOver:
+            """It was taken back already, by an attempt of which nobody was told."""
+        except SessionLost:
+            raise moved(turn) from None
 
     async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
         """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""

@@ -89,11 +89,19 @@ class Lines:
         if not self._closed:
             self._begin(self._find(turn_id, principal, what))
 
-    async def let_in(self, key: SessionKey, most: int | None = None) -> None:
+    async def let_in(
+        self, key: SessionKey, most: int | None = None, among: Sequence[InLine] | None = None
+    ) -> None:
         """Have the session's actor run all of which it has not heard, or so many. Who calls holds the session's lock.
+        `among`: no others, as more may have joined since behind a turn that the actor does not have yet.
 
         Raises `SessionLost`, `Overloaded`, `SessionDamaged` and `StoreUnavailable`."""
-        entries = await self._store.line(key, self._is_new, most)
+        wanted = None if among is None else {(one.turn_id, one.principal) for one in among}
+
+        def is_wanted(turn_id: str, principal: str | None) -> bool:
+            return (wanted is None or (turn_id, principal) in wanted) and self._is_new(turn_id, principal)
+
+        entries = await self._store.line(key, is_wanted, most)
         if entries:
             self._recovery.receive(self._roster.get(key), entries)
 

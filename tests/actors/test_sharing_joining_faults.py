@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from greenroom.actors.errors import Overloaded, TurnNotFound
+from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
-from kits.sharing import LIMITS, Diary, Process, processes, words
+from kits.sharing import KEY, LIMITS, Diary, Process, processes, words
 from kits.system import turn
 from kits.virtual_time import virtual_time
 
@@ -38,6 +40,68 @@ async def test_what_joined_behind_a_turn_that_had_ended_without_its_owner_knowin
         await running.ended()
         await asyncio.wait_for(log.ended(), 30)
         assert words(log) == "a b"
+
+
+async def test_what_joins_behind_a_turn_that_has_just_been_recorded_runs_behind_it() -> None:
+    """Its owner reads the line then, as others joined it before that turn."""
+    async with processes() as (first, second):
+        await asked(first, "a 2")
+        logs = [await asked(second, "b")]
+        first.storage.read_seconds = 0.2
+        own = asyncio.create_task(asked(first, "c"))
+        await asyncio.sleep(0.05)
+        logs += [await asked(second, "d"), await own]
+        for log in logs:
+            await log.ended()
+        assert Diary.begun == ["a 2", "b", "c", "d"]
+
+
+async def test_a_turn_goes_on_from_the_one_it_names_though_another_has_joined_behind_that() -> None:
+    async with processes() as (first, second):
+        await asked(first, "a 3", id="a")
+        await asked(second, "b")
+        log = await asked(first, "c", after="a")
+        await log.ended()
+        assert words(log) == "a c"
+        assert log.turn.key != KEY
+
+
+async def test_an_interruption_of_which_it_is_not_known_whether_it_joined_interrupts() -> None:
+    async with processes() as (first, second):
+        running = await asked(first, "a 60")
+        second.storage.lose_answers = 1
+        log = await asked(second, "b", overlap="interrupt")
+        ending = await asyncio.wait_for(running.ended(), 5)
+        assert isinstance(ending, TurnCancelled)
+        assert log.id in ending.reason
+        await log.ended()
+        assert words(log) == "b"
+
+
+async def test_a_turn_that_may_have_joined_is_not_refused_for_want_of_room_here() -> None:
+    limits = structs.replace(LIMITS, active_sessions=1)
+    async with processes(limits=limits) as (first, second):
+        await asked(first, "a 3")
+        second.storage.lose_answers = 1
+        asking = asyncio.create_task(asked(second, "b"))
+        await asyncio.sleep(0)
+        await asked(second, "other 9", session="other")
+        log = await asking
+        await log.ended()
+        assert words(log) == "a b"
+
+
+async def test_a_turn_for_which_there_is_no_room_when_it_is_recorded_is_taken_back() -> None:
+    limits = structs.replace(LIMITS, active_sessions=1)
+    async with processes(1, limits=limits) as (first,):
+        first.storage.gate = asyncio.Event()
+        both = [asyncio.create_task(asked(first, "b 1", id=name, session=name)) for name in "st"]
+        await asyncio.sleep(0.1)
+        first.storage.gate.set()
+        found = await asyncio.gather(*both, return_exceptions=True)
+        assert [type(one) for one in found] == [TurnLog, Overloaded]
+        with pytest.raises(TurnNotFound):
+            await first.system.locate("t")
 
 
 async def test_a_session_that_cannot_be_worked_on_is_not_let_go_of_any_more_when_it_can_be() -> None:

@@ -30,6 +30,7 @@ from greenroom.actors.messages import ErrorInfo, SessionKey, Text, Turn
 from greenroom.services.durable import (
     Ending,
     ForRepeats,
+    InLine,
     SessionTaken,
     TurnAccepted,
     TurnEntry,
@@ -40,7 +41,7 @@ from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.durable_store import DurableSessions
 from greenroom.services.sessions.head import decode_head, folder_of
 from greenroom.services.sessions.repeats import KIND, entry_for_repeats
-from greenroom.services.sessions.turn_names import key_name
+from greenroom.services.sessions.turn_names import id_name, key_name
 from greenroom.services.storage import Conflict, Fence, OwnerGone, Storage
 from greenroom.services.store import TurnRecord
 from kits.flaky_storage import Fault, FlakyStorage
@@ -154,10 +155,14 @@ class Process:
             except SessionLost:
                 self.views.pop(key, None)
 
-    async def _let_in(self, key: SessionKey) -> None:
+    async def _let_in(self, key: SessionKey, before: Sequence[InLine] | None = None) -> None:
+        """`before`: no others, as a turn that came here stands between these and those that joined later."""
         view = self.views.setdefault(key, View(()))
         known = {turn.id for turn in view.open}
-        for entry in await self.store.line(key, lambda turn_id, _: turn_id not in known):
+        wanted = None if before is None else {one.turn_id for one in before}
+        for entry in await self.store.line(
+            key, lambda turn_id, _: turn_id not in known and (wanted is None or turn_id in wanted)
+        ):
             view.open.append(entry.turn)
             view.said[entry.turn.id] = len(entry.events)
 
@@ -174,6 +179,8 @@ class Process:
         world = self.world
         anew = turn.id in world.deleted
         answer = await self.store.accept(turn, lambda stands: None)
+        if turn.id in world.deleted and not anew:  # meanwhile: before it was recorded, or after that
+            anew = await world.storage.lookup(id_name(turn.id, turn.principal)) is not None
         if isinstance(answer, TurnAccepted | TurnJoined):
             assert turn.id not in world.acknowledged - world.deleted, "a turn was accepted twice"
             world.acknowledged.add(turn.id)
@@ -184,9 +191,10 @@ class Process:
             if answer.fresh:
                 self.views[turn.key] = View(())
             if answer.joined:
-                await self._let_in(turn.key)
-            self.views[turn.key].open.append(turn)
-            self.views[turn.key].said[turn.id] = 0
+                await self._let_in(turn.key, answer.joined)
+            view = self.views.setdefault(turn.key, View(()))
+            view.open.append(turn)
+            view.said[turn.id] = 0
         elif isinstance(answer, SessionTaken):
             assert answer.turns
             self._taken(turn.key, answer.turns)
@@ -278,6 +286,7 @@ class Process:
             assert standing.turns
             self._taken(key, standing.turns)
         elif isinstance(standing, Fence):
+            self.views.pop(key, None)  # what it believes to be open in it has ended
             await self.world.may_go(key, standing)
             with contextlib.suppress(Conflict):
                 await self.store.forget(key, standing)
