@@ -53,7 +53,7 @@ async def _all_rows(rounds: int, say: Callable[[str], None]) -> list[Row]:
         for name, new in BACKENDS.items():
             say(f"sandbox, {name}")
             try:
-                rows += await _Bench(name, lambda s, new=new: new(s), settings, url, rounds).rows()
+                rows += await _Bench(name, new, settings, url, rounds).rows()
             except GreenroomError as error:
                 rows.append(skipped(f"sandbox, {name}", "", str(error)))
     return rows

@@ -25,6 +25,7 @@ from greenroom.actors.limits import Limits
 from greenroom.actors.messages import AgentRequest, Message, SessionKey, Text, Turn
 from greenroom.actors.system import ActorSystem
 from greenroom.services.durable import Acceptance
+from greenroom.services.sessions.joining import Join
 from greenroom.services.sqlite.store import SqliteStore
 from greenroom.services.store import SessionStore
 
@@ -135,9 +136,9 @@ class _Accepting(SqliteStore):
     accepted = 0.0
     took = 0.0
 
-    async def accept(self, turn: Turn) -> Acceptance:
+    async def accept(self, turn: Turn, join: Join | None = None) -> Acceptance:
         asked = time.perf_counter()
-        answer = await super().accept(turn)
+        answer = await super().accept(turn, join)
         self.accepted = time.perf_counter()
         self.took = self.accepted - asked
         return answer
