@@ -38,7 +38,7 @@ from greenroom.actors.mailbox import bytes_of, check_bounds, check_waits
 from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
-from greenroom.actors.repeats import moved
+from greenroom.actors.repeats import may_run, moved
 from greenroom.actors.roster import Roster
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import (
@@ -268,10 +268,9 @@ class Intake:
                 answer = await self._recorded(turn, owner, asker)
             except StoreUnavailable as error:
                 asker.maybe_joined |= not error.nothing_kept
-                if not asker.maybe_joined or asker.late:
-                    error.nothing_kept = not asker.maybe_joined
+                if not asker.maybe_joined:
                     raise
-                pause = await rest(pause, self._chance)
+                pause = await self._find_out(turn, error, pause, asker)
                 continue
             if isinstance(answer, TurnAccepted):
                 return await self._accepted(turn, answer, owner)
@@ -334,6 +333,12 @@ class Intake:
         except SessionLost:
             raise moved(turn) from None
         self._roster.get(turn.key).check_room(turn)
+
+    async def _find_out(self, turn: Turn, error: StoreUnavailable, pause: float, asker: Asker) -> float:
+        """Wait for the store to say whether the turn has joined. Gives the next pause."""
+        if asker.late:
+            raise may_run(turn, error) from error
+        return await rest(pause, self._chance)
 
     # -- turns that continue from others ---------------------------------------------------------------------------
 

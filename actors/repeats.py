@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from greenroom.actors.errors import KeyReused, TurnExists, TurnMoved
+from greenroom.actors.errors import KeyReused, StoreUnavailable, TurnExists, TurnMoved
 from greenroom.actors.messages import Turn
 
 UNNAMED: Final = b"-"
@@ -21,6 +21,21 @@ def is_named(turn: Turn) -> bool:
 def moved(turn: Turn) -> TurnMoved:
     """The turn is accepted, and another process's."""
     return TurnMoved(turn.id, named=is_named(turn), stored=turn.stored)
+
+
+def may_run(turn: Turn, error: StoreUnavailable) -> StoreUnavailable:
+    """It is not known whether the turn has joined another process's line. `error`: what came of asking last."""
+    again = (
+        "sent again with the same id or key, the request joins it"
+        if is_named(turn)
+        else "look before you send the request again, which would begin one more"
+    )
+    return StoreUnavailable(
+        f"the store failed just as turn {turn.id} was written down for another process, which may run it all the same: "
+        f"GET /process/{turn.id} says so when the store is back; {again}",
+        retry_after=error.retry_after,
+        maybe_done=True,
+    )
 
 
 def turn_exists(turn: Turn) -> TurnExists:

@@ -247,13 +247,15 @@ async def test_one_of_which_it_is_not_known_whether_it_joined_is_found_out() -> 
     assert Diary.begun == ["a 3", "b"]
 
 
-async def test_where_that_cannot_be_found_out_nobody_says_that_nothing_is_kept() -> None:
+@pytest.mark.parametrize("named", [False, True])
+async def test_where_that_cannot_be_found_out_nobody_says_that_nothing_is_kept(named: bool) -> None:
     async with processes() as (first, second):
         await asked(first, "a 20")
         second.storage.lose_answers, second.storage.cut_then = 1, True
-        with pytest.raises(StoreUnavailable) as unsure:
-            await asked(second, "b", id="t")
+        with pytest.raises(StoreUnavailable, match=r"turn t .*may run.*/process/t ") as unsure:
+            await second.system.submit(repeatable("b", id="t") if named else turn("b", id="t"))
         assert not unsure.value.nothing_kept
+        assert ("joins it" in unsure.value.message) == named
         second.storage.cut = False
         assert (await second.system.locate("t")).id == "t"
 
