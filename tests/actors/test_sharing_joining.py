@@ -55,15 +55,28 @@ async def test_turns_run_in_the_order_in_which_they_came_wherever_they_came() ->
         assert words(logs[-1]) == "0 1 2 3 4 5 6."
 
 
-async def test_the_owner_runs_them_and_each_costs_one_write_where_it_came() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+async def test_the_owner_runs_them_and_each_costs_one_write_where_it_came(kept: bool) -> None:
     async with processes() as (first, second):
         await asked(first, "a 2")
         writes = second.storage.writes
-        log = await asked(second, "b")
+        log = await asked(second, "b", kept=kept)
         assert second.storage.writes - writes == 2, "one found the session elsewhere"
         await log.ended()
         assert second.storage.writes - writes == 2
         assert not second.system.statistics().open_turns
+
+
+async def test_what_waits_in_the_line_is_in_the_store_and_not_with_the_owner() -> None:
+    async with processes() as (first, second):
+        await asked(first, "a 1")
+        logs = [await asked(second, f"{number} 1") for number in range(3)]
+        await asyncio.sleep(0.5)
+        for number in range(3):
+            await asyncio.sleep(1)
+            assert Diary.begun[-1] == f"{number} 1"
+            assert first.system.statistics().open_turns == 1
+        await logs[-1].ended()
 
 
 async def test_busy_clients_of_the_owner_do_not_starve_others() -> None:
