@@ -84,6 +84,13 @@ class Continuations:
             if known is None or not self._was_behind(actor, known, after, record):
                 return turn if await self._runs_elsewhere(turn, record) else await self._fork(turn, record)
 
+    async def fork(self, turn: Turn) -> Turn:
+        """The turn as its session gets it where others are known to follow the one that it continues from.
+
+        Raises `ContinuationNotFound`.
+        """
+        return await self._fork(turn, await self._store.load(turn.key))
+
     async def _awake(self, key: SessionKey) -> SessionActor:
         """The session's actor, which knows its newest turn. It has not been waited for anything since it was found."""
         while True:

@@ -8,7 +8,7 @@ or in a fork, which is not known before that one has ended: it waits for that he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -213,7 +213,7 @@ class Intake:
         if known is not None:
             return known
         while True:
-            placed = turn if turn.after is None else await self._place(turn)
+            placed = turn if turn.after is None else await self._place(turn, self._continuations.place)
             if placed.key != turn.key:
                 log = await self._take_in_fork(placed, asker)
             else:
@@ -223,14 +223,14 @@ class Intake:
 
     # -- the turn whose time it is ---------------------------------------------------------------------------------
 
-    async def _place(self, turn: Turn) -> Turn:
+    async def _place(self, turn: Turn, place: Callable[[Turn], Awaitable[Turn]]) -> Turn:
         """May wait for the turn that this one continues from, which a process that stops does not."""
         self._reception.check_serving(turn)
         with anyio.CancelScope() as scope:
             self._placing.add(scope)
             self._held_up.behind[turn.key] = None
             try:
-                return await self._continuations.place(turn)
+                return await place(turn)
             finally:
                 self._held_up.behind.pop(turn.key)
                 self._placing.discard(scope)
@@ -282,8 +282,10 @@ class Intake:
                 await self._recover(turn.key, answer.turns)
                 if turn.after is not None:  # one of them may have followed that one
                     return None
-            else:
+            elif _waits_for(turn, answer):
                 pause = await self._wait(turn, answer, pause, asker)
+            else:
+                return await self._take_in_fork(await self._place(turn, self._continuations.fork), asker)
 
     async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance:
         join = partial(self._joining.check, turn, asker) if turn.after is None else None
@@ -385,3 +387,8 @@ class Intake:
             )
         self._held_up.behind[turn.key] = running
         return await rest(pause, self._chance)
+
+
+def _waits_for(turn: Turn, running: SessionElsewhere) -> bool:
+    """Whether its place is not known before others have ended; else they have followed the one that it goes on from."""
+    return turn.after is None or any(one.turn_id == turn.after for one in running.turns)

@@ -107,9 +107,10 @@ async def test_behind_one_that_waits_elsewhere_too() -> None:
 async def test_it_forks_when_another_has_followed_meanwhile() -> None:
     async with processes() as (first, second):
         await first.system.submit(turn("a 1", id="a"))
-        await first.system.submit(turn("b 1", after="a"))
+        followed = await first.system.submit(turn("b 1", after="a"))
         fork = await second.tell("c", after="a")
         assert (words(fork), fork.turn.key == KEY) == ("a c", False)
+        await followed.ended()
         record = await second.system.store.load(KEY)
         assert record is not None
         assert len(record.turns) == 2
@@ -147,6 +148,7 @@ async def test_what_a_dead_process_left_is_seen_before_a_turn_has_its_place() ->
         await first.system.submit(turn("2 60", id="two", after=one.id))
         await asyncio.sleep(1)
         first.storage.cut = True
+        await asyncio.sleep(LEASE)
         log = await second.tell("3", after=one.id)
         assert (words(log), log.turn.key == KEY) == ("1 3", False)
         assert isinstance((await second.system.locate("two")).terminal, TurnFailed)
@@ -198,3 +200,36 @@ async def test_a_process_that_stops_while_it_looks_for_the_place_waits_for_no_st
         with pytest.raises(asyncio.CancelledError):
             await asking
         await (await first.system.locate("b")).ended()
+
+
+async def test_it_forks_where_another_processes_turn_has_joined_behind_the_one_it_goes_on_from() -> None:
+    async with processes() as (owner, other):
+        await owner.system.submit(turn("a 2", id="a"))
+        joined = await other.system.submit(turn("b"))
+        fork = await owner.tell("c", after="a")
+        assert (words(fork), fork.turn.key == KEY) == ("a c", False)
+        await joined.ended()
+        assert words(joined) == "a b"
+
+
+async def test_it_goes_on_from_one_that_has_joined_and_forks_where_another_one_is_behind_that() -> None:
+    async with processes() as (owner, other):
+        await owner.system.submit(turn("a 2", id="a"))
+        await other.system.submit(turn("b", id="b"))
+        log = await owner.tell("c", after="b")
+        assert (words(log), log.turn.key) == ("a b c", KEY)
+        await owner.system.submit(turn("d 2", id="d"))
+        await other.system.submit(turn("e", id="e"))
+        last = await other.system.submit(turn("f", id="f"))
+        fork = await owner.tell("g", after="e")
+        assert (words(fork), fork.turn.key == KEY) == ("a b c d e g", False)
+        await last.ended()
+        assert words(last) == "a b c d e f"
+
+
+async def test_it_forks_when_the_one_it_goes_on_from_has_ended_however_long_others_go_on() -> None:
+    async with processes() as (owner, other):
+        await owner.system.submit(turn("a 1", id="a"))
+        await owner.system.submit(turn("b 60"))
+        fork = await other.tell("c", after="a")
+        assert (words(fork), fork.turn.key == KEY) == ("a c", False)
