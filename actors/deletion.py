@@ -8,7 +8,7 @@ that another process accepts meanwhile is cancelled too, or belongs to a session
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -24,6 +24,8 @@ from greenroom.services.durable import DurableStore, Standing, TurnsOpen
 from greenroom.services.storage import Conflict, Fence
 
 DELETED: Final = "its session is deleted"
+SKEW_SECONDS: Final = 1.0
+"""By so much the clocks of processes may differ."""
 
 
 class Others(Protocol):
@@ -43,14 +45,21 @@ class Others(Protocol):
 
 
 class Deletion:
-    """Deletes sessions. `others`: where processes share the store."""
+    """Deletes sessions. `others`: where processes share the store. `now`: seconds since the epoch."""
 
-    __slots__ = ("_continuations", "_others", "_roster", "under_way")
+    __slots__ = ("_continuations", "_now", "_others", "_roster", "under_way")
 
-    def __init__(self, roster: Roster, continuations: Continuations, others: Others | None) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        continuations: Continuations,
+        others: Others | None,
+        now: Callable[[], float],
+    ) -> None:
         self.under_way: dict[SessionKey, asyncio.Task[None]] = {}
         """Sessions that are being deleted here, of which no turns are taken."""
         self._roster = roster
+        self._now = now
         self._continuations = continuations
         self._others = others
 
@@ -93,7 +102,7 @@ class Deletion:
 
     async def _delete_shared(self, key: SessionKey, others: Others) -> None:
         deadline = asyncio.get_running_loop().time() + others.seconds
-        unseen = False
+        unseen, seen = False, None
         while True:
             unseen |= await self._end_here(key)
             try:
@@ -105,11 +114,18 @@ class Deletion:
                 return
             if not isinstance(standing, Fence):
                 unseen = True
-            elif unseen:
+            elif standing != seen and (unseen or await self._just_ended(key, others.store)):
                 await asyncio.sleep(SEEN_SECONDS)  # who follows them in other processes gets their endings
-                unseen = False
+                unseen, seen = False, standing
             elif await self._is_forgotten(key, standing, deadline):
                 return
+
+    async def _just_ended(self, key: SessionKey, store: DurableStore) -> bool:
+        """Whether a turn of the session ended so lately that who follows it in another process may not know how."""
+        record = await store.load(key)
+        if record is None or not record.turns:
+            return False
+        return abs(self._now() - record.turns[-1].at) < SEEN_SECONDS + SKEW_SECONDS
 
     async def _end_here(self, key: SessionKey) -> bool:
         """Cancel the session's turns in this process and see them end. Whether there were any."""

@@ -104,7 +104,7 @@ class ActorSystem:
         self.ledger = self._sharing.ledger if self._sharing is not None else None
         self._accepted = 0
         self._disconnects = Disconnects(self._cancel_here, store.hear if is_durable(store) else None)
-        self._deletion = Deletion(self._roster, self._continuations, self._sharing)
+        self._deletion = Deletion(self._roster, self._continuations, self._sharing, self.sources.now)
         self._releasing: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()

@@ -98,9 +98,24 @@ async def test_who_follows_in_another_process_what_runs_here_sees_the_ending() -
         assert is_deleted(await reading)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+async def test_who_follows_what_has_just_ended_elsewhere_sees_the_ending(place: int) -> None:
+    async with processes() as found:
+        running = await found[0].system.submit(turn("a 8"))
+        followed = await found[1].system.submit(turn("b 0.01"))
+        reading = asyncio.create_task(followed.ended())
+        await running.ended()
+        await asyncio.sleep(0.1)
+        await found[place].system.forget(KEY)
+        await reading
+        assert words(followed) == "a b."
+        await check_nothing_is_left(found[place])
+
+
 async def test_without_open_turns_nobody_is_waited_for() -> None:
     async with processes() as (first, second):
         await first.tell("a")
+        await asyncio.sleep(2 * SEEN_SECONDS)
         before = asyncio.get_running_loop().time()
         await second.system.forget(KEY)
         await second.system.forget(KEY)
