@@ -264,21 +264,16 @@ class Intake:
                 asker.check()
                 self._roster.get(turn.key).check_room(turn)
             owner = self._store.owner
-            try:
-                answer = await self._recorded(turn, owner, asker)
-            except StoreUnavailable as error:
-                asker.maybe_joined |= not error.nothing_kept
-                if not asker.maybe_joined:
-                    raise
-                pause = await self._find_out(turn, error, pause, asker)
-                continue
-            if isinstance(answer, TurnAccepted):
+            answer = await self._recorded(turn, owner, asker)
+            if answer is None:
+                pause = await rest(pause, self._chance)
+            elif isinstance(answer, TurnAccepted):
                 return await self._accepted(turn, answer, owner)
-            if isinstance(answer, TurnJoined):
+            elif isinstance(answer, TurnJoined):
                 return self._joining.joined(turn, answer.entry, answer.elsewhere)
-            if isinstance(answer, TurnKnown):
+            elif isinstance(answer, TurnKnown):
                 return self._joining.known(turn, answer.entry, asker)
-            if isinstance(answer, SessionTaken):
+            elif isinstance(answer, SessionTaken):
                 await self._recover(turn.key, answer.turns)
                 if turn.after is not None:  # one of them may have followed that one
                     return None
@@ -287,15 +282,21 @@ class Intake:
             else:
                 return await self._take_in_fork(await self._place(turn, self._continuations.fork), asker)
 
-    async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance:
+    async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance | None:
+        """None: whether it has joined a line is not known, and is to be found out."""
         join = partial(self._joining.check, turn, asker) if turn.after is None else None
         try:
             return await self._store.accept(turn, join)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             # When this process was late, whoever has the session by now may find that the turn was recorded.
             if self._store.owner != owner and await self._store.known(turn) is not None:
                 raise moved(turn) from None
-            raise
+            asker.maybe_joined |= not error.nothing_kept
+            if not asker.maybe_joined:
+                raise
+            if asker.late:
+                raise may_run(turn, error) from error
+            return None
 
     async def _accepted(self, turn: Turn, answer: TurnAccepted, owner: str) -> TurnLog | None:
         try:
@@ -335,12 +336,6 @@ class Intake:
         except SessionLost:
             raise moved(turn) from None
         self._roster.get(turn.key).check_room(turn)
-
-    async def _find_out(self, turn: Turn, error: StoreUnavailable, pause: float, asker: Asker) -> float:
-        """Wait for the store to say whether the turn has joined. Gives the next pause."""
-        if asker.late:
-            raise may_run(turn, error) from error
-        return await rest(pause, self._chance)
 
     # -- turns that continue from others ---------------------------------------------------------------------------
 
