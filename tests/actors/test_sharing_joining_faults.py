@@ -104,6 +104,21 @@ async def test_a_turn_for_which_there_is_no_room_when_it_is_recorded_is_taken_ba
             await first.system.locate("t")
 
 
+async def test_what_joined_where_it_cannot_be_worked_on_is_run_elsewhere() -> None:
+    """All sessions were at work by then that may be."""
+    async with processes(limits=structs.replace(LIMITS, active_sessions=1)) as (first, second):
+        running = await asked(first, "a 2")
+        log = await asked(second, "b")
+        first.storage.read_seconds = 0.1
+        await running.ended()
+        other = await asked(first, "x 60", session="x")
+        async with asyncio.timeout(10):
+            await log.ended()
+        assert words(log) == "a b"
+        assert other.terminal is None
+        assert second.system.statistics().accepted_turns == 1, "where it was run"
+
+
 async def test_a_session_that_cannot_be_worked_on_is_not_let_go_of_any_more_when_it_can_be() -> None:
     """It joined when all sessions were at work that may be, and the store was away when it was to be let go of."""
     limits = structs.replace(LIMITS, active_sessions=1)
