@@ -214,7 +214,7 @@ class StoreUnavailable(GreenroomError):
 
     code = "store_unavailable"
     status = 503
-    retry_after = 5.0
+    retry_after: float | None = 5.0
 
     def __init__(self, message: str, *, retry_after: float | None = None, maybe_done: bool = False) -> None:
         super().__init__(message, retry_after=retry_after)

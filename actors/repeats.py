@@ -24,18 +24,23 @@ def moved(turn: Turn) -> TurnMoved:
 
 
 def may_run(turn: Turn, error: StoreUnavailable) -> StoreUnavailable:
-    """It is not known whether the turn has joined another process's line. `error`: what came of asking last."""
+    """It is not known whether the turn has joined another process's line. `error`: what came of asking last. A request
+    that does not name itself gets a status on which no client sends it again, as with `TurnMoved`."""
+    named = is_named(turn)
     again = (
         "sent again with the same id or key, the request joins it"
-        if is_named(turn)
+        if named
         else "look before you send the request again, which would begin one more"
     )
-    return StoreUnavailable(
+    unsure = StoreUnavailable(
         f"the store failed just as turn {turn.id} was written down for another process, which may run it all the same: "
         f"GET /process/{turn.id} says so when the store is back; {again}",
         retry_after=error.retry_after,
         maybe_done=True,
     )
+    if not named:
+        unsure.status, unsure.retry_after = 424, None
+    return unsure
 
 
 def turn_exists(turn: Turn) -> TurnExists:

@@ -269,6 +269,7 @@ async def test_where_that_cannot_be_found_out_nobody_says_that_nothing_is_kept(n
             await second.system.submit(repeatable("b", id="t") if named else turn("b", id="t"))
         assert not unsure.value.nothing_kept
         assert ("joins it" in unsure.value.message) == named
+        assert (unsure.value.status, unsure.value.retry_after) == ((503, 5.0) if named else (424, None))
         second.storage.cut = False
         assert (await second.system.locate("t")).id == "t"
 
