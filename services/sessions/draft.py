@@ -184,7 +184,7 @@ class Draft:
         self.hold.head = replace(head, ended_size=head.ended_size - ended.size)
 
     def bound(self, retention: Retention, just: int | None = None) -> None:
-        """Drop what is over the bounds, but not the newest, nor the turn `just` ended. Raises `NotRead`."""
+        """Drop what is over the bounds, but not the newest, nor from the turn `just` ended on. Raises `NotRead`."""
         self._bound_turns(retention)
         self._bound_ended(retention, just)
 
@@ -217,7 +217,9 @@ class Draft:
         number, size = head.oldest_entry, head.ended_size
         oldest = head.next_entry - retention.logs_kept
         stop = min((one.number for one in head.open), default=head.next_entry)
-        while number < stop and number != just and (number < oldest or size > retention.log_bytes):
+        if just is not None:
+            stop = min(stop, just)
+        while number < stop and (number < oldest or size > retention.log_bytes):
             ended = hold.ended.at(number)
             if ended is not None:
                 size -= ended.size

@@ -84,7 +84,9 @@ class DurableSessions:
         )
         retention = Retention(**{name: given[name] for name in Retention.__struct_fields__})
         self._notes = OwnerNotes(storage, self._life)
-        self._owned = OwnedSessions(storage, self._life, retention, max_holds, hold_bytes, self._notes.marked)
+        self._owned = OwnedSessions(
+            storage, self._life, retention, max_holds, hold_bytes, self._notes.marked, monotonic
+        )
         self._acceptor = Acceptor(self._owned, monotonic, reached)
         self._anywhere = TurnsAnywhere(self._owned, self._acceptor, reached)
         self._here = TurnsHere(self._owned, Terms(storage, new_owner, monotonic))

@@ -32,6 +32,7 @@ from greenroom.services.sessions.head import (
     log_span,
 )
 from greenroom.services.sessions.hold import Hold, hold_of
+from greenroom.services.sessions.just_ended import JustEnded
 from greenroom.services.sessions.lines import READ_AT_ONCE, NotRead
 from greenroom.services.sessions.log import read_log
 from greenroom.services.sessions.owner_life import OwnerLife
@@ -48,7 +49,7 @@ MOST_TRIES: Final = 100
 
 class OwnedSessions:
     """Holds, of at most `most` sessions without open turns and `most_bytes` of states. `marked`: called with open
-    turns that may have been marked meanwhile, as to be cancelled."""
+    turns that may have been marked meanwhile, as to be cancelled. `monotonic`: seconds."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class OwnedSessions:
         most: int,
         most_bytes: int,
         marked: Callable[[OpenTurn], object],
+        monotonic: Callable[[], float],
     ) -> None:
         self.storage = storage
         self.life = life
@@ -66,6 +68,7 @@ class OwnedSessions:
         self.locks: KeyedLocks[SessionKey] = KeyedLocks()
         self.heard: Callable[[SessionKey, Sequence[InLine]], object] = _nobody
         """As `DurableStore.when_joined` says."""
+        self.just_ended = JustEnded(monotonic)
         self._most = most
         self._most_bytes = most_bytes
         self._marked = marked
@@ -188,11 +191,12 @@ class OwnedSessions:
         self, key: SessionKey, hold: Hold, draw: Callable[[Draft], None], just: int | None
     ) -> Draft:
         """A draft that `draw` fills, within the session's bounds. Raises `Conflict` when the hold is out of date."""
+        lately = [number for number in (just, self.just_ended.first(key)) if number is not None]
         while True:
             draft = Draft(hold)
             draw(draft)
             try:
-                draft.bound(self.retention, just)
+                draft.bound(self.retention, min(lately, default=None))
             except NotRead as missing:
                 await self._read_more(key, hold, missing)
             else:

@@ -117,6 +117,8 @@ class TurnsHere:
         if left is not None and (opened.followed or left.turn.idempotency_key is not None):
             changes.append(await change_for(left, opened, self._terms, self._owned.aside))
         await self._owned.write(key, draft, changes)
+        if not is_marked(opened.mark, self._owned.life.name):
+            self._owned.just_ended.add(key, opened.number)
         self._owned.hear(key, draft.hold.head)
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from greenroom.actors.errors import KeyReused, MailboxFull, SessionBusy, StoreUnavailable, TurnNotFound
-from greenroom.actors.events import TurnAccepted, TurnCancelled
+from greenroom.actors.events import TurnAccepted, TurnCancelled, TurnCompleted
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Disconnect
+from greenroom.services.sessions.just_ended import LATELY_SECONDS
 from kits.grammar import check_events
 from kits.sharing import KEY, LIMITS, Diary, Process, processes, repeatable, words
 from kits.system import turn
@@ -345,3 +346,18 @@ def test_any_turns_by_any_processes_run_in_the_order_of_their_acceptance(steps: 
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main())
+
+
+async def test_one_that_has_joined_is_read_to_its_end_however_many_end_behind_it() -> None:
+    async with processes(logs_kept=1) as (first, second):
+        await asked(first, "a 8")
+        log = await asked(second, "b")
+        logs = [await asked(place, f"{number}") for number in range(6) for place in (first, second)]
+        assert isinstance(await log.ended(), TurnCompleted)
+        assert words(log) == "a b"
+        for one in logs:
+            assert isinstance(await one.ended(), TurnCompleted)
+        await asyncio.sleep(2 * LATELY_SECONDS)
+        await first.tell("last")
+        with pytest.raises(TurnNotFound):
+            await second.system.locate(log.id)
