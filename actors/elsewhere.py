@@ -30,6 +30,8 @@ logger = logging.getLogger("greenroom.actors")
 SHORTEST_LOOK: Final = 0.05
 LONGEST_LOOK: Final = 1.0
 """Between two looks at a turn that runs elsewhere, seconds, at the most (`rest`): short while it says something."""
+LONGEST_NEAR: Final = 0.25
+"""At the most while somebody follows one that is at work, or the next to be: it may begin and end at any moment."""
 SEEN_SECONDS: Final = 1.25 * LONGEST_LOOK
 """After so long whoever follows a turn has what was written of it."""
 PATIENCE: Final = 20
@@ -55,7 +57,7 @@ class Elsewhere:
     async def log(self, turn_id: str, principal: str | None) -> TurnLog:
         """The turn's log, with all that is written of it by now. Raises `TurnNotFound`, `StoreUnavailable`."""
         known = self._logs.get((principal, turn_id))
-        if known is not None and await self._look(known) and known.lost is None:
+        if known is not None and await self._look(known) is not None and known.lost is None:
             return known
         entry = await self._store.find(turn_id, principal)
         if entry is None:
@@ -125,7 +127,7 @@ class Elsewhere:
             patience = PATIENCE if log.watched else patience - 1
             had = len(log)
             try:
-                kept = await self._look(log)
+                entry = await self._look(log)
             except StoreUnavailable as error:
                 logger.warning("turn %s cannot be followed for now: %s", log.id, error)
                 pause = LONGEST_LOOK
@@ -133,17 +135,18 @@ class Elsewhere:
             except SessionDamaged as error:
                 self._end(log, ErrorInfo(error.code, error.message))
                 return
-            if not kept:
+            if entry is None:
                 self._end(log, untold(log.turn, self._sources))
                 return
-            pause = SHORTEST_LOOK if len(log) > had else longer
+            longest = LONGEST_NEAR if log.watched and entry.ahead <= 1 else LONGEST_LOOK
+            pause = SHORTEST_LOOK if len(log) > had else min(longer, longest)
 
-    async def _look(self, log: TurnLog) -> bool:
-        """Add what is written by now. Whether the turn is kept. Several may look at the same time."""
+    async def _look(self, log: TurnLog) -> TurnEntry | None:
+        """Add what is written by now. The entry; none: the turn is not kept. Several may look at the same time."""
         had = len(log)
         entry = await self._next(log, had)
         if entry is None:
-            return False
+            return None
         if entry.status != "ended" and not entry.owned:
             self.abandoned(entry.turn.key)
         if log.terminal is None and log.lost is None:
@@ -151,7 +154,7 @@ class Elsewhere:
                 log.taken(entry.taken_at)
             for event in entry.events[len(log) - had :]:
                 log.append(event)
-        return True
+        return entry
 
     def _end(self, log: TurnLog, why: ErrorInfo) -> None:
         """How the turn ends, or did, is not to be had here, and no stream just stops: it has that as its ending."""

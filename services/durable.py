@@ -34,9 +34,9 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     """What is kept of a turn from its acceptance on. `number`: its place among the session's turns, from 1.
 
     `status`: as of the last write; `waiting` was never begun, `running` (the first of the open ones) may have acted.
-    `attempts`: how often it was begun. `here`: whether the session belongs to this process; `owned`: whether it belongs
-    to one that lives. `events`: those of its log that are kept, from the number on that was asked for; of an ended turn
-    its ending is the last.
+    `attempts`: how often it was begun. `ahead`: how many turns of the session's line are before it.
+    `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`: those
+    of its log that are kept, from the number on that was asked for; of an ended turn its ending is the last.
     `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it and
     not let go of it; none: it never was. That process may have told others after these, under the same numbers.
     `cancelled`: why it is to be cancelled, by whoever has it (`DurableStore.ask_to_cancel`); none: it is not, or ended.
@@ -46,6 +46,7 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     number: int
     status: EntryStatus
     attempts: int = 1
+    ahead: int = 0
     here: bool = False
     owned: bool = False
     events: Sequence[Event] = ()

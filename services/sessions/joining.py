@@ -52,5 +52,7 @@ async def join_line(
         if error.nothing_kept:
             raise
         raise MaybeJoined(error.message, retry_after=error.retry_after, maybe_done=True) from error
-    entry = TurnEntry(turn=turn, number=number, status="waiting", attempts=0, owned=True, events=[])
+    entry = TurnEntry(
+        turn=turn, number=number, status="waiting", attempts=0, ahead=len(head.open), owned=True, events=[]
+    )
     return TurnJoined(entry, stands)

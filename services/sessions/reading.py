@@ -133,6 +133,7 @@ def entry_of(
         number=number,
         status=status,
         attempts=1 if opened is None else opened.attempts,
+        ahead=0 if opened is None else head.open.index(opened),
         here=stands.owner == owner,
         owned=stands.owner_state != "gone",
         events=events,

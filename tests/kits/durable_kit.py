@@ -174,7 +174,7 @@ class DurableKit(JoiningKit):
             here: dict[str, Any] = {"here": True, "owned": True}
             assert list(taken.turns) == [
                 TurnEntry(turn=turn(1), number=1, status="running", events=SAID, taken_at=len(SAID), **here),
-                TurnEntry(turn=turn(2), number=2, status="waiting", attempts=0, events=[], **here),
+                TurnEntry(turn=turn(2), number=2, status="waiting", attempts=0, ahead=1, events=[], **here),
             ]
             assert await other.find("turn-3", None) is None
             again = await other.find("turn-1", None)

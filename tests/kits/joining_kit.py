@@ -35,7 +35,13 @@ class JoiningKit(PassingKit):
             seen: list[SessionElsewhere] = []
             answer = await other.accept(turn(2, principal="Ada"), seen.append)
             entry = TurnEntry(
-                turn=turn(2, principal="Ada"), number=2, status="waiting", attempts=0, owned=True, events=[]
+                turn=turn(2, principal="Ada"),
+                number=2,
+                status="waiting",
+                attempts=0,
+                ahead=1,
+                owned=True,
+                events=[],
             )
             assert isinstance(answer, TurnJoined)
             assert (answer.entry, [answer.elsewhere]) == (entry, seen)
