@@ -114,15 +114,20 @@ class Deletion:
                 return
             if not isinstance(standing, Fence):
                 unseen = True
-            elif standing != seen and (unseen or await self._just_ended(key, others.store)):
+            elif standing != seen and (unseen or await self._just_ended(key, others, deadline)):
                 await asyncio.sleep(SEEN_SECONDS)  # who follows them in other processes gets their endings
                 unseen, seen = False, standing
             elif await self._is_forgotten(key, standing, deadline):
                 return
 
-    async def _just_ended(self, key: SessionKey, store: DurableStore) -> bool:
-        """Whether a turn of the session ended so lately that who follows it in another process may not know how."""
-        record = await store.load(key)
+    async def _just_ended(self, key: SessionKey, others: Others, deadline: float) -> bool:
+        """Whether a turn of the session ended so lately that who follows it in another process may not know how.
+
+        That is not asked to the last: where turns keep coming, there would always be one.
+        """
+        if asyncio.get_running_loop().time() > deadline - others.seconds / 2:
+            return False
+        record = await others.store.load(key)
         if record is None or not record.turns:
             return False
         return abs(self._now() - record.turns[-1].at) < SEEN_SECONDS + SKEW_SECONDS

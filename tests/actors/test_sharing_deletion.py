@@ -112,6 +112,15 @@ async def test_who_follows_what_has_just_ended_elsewhere_sees_the_ending(place: 
         await check_nothing_is_left(found[place])
 
 
+async def test_turns_that_keep_coming_elsewhere_do_not_keep_the_session() -> None:
+    async with processes() as (first, second):
+        deleted = asyncio.create_task(first.system.forget(KEY))
+        while not deleted.done():
+            await second.tell("a")
+            await asyncio.sleep(0.3)
+        await deleted
+
+
 async def test_without_open_turns_nobody_is_waited_for() -> None:
     async with processes() as (first, second):
         await first.tell("a")
