@@ -124,7 +124,7 @@ class Acceptor:
         try:
             return await self._record(turn, raw)
         except NameTaken as conflict:
-            entry = await self.entry(conflict.named)
+            entry = await self.entry(conflict.name, conflict.named)
             if entry is None:  # it was removed meanwhile
                 raise Conflict(folder_of(turn.key), None) from conflict
             return TurnKnown(entry)
@@ -223,11 +223,11 @@ class Acceptor:
                     with suppress(SessionDamaged):  # that was logged, and concerns no other session
                         await self._owned.until_written(key, partial(self.settle, key))
 
-    async def entry(self, named: Named) -> TurnEntry | None:
+    async def entry(self, name: bytes, named: Named) -> TurnEntry | None:
         """The turn that a name leads to, with all its events; none: it is no longer kept."""
         if named.key.kind == repeats.KIND:
             return await repeats.entry_for_repeats(self._storage, self._owned.aside, named)
-        return await self.reader.entry(named)
+        return await self.reader.entry(name, named)
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Acceptor:
             return SessionTaken(await self._take(turn.key, found))
         for name in names_of(turn):
             named = await self._storage.lookup(name)
-            entry = None if named is None else await self.entry(named)
+            entry = None if named is None else await self.entry(name, named)
             if entry is not None:
                 return TurnKnown(entry)
         if found is None:

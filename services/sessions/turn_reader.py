@@ -21,7 +21,7 @@ from greenroom.services.sessions.aside import Aside
 from greenroom.services.sessions.head import CHUNKS, decode_ended
 from greenroom.services.sessions.log import count_of, first_of, goes_on
 from greenroom.services.sessions.reading import entry_in, legible, one_turn
-from greenroom.services.sessions.turn_names import number_in
+from greenroom.services.sessions.turn_names import names_of, number_in
 from greenroom.services.sizes import LARGE
 from greenroom.services.storage import Folder, Named, Storage
 
@@ -79,17 +79,17 @@ class TurnReader:
         self._places: OrderedDict[bytes, _Place] = OrderedDict()
         """By the turn's name: who follows a turn asks again, for what comes after."""
 
-    async def entry(self, named: Named) -> TurnEntry | None:
+    async def entry(self, name: bytes, named: Named) -> TurnEntry | None:
         """The turn that a name leads to, with all its events; none: it is no longer kept. Raises `SessionDamaged`."""
         with legible(SessionKey(*named.key[1:])):
             found = await self._read(named, 0, _Place())
-        return None if found is None else found[0]
+        return None if found is None else _if_named(name, found[0])
 
     async def entry_from(self, name: bytes, named: Named, first: int) -> TurnEntry | None:
         """The same with the events from number `first` on, read from where the last reading ended if that will do. With
         `NO_EVENTS` none of the log is read."""
         if first >= NO_EVENTS:
-            return await self._without_events(named)
+            return _if_named(name, await self._without_events(named))
         place = self._places.pop(name, _Place())
         with legible(SessionKey(*named.key[1:])):
             found = await self._read(named, first, place if place.event <= first else _Place())
@@ -100,7 +100,7 @@ class TurnReader:
             self._places[name] = place
             if len(self._places) > PLACES:
                 self._places.popitem(last=False)
-        return entry
+        return _if_named(name, entry)
 
     async def _without_events(self, named: Named) -> TurnEntry | None:
         number = number_in(named.value)
@@ -141,6 +141,11 @@ class TurnReader:
                 return entry, place.next_time()
             largest = max(largest, *(len(raw) for _, raw in chunks))
             count = _next_count(count, folder, largest) + place.again
+
+
+def _if_named(name: bytes, entry: TurnEntry | None) -> TurnEntry | None:
+    """None for another turn's, as the session has begun anew since the name was looked up."""
+    return None if entry is None or name not in names_of(entry.turn) else entry
 
 
 def _next_count(count: int, folder: Folder, largest: int) -> int:

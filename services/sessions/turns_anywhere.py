@@ -63,29 +63,30 @@ class TurnsAnywhere:
         """The turn that has the id or the idempotency key of this one; none: there is none."""
         for name in names_of(turn):
             named = await self._storage.lookup(name)
-            entry = None if named is None else await self._acceptor.entry(named)
+            entry = None if named is None else await self._acceptor.entry(name, named)
             if entry is not None:
                 return entry
         return None
 
     async def remove(self, turn_id: str, principal: str | None) -> bool:
         """Keep nothing of an ended turn but what its session's history has. Whether it was kept."""
-        named = await self._storage.lookup(id_name(turn_id, principal))
+        name = id_name(turn_id, principal)
+        named = await self._storage.lookup(name)
         if named is None:
             return False
         key, number = SessionKey(*named.key[1:]), number_in(named.value)
         mark = removed(turn_id, principal)
         async with self._owned.locks.of(key):
-            return await self._owned.until_written(key, lambda: self._remove(key, number, mark))
+            return await self._owned.until_written(key, lambda: self._remove(key, number, name, mark))
 
     async def leave_ending(self, turn_id: str, principal: str | None) -> bool:
         """Have the ending of a turn left for who follows it, although nothing is kept of it. Whether it is open."""
         named = await self._storage.lookup(id_name(turn_id, principal))
         if named is None or named.key.kind != KIND:
             return False
-        key, number = SessionKey(*named.key[1:]), number_in(named.value)
+        key = SessionKey(*named.key[1:])
         async with self._owned.locks.of(key):
-            return await self._owned.until_written(key, lambda: self._leave_ending(key, number))
+            return await self._owned.until_written(key, lambda: self._leave_ending(key, turn_id, principal))
 
     async def mark_cancelled(
         self, turn_id: str, principal: str | None, reason: str
@@ -119,7 +120,7 @@ class TurnsAnywhere:
         self._reached("fork.written")
         return True
 
-    async def _leave_ending(self, key: SessionKey, number: int) -> bool:
+    async def _leave_ending(self, key: SessionKey, turn_id: str, principal: str | None) -> bool:
         """Its process finds the session changed, as `_remove` says, and so hears of it before it ends the turn."""
         folder = await self._storage.read(folder_of(key))
         if folder is None:
@@ -127,7 +128,8 @@ class TurnsAnywhere:
         with legible(key):
             draft = Draft(hold_of(folder.head.fence, decode_head(folder.head.body), folder.head.owner))
             head = draft.hold.head
-        if not draft.follow(number):
+        opened = draft.hold.turn(turn_id, principal)
+        if opened is None or not draft.follow(opened.number):
             return False
         if draft.hold.head == head:
             return True
@@ -155,15 +157,19 @@ class TurnsAnywhere:
             turn = replace(turn, reason=opened.cancelled)
         return None if folder.head.owner_state == "gone" else (folder.head.owner, turn)
 
-    async def _remove(self, key: SessionKey, number: int, mark: Change) -> bool:
-        """Also of another process's session, which finds it changed by nobody who took it, and reads it again."""
+    async def _remove(self, key: SessionKey, number: int, name: bytes, mark: Change) -> bool:
+        """`name`: the turn's; the session may have begun anew since, and the number be another turn's.
+
+        Also of another process's session, which finds it changed by nobody who took it, and reads it again."""
         folder = await self._storage.read(folder_of(key), [Span(ENDED, number, number)])
         if folder is None or not folder.spans[0]:
             return False
         with legible(key):
-            head = decode_head(folder.head.body)
+            head, ended = decode_head(folder.head.body), decode_ended(folder.spans[0][0][1])
+            if name not in ended.names:
+                return False
             draft = Draft(hold_of(folder.head.fence, head, folder.head.owner))
-            draft.remove(number, decode_ended(folder.spans[0][0][1]))
+            draft.remove(number, ended)
         self._owned.drop(key)
         await self._storage.write([draft.change(key), mark])
         self._reached("remove.written")
