@@ -18,7 +18,7 @@ from greenroom.actors.messages import SessionKey
 from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.roster import Roster
-from greenroom.actors.turn import TurnRun
+from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import DurableStore, InLine
 from greenroom.services.durable_responses import NO_EVENTS
 from greenroom.services.keyed_locks import KeyedLocks
@@ -29,7 +29,17 @@ logger = logging.getLogger("greenroom.actors")
 class Lines:
     """Has those turns run. `locks`: who holds a session's takes in what comes to it, one after the other."""
 
-    __slots__ = ("_archive", "_chance", "_closed", "_recovery", "_roster", "_store", "_tasks", "locks")
+    __slots__ = (
+        "_archive",
+        "_chance",
+        "_closed",
+        "_recovery",
+        "_roster",
+        "_store",
+        "_tasks",
+        "_wanted",
+        "locks",
+    )
 
     def __init__(
         self,
@@ -47,6 +57,8 @@ class Lines:
         self._chance = chance
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._wanted: dict[TurnKey, dict[str, Callable[[TurnRun], object]]] = {}
+        """Turns that are looked for, and what is to be done with each, by what it is about."""
 
     def __repr__(self) -> str:
         return f"<Lines: {len(self._tasks)} are looked at>"
@@ -84,10 +96,14 @@ class Lines:
         elif actor is None or len(actor.turns) <= 1:
             self._begin(self._let_go(key))
 
-    def find(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
-        """Do something with a turn that is not here, if it waits in the line of a session that is."""
-        if not self._closed:
-            self._begin(self._find(turn_id, principal, what))
+    def find(self, turn: TurnKey, about: str, what: Callable[[TurnRun], object]) -> None:
+        """Do something with a turn that is not here, if it waits in the line of a session that is. Of what is said
+        meanwhile the last of each kind (`about`) is done; and who looks may be told of that very turn once more."""
+        if turn in self._wanted:
+            self._wanted[turn][about] = what
+        elif not self._closed:
+            self._wanted[turn] = {about: what}
+            self._begin(self._find(turn))
 
     async def let_in(
         self, key: SessionKey, most: int | None = None, among: Sequence[InLine] | None = None
@@ -147,14 +163,17 @@ class Lines:
         actor = self._roster.find(key)
         return () if actor is None else (*actor.turns, *actor.leaving)
 
-    async def _find(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
-        entry = await self._store.find(turn_id, principal, NO_EVENTS)
-        if entry is None or entry.status == "ended" or not entry.here:
-            return
-        await self._let_in(entry.turn.key)
-        run = self._archive.run((principal, turn_id))
-        if run is not None:
-            what(run)
+    async def _find(self, turn: TurnKey) -> None:
+        principal, turn_id = turn
+        try:
+            entry = await self._store.find(turn_id, principal, NO_EVENTS)
+            if entry is not None and entry.status != "ended" and entry.here:
+                await self._let_in(entry.turn.key)
+        finally:
+            wanted = self._wanted.pop(turn)
+        for what in wanted.values():
+            if (run := self._archive.run(turn)) is not None:
+                what(run)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_quietly(work))

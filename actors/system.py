@@ -31,7 +31,7 @@ from greenroom.actors.messages import Overlap, SessionKey, Turn
 from greenroom.actors.roster import Roster
 from greenroom.actors.session import Sandboxes
 from greenroom.actors.sharing import Sharing
-from greenroom.actors.turn import TurnRun
+from greenroom.actors.turn import TurnKey, TurnRun
 from greenroom.services.durable import is_durable
 from greenroom.services.known_services import KnownServices
 from greenroom.services.response_store import ResponseStore
@@ -254,8 +254,7 @@ class ActorSystem:
         self, turn_id: str, principal: str | None = None, reason: str = "cancelled on request"
     ) -> TurnLog:
         """Stop that turn, if it has not ended. Raises `TurnNotFound`."""
-        run = self._archive.run((principal, turn_id))
-        if run is not None:
+        if (run := self._archive.run((principal, turn_id))) is not None:
             self._actor_of(run).cancel(run, reason)
             return run.log
         if self._sharing is not None:
@@ -263,14 +262,14 @@ class ActorSystem:
         return self.find(turn_id, principal)
 
     def _cancel_here(self, turn_id: str, principal: str | None, reason: str) -> None:
-        self._heed(turn_id, principal, lambda run: self._actor_of(run).cancel(run, reason))
+        self._heed((principal, turn_id), "cancelling", lambda run: self._actor_of(run).cancel(run, reason))
 
-    def _heed(self, turn_id: str, principal: str | None, what: Callable[[TurnRun], object]) -> None:
+    def _heed(self, turn: TurnKey, about: str, what: Callable[[TurnRun], object]) -> None:
         """Do something with a turn of this process that another one speaks of; one that has ended is fine."""
-        if (run := self._archive.run((principal, turn_id))) is not None:
+        if (run := self._archive.run(turn)) is not None:
             what(run)
         elif self._sharing is not None:
-            self._sharing.lines.find(turn_id, principal, what)
+            self._sharing.lines.find(turn, about, what)
 
     async def forget_turn(self, turn_id: str, principal: str | None = None) -> None:
         """Keep of a turn that has ended what its session's history has, and nothing else. Raises `StoreUnavailable`."""
@@ -298,7 +297,8 @@ class ActorSystem:
             log.client_left()
 
     def _followed_elsewhere(self, turn_id: str, principal: str | None, process: str, seconds: float) -> None:
-        self._heed(turn_id, principal, lambda run: self._disconnects.followed(run.log, process, seconds))
+        tell = self._disconnects.followed
+        self._heed((principal, turn_id), process, lambda run: tell(run.log, process, seconds))
 
     def statistics(self) -> Statistics:
         """How things stand."""

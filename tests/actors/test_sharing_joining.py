@@ -339,9 +339,10 @@ def test_any_turns_by_any_processes_run_in_the_order_of_their_acceptance(steps: 
                 await log.ended()
             numbers = [int(text.split()[0]) for text in Diary.begun]
             assert numbers == sorted(numbers)
-            assert not logs or [int(one) for one in await order(places[0])] == numbers, (
-                "one that was interrupted before it began leaves nothing"
-            )
+            # One that was interrupted before it began leaves nothing; its agent may have had no time to begin.
+            kept = [int(one) for one in await order(places[0])] if logs else []
+            assert kept == sorted(kept)
+            assert set(numbers) <= set(kept)
             ended = [int(log.id) for log in logs if isinstance(log.terminal, TurnCompleted)]
             assert set(ended) <= set(numbers)
 

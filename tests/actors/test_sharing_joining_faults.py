@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from greenroom.actors.errors import Overloaded, TurnNotFound
+from greenroom.actors.errors import Overloaded, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
 from kits.sharing import KEY, LIMITS, Diary, Process, processes, words
@@ -47,7 +47,7 @@ async def test_what_joins_behind_a_turn_that_has_just_been_recorded_runs_behind_
     async with processes() as (first, second):
         await asked(first, "a 2")
         logs = [await asked(second, "b")]
-        first.storage.read_seconds = 0.2
+        first.storage.seconds = 0.2
         own = asyncio.create_task(asked(first, "c"))
         await asyncio.sleep(0.05)
         logs += [await asked(second, "d"), await own]
@@ -91,6 +91,20 @@ async def test_a_turn_that_may_have_joined_is_not_refused_for_want_of_room_here(
         assert words(log) == "a b"
 
 
+async def test_a_turn_that_was_refused_and_is_to_be_cancelled_is_looked_for_once_at_a_time() -> None:
+    """It lies in its owner's line until it is taken back, which takes until the next renewal."""
+    async with processes() as (first, second):
+        first.storage.lose_answers = 1
+        with pytest.raises(StoreUnavailable):
+            await asked(first, "x", id="x")
+        first.storage.seconds = 0.01
+        await asked(second, "b", overlap="interrupt")
+        reads = first.storage.reads
+        await first.system.cancel("x")
+        await asyncio.sleep(0.5)
+        assert first.storage.reads - reads < 10
+
+
 async def test_a_turn_for_which_there_is_no_room_when_it_is_recorded_is_taken_back() -> None:
     limits = structs.replace(LIMITS, active_sessions=1)
     async with processes(1, limits=limits) as (first,):
@@ -109,7 +123,7 @@ async def test_what_joined_where_it_cannot_be_worked_on_is_run_elsewhere() -> No
     async with processes(limits=structs.replace(LIMITS, active_sessions=1)) as (first, second):
         running = await asked(first, "a 2")
         log = await asked(second, "b")
-        first.storage.read_seconds = 0.1
+        first.storage.seconds = 0.1
         await running.ended()
         other = await asked(first, "x 60", session="x")
         async with asyncio.timeout(10):
@@ -125,12 +139,12 @@ async def test_a_session_that_cannot_be_worked_on_is_not_let_go_of_any_more_when
     async with processes(limits=limits) as (first, second):
         running = await asked(first, "a 2")
         log = await asked(second, "b 5")
-        first.storage.read_seconds = 0.1
+        first.storage.seconds = 0.1
         await running.ended()
         other = await asked(first, "x 60", session="x")
         first.storage.cut_after = 0
         await asyncio.sleep(0.205)
-        first.storage.cut_after, first.storage.read_seconds = None, 0.0
+        first.storage.cut_after, first.storage.seconds = None, 0.0
         await first.system.cancel(other.id)
         await other.ended()
         await asked(first, "c")

@@ -23,8 +23,8 @@ class CutStorage:
     """What one process has of a storage that others have too. `cut`: nothing gets through. `cut_after`: so many writes
     from now on get through, then none. `lose_answers`: so many writes from now on are done, and nobody is told;
     `cut_then`: the last of them is the last that gets through. `gate`: what is written is answered when it is set.
-    `read_seconds`: how long a read takes. `reads`, `writes`: how many there were. `deaf`: notes that are left for this
-    process come to it when it is not."""
+    `seconds`: how long reads take, and answers to writes. `reads`, `writes`: how many there were. `deaf`: notes that
+    are left for this process come to it when it is not."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -33,7 +33,7 @@ class CutStorage:
         self.lose_answers = 0
         self.cut_then = False
         self.gate: asyncio.Event | None = None
-        self.read_seconds = 0.0
+        self.seconds = 0.0
         self.deaf = False
         self._unheard: tuple[bytes, ...] = ()
         self.reads = self.writes = 0
@@ -59,6 +59,7 @@ class CutStorage:
             self.cut_after -= 1
         self.writes += 1
         fences = await self._storage.write(changes)
+        await asyncio.sleep(self.seconds)
         if self.gate is not None:
             await self.gate.wait()
         if self.lose_answers:
@@ -70,8 +71,7 @@ class CutStorage:
     async def read(self, key: FolderKey, spans: Sequence[Span] = ()) -> Folder | None:
         self._check()
         self.reads += 1
-        if self.read_seconds:
-            await asyncio.sleep(self.read_seconds)
+        await asyncio.sleep(self.seconds)
         return await self._storage.read(key, spans)
 
     async def lookup(self, name: bytes) -> Named | None:
