@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from greenroom.actors.errors import SessionLost, StoreUnavailable
+from greenroom.actors.errors import SessionLost, StoreUnavailable, TurnOver
 from greenroom.actors.events import Event, Item, TextDelta, TurnCompleted, TurnFailed
 from greenroom.actors.messages import ErrorInfo, SessionKey, Text, Turn
 from greenroom.services.durable import (
@@ -248,6 +248,11 @@ class Process:
             if tag not in self.world.maybe:
                 self.world.refused.add(tag)
             raise
+        except TurnOver as over:  # it was another's, and the session went, and has begun anew here
+            world = self.world
+            ended = {world.ending[tag].id for tag in world.written | world.maybe - {tag}}
+            assert view.open[0].id in world.deleted | ended
+            raise SessionLost("the turn went with its session") from over
         except BaseException:
             self.world.maybe.add(tag)
             raise

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+LONGEST = 1_000_000
+"""Seconds."""
+
 
 class JumpingSelector(selectors.SelectSelector):
     """Instead of waiting for `timeout` seconds it moves the clock by so many."""
@@ -25,6 +28,8 @@ class JumpingSelector(selectors.SelectSelector):
             if timeout is None:
                 raise RuntimeError("nothing is left that could happen: the test waits for ever")
             self.now += timeout
+            if self.now > LONGEST:  # what recurs, as renewals do, would go on while the test waits
+                raise RuntimeError(f"the test has waited for {LONGEST:,} s: for what will not happen")
         return ready
 
 
