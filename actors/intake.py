@@ -288,6 +288,7 @@ class Intake:
         try:
             return await self._store.accept(turn, join)
         except StoreUnavailable as error:
+            self._may_have_taken(turn.key)
             # When this process was late, whoever has the session by now may find that the turn was recorded.
             if self._store.owner != owner and await self._store.known(turn) is not None:
                 raise moved(turn) from None
@@ -297,6 +298,15 @@ class Intake:
             if asker.late:
                 raise may_run(turn, error) from error
             return None
+
+    def _may_have_taken(self, key: SessionKey) -> None:
+        """A write of which nobody was told may have made the session this one's, and others may join its line before
+        that is found out: what is known of it here is out of date, unless a turn of it is at work here."""
+        actor = self._roster.find(key)
+        if actor is None or not actor.busy:
+            self._continuations.another_had(key)
+        if actor is not None and not actor.busy:
+            actor.forget_session(None)
 
     async def _accepted(self, turn: Turn, answer: TurnAccepted, owner: str) -> TurnLog | None:
         try:

@@ -42,6 +42,20 @@ async def test_what_joined_behind_a_turn_that_had_ended_without_its_owner_knowin
         assert words(log) == "a b"
 
 
+async def test_what_joins_a_session_that_was_taken_unknowingly_goes_on_from_what_is_there() -> None:
+    """The owner has had it before, and keeps an agent warm that does not know what another process did since."""
+    async with processes() as (first, second):
+        await first.tell("a")
+        await second.tell("b")
+        first.storage.lose_answers = 1
+        with pytest.raises(StoreUnavailable):
+            await asked(first, "x")
+        log = await asked(second, "c")
+        await log.ended()
+        assert first.system.find(log.id).terminal is not None
+        assert words(log) == "a b c"
+
+
 async def test_what_joins_behind_a_turn_that_has_just_been_recorded_runs_behind_it() -> None:
     """Its owner reads the line then, as others joined it before that turn."""
     async with processes() as (first, second):
