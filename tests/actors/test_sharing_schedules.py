@@ -5,13 +5,15 @@ twice."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from greenroom.actors.errors import GreenroomError, TurnNotFound
 from greenroom.actors.events import Terminal, TurnFailed
@@ -20,13 +22,16 @@ from greenroom.actors.messages import SessionKey
 from greenroom.actors.system import ActorSystem
 from greenroom.services.memory_storage import MemoryStorage
 from greenroom.services.sessions.durable_store import DurableSessions
+from greenroom.services.store import TurnRecord
 from kits.cut_storage import CutStorage
 from kits.sharing import LEASE, LIMITS, Diary, new_diary
-from kits.system import running_system, turn
+from kits.system import running_system, said, turn
 from kits.virtual_time import VirtualTimeLoop
 
 PROCESSES = 3
 QUIET = 120.0
+IDS = itertools.count(1, 1_000)
+"""The first of each process, which no other has."""
 PLACE = st.integers(0, PROCESSES - 1)
 STEP = st.one_of(
     st.tuples(
@@ -34,6 +39,7 @@ STEP = st.one_of(
         PLACE,
         st.sampled_from("st"),
         st.sampled_from(["", " 0.5", " 3", " 20"]),
+        st.booleans(),
         st.booleans(),
     ),
     st.tuples(st.just("cut"), PLACE, st.booleans()),
@@ -57,7 +63,7 @@ class Place:
     async def start(self) -> None:
         store = DurableSessions(self.storage, lease_seconds=LEASE, monotonic=asyncio.get_running_loop().time)
         self.system = await self._stack.enter_async_context(
-            running_system(new_diary, agent=True, store=store, limits=LIMITS)
+            running_system(new_diary, agent=True, store=store, limits=LIMITS, first_id=next(IDS))
         )
 
     async def restart(self, seconds: float) -> None:
@@ -79,6 +85,8 @@ class Schedule:
         self.acknowledged: list[TurnLog] = []
         self.deleted: set[SessionKey] = set()
         """Sessions that somebody wanted to delete."""
+        self.keys: set[SessionKey] = set()
+        """Of sessions that turns were accepted in."""
         self.busy: dict[int, asyncio.Task[None]] = {}
         self.asking: set[asyncio.Task[None]] = set()
         self.count = 0
@@ -89,7 +97,8 @@ class Schedule:
             return
         if what == "submit":
             self.count += 1
-            self._ask(self._submit(place.system, f"{self.count}{how[2]}", how[1], how[3]))
+            after = self.acknowledged[-1] if how[4] and self.acknowledged else None
+            self._ask(self._submit(place.system, f"{self.count}{how[2]}", how[1], how[3], after))
         elif what == "cancel" and how[1] < len(self.acknowledged):
             self._ask(self._cancel(place.system, self.acknowledged[how[1]].id))
         elif what == "delete":
@@ -106,12 +115,22 @@ class Schedule:
     def _ask(self, asking: Any) -> None:
         self.asking.add(asyncio.get_running_loop().create_task(asking))
 
-    async def _submit(self, system: ActorSystem, text: str, session: str, interrupt: bool) -> None:
+    async def _submit(
+        self, system: ActorSystem, text: str, session: str, interrupt: bool, after: TurnLog | None
+    ) -> None:
+        """`after`: the turn goes on from that one, in its session or a fork of it."""
         asked = turn(text, id=text, session=session, overlap="interrupt" if interrupt else None)
+        if after is not None:
+            asked = structs.replace(asked, key=after.turn.key, after=after.id)
         try:
-            self.acknowledged.append(await system.submit(asked))
+            log = await system.submit(asked)
         except GreenroomError:
             """It was refused."""
+        else:
+            self.acknowledged.append(log)
+            self.keys.add(log.turn.key)
+            if asked.key in self.deleted:  # and so may be what it goes on from
+                self.deleted.add(log.turn.key)
 
     async def _cancel(self, system: ActorSystem, turn_id: str) -> None:
         try:
@@ -160,17 +179,20 @@ class Schedule:
                 assert log.turn.key in self.deleted
 
     async def _check_history(self) -> None:
-        numbers: dict[str, int] = {}
         store = self.places[0].system.store
         assert isinstance(store, DurableSessions)
-        for session in "st":
-            record = await store.load(SessionKey("u", session))
-            kept = [one.turn_id for one in record.turns] if record is not None else []
-            for turn_id in kept:
-                found = await store.find(turn_id, None)
-                assert found is not None
-                numbers[turn_id] = found.number
-            assert [numbers[one] for one in kept] == sorted({numbers[one] for one in kept})
+        for key in self.keys:
+            record = await store.load(key)
+            if record is None:
+                continue
+            found = [await store.find(one.turn_id, None) for one in record.turns]
+            numbers = [one.number for one in found if one is not None and one.turn.key == key]
+            assert numbers == sorted(set(numbers))
+            _check_states(record.turns)
+            ids = [one.turn_id for one in record.turns]
+            for one in found:
+                if one is not None and one.turn.key == key and one.turn.after is not None:
+                    assert ids[ids.index(one.turn.id) - 1] == one.turn.after
 
     async def _check_quiet(self) -> None:
         assert not [folder for folder in self.shared._folders.values() if folder.opened]
@@ -186,6 +208,15 @@ class Schedule:
             assert not (sharing._insisting)
             await asyncio.sleep(30)
             assert not sharing.elsewhere._following
+
+
+def _check_states(turns: Sequence[TurnRecord]) -> None:
+    """Each turn that went well went on from the state of the last one that had."""
+    told: list[str] = []
+    for one in turns:
+        if one.status == "completed":
+            told.append(one.turn_id.split()[0])
+            assert said(tuple(one.output)).rstrip(".") == " ".join(told)
 
 
 async def carry_out(steps: list[Any]) -> None:

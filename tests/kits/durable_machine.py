@@ -368,6 +368,7 @@ class World:
             if turn.key == key:
                 self.deleted |= {tag, turn.id}
                 self.cancelled.discard(turn.id)
+                self.said.pop(turn.id, None)  # by a repeat it may begin anew
 
     async def start_process(self) -> Process:
         """One more that shares the sessions."""
