@@ -191,7 +191,7 @@ class Schedule:
             _check_states(record.turns)
             ids = [one.turn_id for one in record.turns]
             for one in found:
-                if one is not None and one.turn.key == key and one.turn.after is not None:
+                if one is not None and one.turn.key == key and one.turn.after in ids:
                     assert ids[ids.index(one.turn.id) - 1] == one.turn.after
 
     async def _check_quiet(self) -> None:
