@@ -10,6 +10,7 @@ from typing import TypeAlias
 from greenroom.actors.errors import GreenroomError
 from greenroom.actors.log import TurnLog
 from greenroom.actors.messages import Turn
+from greenroom.actors.repeats import cut_short
 from greenroom.services.durable import SessionElsewhere
 
 Verdict: TypeAlias = "asyncio.Future[TurnLog | GreenroomError]"
@@ -45,10 +46,14 @@ class Asker:
 
         If he goes before that, a turn that runs on whatever happens is taken in all the same; one that is to be
         cancelled is not, at once or after its grace. `left`: told of the log of one that was accepted by then.
+
+        Raises `StoreUnavailable` when this process stops before it is known whether the turn is taken in.
         """
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
+            if taking.cancelled():  # he has not gone: this process stops
+                raise cut_short(self._turn) from None
             if self._turn.disconnect.policy != "continue":
                 self._leave(taking)
                 taking.add_done_callback(partial(_tell, left))

@@ -24,20 +24,34 @@ def moved(turn: Turn) -> TurnMoved:
 
 
 def may_run(turn: Turn, error: StoreUnavailable) -> StoreUnavailable:
-    """It is not known whether the turn has joined another process's line. `error`: what came of asking last. A request
-    that does not name itself gets a status on which no client sends it again, as with `TurnMoved`."""
+    """It is not known whether the turn has joined another process's line. `error`: what came of asking last."""
+    return _unsure(
+        turn,
+        f"the store failed just as turn {turn.id} was written down for another process, which may run it all the same: "
+        f"GET /process/{turn.id} says so when the store is back",
+        error.retry_after,
+    )
+
+
+def cut_short(turn: Turn) -> StoreUnavailable:
+    """This process stopped while it took the turn in, and does not know whether it is written down."""
+    return _unsure(
+        turn,
+        f"this process stopped just as turn {turn.id} was written down, and another one may run it: GET "
+        f"/process/{turn.id} says so there",
+        1.0,
+    )
+
+
+def _unsure(turn: Turn, what: str, retry_after: float | None) -> StoreUnavailable:
+    """A request that does not name itself gets a status on which no client sends it again, as with `TurnMoved`."""
     named = is_named(turn)
     again = (
         "sent again with the same id or key, the request joins it"
         if named
         else "look before you send the request again, which would begin one more"
     )
-    unsure = StoreUnavailable(
-        f"the store failed just as turn {turn.id} was written down for another process, which may run it all the same: "
-        f"GET /process/{turn.id} says so when the store is back; {again}",
-        retry_after=error.retry_after,
-        maybe_done=True,
-    )
+    unsure = StoreUnavailable(f"{what}; {again}", retry_after=retry_after, maybe_done=True)
     if not named:
         unsure.status, unsure.retry_after = 424, None
     return unsure

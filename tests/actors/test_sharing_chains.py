@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from greenroom.actors.errors import ContinuationNotFound, SessionBusy, SessionHeld
+from greenroom.actors.errors import ContinuationNotFound, SessionBusy, SessionHeld, StoreUnavailable
 from greenroom.actors.events import TurnFailed
 from greenroom.actors.messages import SessionKey, Turn
 from greenroom.services.durable import Acceptance
@@ -197,7 +197,7 @@ async def test_a_process_that_stops_while_it_looks_for_the_place_waits_for_no_st
         await looking.wait()
         async with asyncio.timeout(10):
             await second.system.stop()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(StoreUnavailable):
             await asking
         await (await first.system.locate("b")).ended()
 

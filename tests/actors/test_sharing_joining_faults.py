@@ -11,7 +11,7 @@ from msgspec import structs
 from greenroom.actors.errors import Overloaded, StoreUnavailable, TurnNotFound
 from greenroom.actors.events import TurnCancelled
 from greenroom.actors.log import TurnLog
-from kits.sharing import KEY, LIMITS, Diary, Process, processes, words
+from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, processes, words
 from kits.system import turn
 from kits.virtual_time import virtual_time
 
@@ -117,6 +117,21 @@ async def test_a_turn_that_was_refused_and_is_to_be_cancelled_is_looked_for_once
         await first.system.cancel("x")
         await asyncio.sleep(0.5)
         assert first.storage.reads - reads < 10
+
+
+async def test_who_asks_is_told_when_a_process_stops_that_does_not_know_whether_a_turn_is_recorded() -> None:
+    async with processes() as (first, second):
+        await first.tell("a", id="a")
+        second.storage.seconds = 0.3
+        asking = asyncio.create_task(asked(second, "b", id="b", after="a"))
+        await asyncio.sleep(0.45)
+        second.storage.cut = True
+        await second.system.stop()
+        with pytest.raises(StoreUnavailable) as told:
+            await asking
+        assert not told.value.nothing_kept
+        await asyncio.sleep(LEASE + 5)
+        assert (await first.system.locate("b")).terminal is not None, "it was, and another one has it"
 
 
 async def test_a_turn_for_which_there_is_no_room_when_it_is_recorded_is_taken_back() -> None:
