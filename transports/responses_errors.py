@@ -113,7 +113,7 @@ def problem_of(error: GreenroomError) -> Problem:
     for kind, status, type_, code in _WORDS:
         if isinstance(error, kind):
             return Problem(status, error.message, type_, error.field, code, error.retry_after)
-    if isinstance(error, TurnMoved):
+    if isinstance(error, TurnMoved) or error.status == 424:  # the turn may run, and is not to be sent again
         return Problem(error.status, error.message, SERVER, None, error.code, error.retry_after)
     if error.status >= 500:
         return Problem(error.status, error.message, SERVER, error.field, SERVER, error.retry_after)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from greenroom import AgentApp, AiohttpServer, ConfigurationError, Limits, NotServing
 from greenroom.actors.errors import (
@@ -36,11 +37,13 @@ from greenroom.actors.errors import (
     UnsupportedMediaType,
 )
 from greenroom.actors.ids import Sources
+from greenroom.actors.repeats import may_run
 from greenroom.transports.door import TooManyConnections
 from greenroom.transports.http_errors import OURS, ErrorForm, guard
 from greenroom.transports.responses_errors import FORM
 from kits.http_client import http_client
 from kits.responses_http import BASE_PATH, Answer, ResponsesClient, responses_of
+from kits.system import turn
 from kits.transport_kit import Script
 
 INVALID = "invalid_request_error"
@@ -146,6 +149,18 @@ async def test_a_turn_that_went_to_another_process_is_there_and_begun_by_nobody_
     assert "t/1" in answer.error["message"]
     assert answer.headers["Location"] == where
     assert is_sent_again(answer) == named == ("Retry-After" in answer.headers)
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_turn_of_which_it_is_not_known_whether_it_runs_is_not_begun_again(named: bool) -> None:
+    sent = structs.replace(turn("x", id="t"), fingerprint=b"f" if named else b"")
+    async with refusing(may_run(sent, StoreUnavailable("away"))) as client:
+        headers = {"Idempotency-Key": "k"} if named else {}
+        answer = await client.ask("POST", "/responses", json={"input": "x"}, headers=headers)
+    expected = (503, "server_error", "5") if named else (424, "store_unavailable", None)
+    assert (answer.status, answer.error["code"], answer.headers.get("Retry-After")) == expected
+    assert answer.error["type"] == "server_error"
+    assert is_sent_again(answer) == named
 
 
 # -- aiohttp's own, and those of bodies, in all forms of use -------------------------------------------------------
