@@ -120,15 +120,20 @@ async def test_an_ending_that_waits_for_the_store_is_tried_again(chance: float) 
 
 @virtual_time
 @chances
-async def test_a_turn_of_another_process_that_says_nothing_is_looked_at_again(chance: float) -> None:
+@pytest.mark.parametrize(("ahead", "longest"), [(0, 0.25), (1, 0.25), (2, 1.0)])
+async def test_a_turn_of_another_process_that_says_nothing_is_looked_at_again(
+    ahead: int, longest: float, chance: float
+) -> None:
     async with two(chance) as (one, other, watched):
-        running = await one.submit(turn("20"))
-        followed = await other.locate(running.id)
-        assert isinstance(await followed.ended(), TurnCompleted)
-    found = pauses(watched.looked)
+        logs = [await one.submit(turn("20" if number == 0 else "0")) for number in range(ahead + 1)]
+        followed = await other.locate(logs[-1].id)
+        ended = asyncio.create_task(followed.ended())
+        await asyncio.sleep(18)
+        found = pauses(watched.looked)
+        assert isinstance(await ended, TurnCompleted)
     share = 0.5 + chance / 2
-    assert found[:4] == pytest.approx(doubling(0.05, 1.0, 4, share))
-    assert found[-12:] == pytest.approx([share] * 12)
+    assert found[:5] == pytest.approx(doubling(0.05, longest, 5, share))
+    assert found[-8:] == pytest.approx([longest * share] * 8)
 
 
 @virtual_time
