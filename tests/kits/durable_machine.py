@@ -187,6 +187,7 @@ class Process:
             if anew:
                 world.deleted.discard(turn.id)
                 world.said.pop(turn.id, None)
+                world.anew[turn.id] += 1
         if isinstance(answer, TurnAccepted):
             if answer.fresh:
                 self.views[turn.key] = View(())
@@ -211,7 +212,10 @@ class Process:
             return
         turn = view.open[0]
         first = view.said[turn.id]
-        await self.store.append(key, turn.id, first, _events(first, 3))
+        try:
+            await self.store.append(key, turn.id, first, _events(first, 3))
+        except TurnOver as over:
+            raise self._gone(turn) from over
         view.said[turn.id] = first + 3
         self.world.said[turn.id] = max(first + 3, self.world.said.get(turn.id, 0))
 
@@ -248,11 +252,8 @@ class Process:
             if tag not in self.world.maybe:
                 self.world.refused.add(tag)
             raise
-        except TurnOver as over:  # it was another's, and the session went, and has begun anew here
-            world = self.world
-            ended = {world.ending[tag].id for tag in world.written | world.maybe - {tag}}
-            assert view.open[0].id in world.deleted | ended
-            raise SessionLost("the turn went with its session") from over
+        except TurnOver as over:
+            raise self._gone(view.open[0], tag) from over
         except BaseException:
             self.world.maybe.add(tag)
             raise
@@ -261,6 +262,14 @@ class Process:
             view.state = ending.state
         del view.open[0]
         view.ending = None
+
+    def _gone(self, turn: Turn, tried: str | None = None) -> SessionLost:
+        """What a turn comes to that is over in a session of this process's: it was another's, and ended there, and the
+        session went, and has begun anew here. `tried`: the ending that this process wanted to write."""
+        world = self.world
+        ended = {world.ending[tag].id for tag in world.written | world.maybe - {tried}}
+        assert turn.id in world.deleted | ended, "a turn is over that nobody has ended"
+        return SessionLost("the turn went with its session")
 
     async def _release(self, key: SessionKey) -> None:
         view = self.views.get(key)
@@ -276,13 +285,14 @@ class Process:
             await self.store.leave_ending(turn.id, turn.principal)
 
     async def _cancel(self, key: SessionKey) -> None:
-        """So may this. It may come to a turn that has ended, or of which it is not known whether it was accepted."""
+        """So may this. It may come to a turn that has ended, or of which it is not known whether it was accepted; and a
+        repeat may have the turn begin anew before this is answered, and that one is not to be cancelled."""
         world = self.world
         turn = next((turn for turn in reversed(world.sent) if turn.key == key), None)
         if turn is not None:
-            told = turn.id in world.acknowledged - world.deleted
+            told, anew = turn.id in world.acknowledged - world.deleted, world.anew[turn.id]
             await self.store.ask_to_cancel(turn.id, turn.principal, f"by {self.store.owner}")
-            if told and turn.id not in world.deleted:
+            if told and turn.id not in world.deleted and world.anew[turn.id] == anew:
                 world.cancelled.add(turn.id)
 
     async def _delete(self, key: SessionKey) -> None:
@@ -321,6 +331,8 @@ class World:
         """By the tags of their endings, written or not."""
         self.deleted: set[str] = set()
         """Turns, and tags of endings, of sessions that may have been deleted since."""
+        self.anew: Counter[str] = Counter()
+        """How often turns have begun anew by repeats, after their sessions were deleted."""
         self.joined = 0
         """Turns that joined another process's line."""
         self.cancelled: set[str] = set()
