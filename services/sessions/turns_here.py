@@ -7,10 +7,12 @@ Each attempt raises `Conflict` when another process wrote to the session meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from greenroom.actors.errors import HandlerError, SessionLost, TurnOver
+from greenroom.actors.errors import SessionLost, TurnOver
 from greenroom.actors.events import Event
 from greenroom.actors.messages import SessionKey
 from greenroom.services.durable import Ending, TurnEntry
@@ -19,7 +21,17 @@ from greenroom.services.sessions.head import is_marked
 from greenroom.services.sessions.owned import OwnedSessions
 from greenroom.services.sessions.reading import entries_in, legible, turn_spans
 from greenroom.services.sessions.repeats import Terms, change_for
-from greenroom.services.storage import Conflict
+from greenroom.services.storage import Conflict, NameTaken
+
+_TurnKey: TypeAlias = tuple[SessionKey, str, str | None]
+
+
+class _Tried(Struct, frozen=True):
+    """An ending, and the mark that the turn had as it was tried: one that was taken since has another, and had not
+    ended."""
+
+    mark: str
+    ending: Ending
 
 
 class TurnsHere:
@@ -28,7 +40,7 @@ class TurnsHere:
     def __init__(self, owned: OwnedSessions, terms: Terms) -> None:
         self._owned = owned
         self._terms = terms
-        self._tried: dict[tuple[SessionKey, str, str | None], Ending] = {}
+        self._tried: dict[_TurnKey, _Tried] = {}
         """Endings of which it is not known whether they were written."""
 
     def clear(self) -> None:
@@ -74,14 +86,8 @@ class TurnsHere:
         tried = (key, ending.turn_id, ending.principal)
         try:
             await self._owned.until_written(key, lambda: self._finish(key, ending, raw, chunk))
-        except (Conflict, HandlerError, TurnOver):
-            raise
         except SessionLost:
             self._tried.pop(tried, None)
-            raise
-        except BaseException:
-            # It stays the first one that was tried: that may be the one that was written.
-            self._tried.setdefault(tried, _alike(ending))
             raise
         self._tried.pop(tried, None)
 
@@ -95,11 +101,12 @@ class TurnsHere:
 
     async def _finish(self, key: SessionKey, ending: Ending, raw: bytes | None, chunk: bytes | None) -> None:
         hold = await self._owned.mine(key)
-        opened = hold.turn(ending.turn_id, ending.principal)
+        owner, opened = hold.owner, hold.turn(ending.turn_id, ending.principal)
+        tried = (key, ending.turn_id, ending.principal)
         if opened is None:
             self._owned.hear(key, hold.head)  # nobody has: how it ended may not have been known here before
-            before = self._tried.get((key, ending.turn_id, ending.principal))
-            if before is None or before != _alike(ending):
+            before = self._tried.get(tried)
+            if before is None or before.ending != _alike(ending):
                 raise _over(ending.turn_id)
             return
         await self._owned.log_at(key, hold, opened, ending.first)
@@ -116,10 +123,25 @@ class TurnsHere:
         left = ending.for_repeats
         if left is not None and (opened.followed or left.turn.idempotency_key is not None):
             changes.append(await change_for(left, opened, self._terms, self._owned.aside))
-        await self._owned.write(key, draft, changes)
+        try:
+            await self._owned.write(key, draft, changes)
+        except (Conflict, NameTaken):
+            raise
+        except BaseException:
+            self._keep_tried(tried, owner, _Tried(opened.mark, _alike(ending)))
+            raise
         if not is_marked(opened.mark, self._owned.life.name):
             self._owned.just_ended.add(key, opened.number)
         self._owned.hear(key, draft.hold.head)
+
+    def _keep_tried(self, turn: _TurnKey, owner: str, tried: _Tried) -> None:
+        """It stays the first one that was tried since the turn was recorded or taken: that may be the one that was
+        written. `owner`: who tried, under another name than this process may have by now."""
+        if owner != self._owned.life.name:
+            return  # what that one had tried is forgotten
+        before = self._tried.get(turn)
+        if before is None or before.mark != tried.mark:
+            self._tried[turn] = tried
 
 
 def _alike(ending: Ending) -> Ending:

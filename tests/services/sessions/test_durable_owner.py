@@ -98,3 +98,43 @@ async def test_a_turn_that_was_refused_and_taken_since_by_whoever_refused_it_is_
         assert len(await store.take(KEY)) == 1
         await store._acceptor.settle_all()
         await store.finish(KEY, ending(1))
+
+
+async def test_an_ending_may_be_tried_again_after_another_was_tried_before_the_session_was_taken() -> None:
+    link = FlakyStorage(MemoryStorage())
+    async with started(link) as store:
+        await store.accept(turn(1))
+        link.fault = "refused"
+        with pytest.raises(StoreUnavailable):
+            await store.finish(KEY, ending(1, b"first"))
+        await store.release(KEY, begun=True)
+        assert await store.take(KEY)
+        await end_at_second_try(store, link)
+
+
+async def test_an_ending_may_be_tried_again_by_who_became_another_owner_amid_another() -> None:
+    storage = MemoryStorage()
+    link = FlakyStorage(storage)
+    async with started(link) as store:
+        await store.accept(turn(1))
+        link.fault = "held"
+        writing = asyncio.create_task(store.finish(KEY, ending(1, b"first")))
+        await link.stuck.wait()
+        await storage.renew(store.owner, 0.0, "gone")
+        await store._life.beat()
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert store._here._tried == {}
+        assert await store.take(KEY)
+        await end_at_second_try(store, link)
+
+
+async def end_at_second_try(store: DurableSessions, link: FlakyStorage) -> None:
+    """It is written at the first, of which nobody is told."""
+    link.fault = "unsure"
+    with pytest.raises(StoreUnavailable):
+        await store.finish(KEY, ending(1, b"second"))
+    await store.finish(KEY, ending(1, b"second"))
+    record = await store.load(KEY)
+    assert record is not None
+    assert record.state == b"second"
