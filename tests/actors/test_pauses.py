@@ -132,7 +132,7 @@ async def test_a_turn_of_another_process_that_says_nothing_is_looked_at_again(
         found = pauses(watched.looked)
         assert isinstance(await ended, TurnCompleted)
     share = 0.5 + chance / 2
-    assert found[:5] == pytest.approx(doubling(0.05, longest, 5, share))
+    assert found[:4] == pytest.approx(doubling(0.05, longest, 4, share))
     assert found[-8:] == pytest.approx([longest * share] * 8)
 
 
