@@ -63,6 +63,7 @@ WEIGHTS: Final = {
     "follow": 1,
     "cancel": 2,
     "expire": 1,
+    "late": 1,
     "usurp": 4,
     "beat": 1,
     "go on": 3,
@@ -525,6 +526,9 @@ async def _carry_out(world: World, step: Step) -> None:
     process, key = world.processes[step.process], world.keys[step.session]
     if step.action == "expire":
         await world.expire(process)
+    elif step.action == "late":
+        await world.expire(process)
+        await process.store._life.beat()  # whatever it is doing
     elif step.action == "usurp":
         await world.expire(process)
         other = (step.process + 1) % PROCESSES
