@@ -266,9 +266,10 @@ class Process:
 
     def _gone(self, turn: Turn, tried: str | None = None) -> SessionLost:
         """What a turn comes to that is over in a session of this process's: it was another's, and ended there, and the
-        session went, and has begun anew here. `tried`: the ending that this process wanted to write."""
+        session went, and has begun anew here. `tried`: the ending that this process wanted to write. Who wrote the one
+        that it has may not have heard of that yet."""
         world = self.world
-        ended = {world.ending[tag].id for tag in world.written | world.maybe - {tried}}
+        ended = {world.ending[tag].id for tag in world.ending.keys() - world.refused - {tried}}
         assert turn.id in world.deleted | ended, "a turn is over that nobody has ended"
         return SessionLost("the turn went with its session")
 
