@@ -90,9 +90,8 @@ class Lines:
             return
         actor = self._roster.find(key)
         if not self._closed:
-            self._begin(
-                self._let_in(key, 1)
-            )  # the next is heard of when that one ends: what waits stays in the store
+            # The next one is heard of when that ends: what waits stays in the store.
+            self._begin(self._let_in(key, 1))
         elif actor is None or len(actor.turns) <= 1:
             self._begin(self._let_go(key))
 
