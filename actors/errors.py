@@ -133,7 +133,8 @@ class NotServing(GreenroomError):
 
 
 class SessionHeld(GreenroomError):
-    """Another process works on a turn of the session that was waited for, and did not end it in time."""
+    """Another process works on the session, and what was waited for did not come in time: the end of a turn there, or a
+    place in its line."""
 
     code = "session_held"
     status = 503

@@ -1,15 +1,15 @@
 """Taking turns in where the store is shared: a turn is recorded before it is acknowledged, in its session's one order.
 
 The session may be another process's. It is taken over when that one is gone or has no turn of it open; else the turn
-joins its line there (`lines`), and is followed here. One that continues from another turn has its place behind that one
-or in a fork, which is not known before that one has ended: it waits for that here, within a bound.
+joins its line there (`lines`), and is followed here; while that line is full it waits here for a place in it, within a
+bound. So does one that continues from another turn: its place is behind that one or in a fork, which is known only when
+that one has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -23,14 +23,13 @@ from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
     GreenroomError,
     NotServing,
-    SessionHeld,
     SessionLost,
     StoreUnavailable,
     TurnMoved,
     TurnOver,
 )
 from greenroom.actors.held_up import HeldUp
-from greenroom.actors.joining import Joining
+from greenroom.actors.joining import Joining, LineFull
 from greenroom.actors.limits import Limits
 from greenroom.actors.lines import Lines
 from greenroom.actors.log import TurnLog
@@ -40,6 +39,7 @@ from greenroom.actors.pauses import SHORTEST_PAUSE, rest, until_back
 from greenroom.actors.recovery import Recovery
 from greenroom.actors.repeats import may_run, moved
 from greenroom.actors.roster import Roster
+from greenroom.actors.takeover import Takeover
 from greenroom.actors.turn import TurnRun
 from greenroom.services.durable import (
     Acceptance,
@@ -50,7 +50,6 @@ from greenroom.services.durable import (
     SessionTaken,
     Standing,
     TurnAccepted,
-    TurnEntry,
     TurnJoined,
     TurnKnown,
 )
@@ -90,9 +89,9 @@ class Intake:
         "_lines",
         "_placing",
         "_reception",
-        "_recovery",
         "_roster",
         "_store",
+        "_takeover",
         "_tasks",
     )
 
@@ -114,7 +113,7 @@ class Intake:
         self._roster = roster
         self._archive = archive
         self._continuations = continuations
-        self._recovery = recovery
+        self._takeover = Takeover(store, roster, continuations, recovery, lines.locks, chance)
         self._elsewhere = elsewhere
         self._limits = limits
         self._chance = chance
@@ -142,15 +141,12 @@ class Intake:
         return await asker.wait(self._begin(self._take_in(turn, asker), taken_in), left)
 
     async def take_over(self, key: SessionKey) -> None:
-        """Deal with the open turns of a session whose process is gone. Raises `StoreUnavailable`."""
-        await asyncio.shield(self._begin(self._take_over(key)))
+        """As `Takeover.of` has it."""
+        await asyncio.shield(self._begin(self._takeover.of(key)))
 
     async def vacate(self, key: SessionKey) -> Standing:
-        """How a session stands that is to be deleted. The turns that a dead process left in it have been dealt with.
-
-        Raises `SessionDamaged` and `StoreUnavailable`.
-        """
-        return await asyncio.shield(self._begin(self._vacate(key)))
+        """As `Takeover.vacate` has it."""
+        return await asyncio.shield(self._begin(self._takeover.vacate(key)))
 
     async def done(self) -> None:
         """Wait until all that is on its way is in, or refused, as no turns are taken any more."""
@@ -173,21 +169,6 @@ class Intake:
         for done in (self._tasks.discard, *then):
             task.add_done_callback(done)
         return task
-
-    async def _take_over(self, key: SessionKey) -> None:
-        async with self._lines.locks.of(key):
-            entries = await self._store.take(key)
-            if entries:
-                await self._recover(key, entries)
-
-    async def _vacate(self, key: SessionKey) -> Standing:
-        while True:
-            async with self._lines.locks.of(key):
-                with suppress(SessionLost):  # this process was late: it looks again, under its new name
-                    standing = await self._store.standing(key)
-                    if isinstance(standing, SessionTaken):
-                        await self._recover(key, standing.turns)
-                    return standing
 
     async def _take_in(self, turn: Turn, asker: Asker) -> TurnLog:
         verdict = asker.verdict = self._judging(turn) if self._lines.locks.users(turn.key) else None
@@ -274,7 +255,7 @@ class Intake:
             elif isinstance(answer, TurnKnown):
                 return self._joining.known(turn, answer.entry, asker)
             elif isinstance(answer, SessionTaken):
-                await self._recover(turn.key, answer.turns)
+                await self._takeover.recover(turn.key, answer.turns)
                 if turn.after is not None:  # one of them may have followed that one
                     return None
             elif _waits_for(turn, answer):
@@ -283,10 +264,13 @@ class Intake:
                 return await self._take_in_fork(await self._place(turn, self._continuations.fork), asker)
 
     async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance | None:
-        """None: whether it has joined a line is not known, and is to be found out."""
+        """None: whether it has joined a line is not known, and is to be found out. Elsewhere: it has no place yet."""
         join = partial(self._joining.check, turn, asker) if turn.after is None else None
         try:
             return await self._store.accept(turn, join)
+        except LineFull as full:
+            asker.maybe_joined = False
+            return full.stands
         except StoreUnavailable as error:
             self._may_have_taken(turn.key)
             # When this process was late, whoever has the session by now may find that the turn was recorded.
@@ -367,29 +351,11 @@ class Intake:
         except SessionLost:
             raise moved(turn) from None
 
-    async def _recover(self, key: SessionKey, entries: Sequence[TurnEntry]) -> None:
-        """Nobody else deals with them as long as this process has the session: if it cannot, it lets go of it."""
-        self._continuations.another_had(key)
-        try:
-            await self._recovery.recover(self._roster.get(key), entries)
-        except SessionLost:
-            raise
-        except Exception:
-            await self._let_go(key)
-            raise
-
-    async def _let_go(self, key: SessionKey) -> None:
-        with suppress(SessionLost):
-            await until_back(lambda: self._store.release(key, begun=True), self._chance)
-
     async def _wait(self, turn: Turn, running: SessionElsewhere, pause: float, asker: Asker) -> float:
         """Wait for the process that is at work on the session. Gives the next pause."""
         check_waits(turn, self._reception.overlap)
         if asker.late:
-            raise SessionHeld(
-                f"another process works on a turn of session {turn.key.session_id!r} and did not end it within "
-                f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
-            )
+            raise self._joining.held(turn, running)
         self._held_up.behind[turn.key] = running
         return await rest(pause, self._chance)
 
