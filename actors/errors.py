@@ -133,8 +133,8 @@ class NotServing(GreenroomError):
 
 
 class SessionHeld(GreenroomError):
-    """Another process works on the session, and what was waited for did not come in time: the end of a turn there, or a
-    place in its line."""
+    """Another process works on the session: no more turns may wait for it there, or what was waited for did not come in
+    time."""
 
     code = "session_held"
     status = 503

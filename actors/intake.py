@@ -1,9 +1,8 @@
 """Taking turns in where the store is shared: a turn is recorded before it is acknowledged, in its session's one order.
 
 The session may be another process's. It is taken over when that one is gone or has no turn of it open; else the turn
-joins its line there (`lines`), and is followed here; while that line is full it waits here for a place in it, within a
-bound. So does one that continues from another turn: its place is behind that one or in a fork, which is known only when
-that one has ended.
+joins its line there (`lines`), and is followed here. One that continues from another turn has its place behind that one
+or in a fork, which is not known before that one has ended: it waits for that here, within a bound.
 """
 
 from __future__ import annotations
@@ -23,13 +22,15 @@ from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.errors import (
     GreenroomError,
     NotServing,
+    Overloaded,
+    SessionHeld,
     SessionLost,
     StoreUnavailable,
     TurnMoved,
     TurnOver,
 )
 from greenroom.actors.held_up import HeldUp
-from greenroom.actors.joining import Joining, LineFull
+from greenroom.actors.joining import Joining
 from greenroom.actors.limits import Limits
 from greenroom.actors.lines import Lines
 from greenroom.actors.log import TurnLog
@@ -50,6 +51,7 @@ from greenroom.services.durable import (
     SessionTaken,
     Standing,
     TurnAccepted,
+    TurnEntry,
     TurnJoined,
     TurnKnown,
 )
@@ -255,7 +257,7 @@ class Intake:
             elif isinstance(answer, TurnKnown):
                 return self._joining.known(turn, answer.entry, asker)
             elif isinstance(answer, SessionTaken):
-                await self._takeover.recover(turn.key, answer.turns)
+                pause = await self._recover(turn, answer.turns, pause, asker)
                 if turn.after is not None:  # one of them may have followed that one
                     return None
             elif _waits_for(turn, answer):
@@ -264,13 +266,10 @@ class Intake:
                 return await self._take_in_fork(await self._place(turn, self._continuations.fork), asker)
 
     async def _recorded(self, turn: Turn, owner: str, asker: Asker) -> Acceptance | None:
-        """None: whether it has joined a line is not known, and is to be found out. Elsewhere: it has no place yet."""
+        """None: whether it has joined a line is not known, and is to be found out."""
         join = partial(self._joining.check, turn, asker) if turn.after is None else None
         try:
             return await self._store.accept(turn, join)
-        except LineFull as full:
-            asker.maybe_joined = False
-            return full.stands
         except StoreUnavailable as error:
             self._may_have_taken(turn.key)
             # When this process was late, whoever has the session by now may find that the turn was recorded.
@@ -282,6 +281,19 @@ class Intake:
             if asker.late:
                 raise may_run(turn, error) from error
             return None
+
+    async def _recover(self, turn: Turn, entries: Sequence[TurnEntry], pause: float, asker: Asker) -> float:
+        """Deal with what was open in the session. Where that cannot be done here and the turn may be among them, it is
+        found out who has it. Gives the next pause."""
+        try:
+            await self._takeover.recover(turn.key, entries)
+        except (Overloaded, SessionLost) as error:
+            if not asker.maybe_joined:
+                raise
+            if asker.late:
+                raise may_run(turn, error) from error
+            return await rest(pause, self._chance)
+        return pause
 
     def _may_have_taken(self, key: SessionKey) -> None:
         """A write of which nobody was told may have made the session this one's, and others may join its line before
@@ -355,7 +367,10 @@ class Intake:
         """Wait for the process that is at work on the session. Gives the next pause."""
         check_waits(turn, self._reception.overlap)
         if asker.late:
-            raise self._joining.held(turn, running)
+            raise SessionHeld(
+                f"another process works on a turn of session {turn.key.session_id!r} and did not end it within "
+                f"{self._limits.elsewhere_seconds:g} s; send it again in a moment"
+            )
         self._held_up.behind[turn.key] = running
         return await rest(pause, self._chance)
 

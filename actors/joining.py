@@ -24,14 +24,6 @@ Begin = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 """Has something done beside all else, as long as this process takes turns in."""
 
 
-class LineFull(Exception):
-    """There is no place in the line for a turn now. `stands`: how the session stands."""
-
-    def __init__(self, stands: SessionElsewhere) -> None:
-        super().__init__(f"{len(stands.turns) - 1} turns wait for a session of another process")
-        self.stands = stands
-
-
 class Joining:
     """What a process does with turns that run elsewhere, as they come to it."""
 
@@ -56,25 +48,15 @@ class Joining:
         self._begin = begin
 
     def check(self, turn: Turn, asker: Asker, stands: SessionElsewhere) -> None:
-        """The turn is about to join. Raises `SessionBusy` for one that does not wait, and `LineFull`."""
+        """The turn is about to join. Raises `SessionBusy` for one that does not wait, and `SessionHeld` when
+        there is no room for it in the line."""
         check_waits(turn, self._system.overlap)
         waiting = stands.turns[1:]
         try:
             check_bounds(turn, len(waiting), sum(one.size for one in waiting), self._limits)
-        except MailboxFull:
-            raise LineFull(stands) from None
+        except MailboxFull as full:
+            raise SessionHeld(f"another process works on the session: {full.message}") from None
         asker.stands = stands
-
-    def held(self, turn: Turn, stands: SessionElsewhere) -> SessionHeld:
-        """What is said of a turn that has waited as long as one may for its place."""
-        session, seconds = turn.key.session_id, f"{self._limits.elsewhere_seconds:g} s"
-        if turn.after is None:
-            what = f"works on session {session!r}, for which {len(stands.turns) - 1} turns wait: none more had room in"
-        else:
-            what = f"works on a turn of session {session!r} and did not end it within"
-        return SessionHeld(
-            f"another process {what} {seconds}; nothing of this one is kept; send it again in a moment"
-        )
 
     def joined(self, turn: Turn, entry: TurnEntry, stands: SessionElsewhere) -> TurnLog:
         """The log of a turn that has joined the line, which stood like that before."""

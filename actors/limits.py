@@ -40,9 +40,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     cancel_seconds: Wait = 5.0
     """How long a cancelled handler may tidy up before its turn is ended over its head."""
     elsewhere_seconds: Wait = 10.0
-    """How long a turn waits for a place in the line of another process that is full, or for one that it continues from
-    and that another process is at work on, before it is refused; a deletion for such turns; and one that may have
-    joined a line for the store that says so. This and what follows is for stores that several processes share."""
+    """How long a turn waits for one that it continues from and that another process is at work on, before it is
+    refused, a deletion for such turns, and one that may have joined a line for the store that says so. This and what
+    follows is for stores that several processes share."""
     store_seconds: Wait = 10.0
     """How long the ending of a turn that went well waits for a store that cannot be reached; then it has failed."""
     journal_seconds: Wait = 0.25

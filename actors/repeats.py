@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from greenroom.actors.errors import KeyReused, StoreUnavailable, TurnExists, TurnMoved
+from greenroom.actors.errors import GreenroomError, KeyReused, StoreUnavailable, TurnExists, TurnMoved
 from greenroom.actors.messages import Turn
 
 UNNAMED: Final = b"-"
@@ -23,7 +23,7 @@ def moved(turn: Turn) -> TurnMoved:
     return TurnMoved(turn.id, named=is_named(turn), stored=turn.stored)
 
 
-def may_run(turn: Turn, error: StoreUnavailable) -> StoreUnavailable:
+def may_run(turn: Turn, error: GreenroomError) -> StoreUnavailable:
     """It is not known whether the turn has joined another process's line. `error`: what came of asking last."""
     return _unsure(
         turn,

@@ -21,6 +21,7 @@ from greenroom.actors.elsewhere import Elsewhere
 from greenroom.actors.endings import interrupted
 from greenroom.actors.errors import (
     GreenroomError,
+    Overloaded,
     SessionDamaged,
     SessionLost,
     StoreUnavailable,
@@ -299,6 +300,10 @@ class Sharing:
         except StoreUnavailable:  # it may be this session alone that it cannot write
             self._rest(key)
             raise
+        except Overloaded as error:  # that may be over at any moment, and another process may have room
+            logger.warning("session %r is not taken over yet: %s", key.session_id, error)
+            self._rest(key, SHORTEST_REST)
+            return
         except Exception:
             logger.exception(
                 "the turns that a dead process left in session %r cannot be dealt with", key.session_id
@@ -307,9 +312,9 @@ class Sharing:
             return
         self._rests.pop(key, None)
 
-    def _rest(self, key: SessionKey) -> None:
+    def _rest(self, key: SessionKey, longest: float = LONGEST_REST) -> None:
         _, before = self._rests.get(key, (0.0, SHORTEST_REST / 2))
-        rest = min(2 * before, LONGEST_REST)
+        rest = min(2 * before, longest)
         self._rests[key] = asyncio.get_running_loop().time() + rest, rest
 
     async def submit(self, turn: Turn) -> TurnLog:

@@ -34,9 +34,10 @@ class TurnEntry(Struct, frozen=True, kw_only=True):
     """What is kept of a turn from its acceptance on. `number`: its place among the session's turns, from 1.
 
     `status`: as of the last write; `waiting` was never begun, `running` (the first of the open ones) may have acted.
-    `attempts`: how often it was begun. `ahead`: how many turns of the session's line are before it.
-    `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives. `events`: those
-    of its log that are kept, from the number on that was asked for; of an ended turn its ending is the last.
+    `attempts`: how often it was begun, and not let go of in order. `ahead`: how many turns of the session's line are
+    before it. `here`: whether the session belongs to this process; `owned`: whether it belongs to one that lives.
+    `events`: those of its log that are kept, from the number on that was asked for; of an ended turn its ending is the
+    last.
     `taken_at`: how many events of its log were known when it was first taken over from a process that had begun it and
     not let go of it; none: it never was. That process may have told others after these, under the same numbers.
     `cancelled`: why it is to be cancelled, by whoever has it (`DurableStore.ask_to_cancel`); none: it is not, or ended.
@@ -221,9 +222,9 @@ class DurableStore(SessionStore, Protocol):
         ...
 
     async def release(self, key: SessionKey, *, begun: bool) -> None:
-        """Let the session go, with its open turns: another process takes it. `begun`: the first of them may have acted;
-        if not, it is to be begun, once more if it ever was, and all that others were told of it is in its log. One
-        without open turns need not be let go of."""
+        """Let the session go, with its open turns: another process takes it. `begun`: the first of them may have acted
+        before it was taken; if not, it is to be begun, once more if it ever was, and all that others were told of it is
+        in its log. It is not counted as begun here. A session without open turns need not be let go of."""
         ...
 
     async def find(self, turn_id: str, principal: str | None, first: int = 0) -> TurnEntry | None:

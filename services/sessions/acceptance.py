@@ -66,19 +66,28 @@ class Blocked(Exception):
 class _Unsure(Struct):
     """What may have been written for a session without anybody having been told.
 
-    `marks`: of acceptances. `taken`: the session was. `until`: when it is too late for that. `settled`: it was found
-    out, and what is late finds a session that has changed; but one that goes and is not there looks as it did before
-    there was any, so that acceptances are looked for until it is too late.
+    `marks`: of acceptances. `taken`: the session was; `begun`: the number of its turn that had begun by then, if
+    one had. `until`: when it is too late for that. `settled`: it was found out, and what is late finds a session that
+    has changed; but one that goes and is not there looks as it did before there was any, so that acceptances are looked
+    for until it is too late.
     """
 
     until: float
     marks: set[str]
     taken: bool = False
+    begun: int | None = None
     settled: bool = False
 
     def has(self, head: SessionHead) -> bool:
         """Whether one of the acceptances was written."""
         return any(one.mark in self.marks for one in head.open)
+
+
+def _as_found(entry: TurnEntry, unsure: _Unsure) -> TurnEntry:
+    """A turn of a session that was taken, as it stood before: by having been taken it has not begun."""
+    if entry.status != "running" or entry.number == unsure.begun:
+        return entry
+    return replace(entry, status="waiting")
 
 
 class Acceptor:
@@ -210,7 +219,9 @@ class Acceptor:
         # Also with nothing to remove: what is still on its way then finds the session changed. Without open turns it is
         # let go, so that what this process remembers of it, which may be out of date, is not used.
         await self._owned.write(key, draft, owner=None if draft.hold.head.open else "")
-        taken = await self._entries(key, draft.hold) if unsure.taken and draft.hold.head.open else ()
+        taken: Sequence[TurnEntry] = ()
+        if unsure.taken and draft.hold.head.open:
+            taken = [_as_found(entry, unsure) for entry in await self._entries(key, draft.hold)]
         self._settled(key)
         self._owned.hear(key, draft.hold.head)
         return taken
@@ -321,7 +332,9 @@ class Acceptor:
         except Conflict:
             raise
         except BaseException:
-            self._unsure_of(key).taken = True
+            unsure = self._unsure_of(key)
+            unsure.taken = True
+            unsure.begun = next((entry.number for entry in entries if entry.status == "running"), None)
             raise
         if self._life.name != name:
             raise SessionLost(

@@ -115,10 +115,14 @@ class Draft:
         self.hold.head = replace(head, open=_first_begun(turns, again=True))
 
     def release(self, *, begun: bool) -> None:
-        """Whoever takes the session begins the first of its turns, unless that has begun."""
-        if not begun:
-            head = self.hold.head
-            self.hold.head = replace(head, open=tuple(replace(one, running=False) for one in head.open))
+        """Whoever takes the session begins the first of its turns, unless that has begun. Who lets it go has not failed
+        at it: that it was to be begun here is not counted."""
+        head = self.hold.head
+        turns = (
+            replace(one, running=begun, attempts=one.attempts - 1) if one.running else one
+            for one in head.open
+        )
+        self.hold.head = replace(head, open=tuple(turns))
 
     def follow(self, number: int) -> bool:
         """The ending of the open turn with that number is to be left for who follows it. Whether it is open."""

@@ -39,8 +39,8 @@ CHUNKS: Final = 4096
 
 
 class OpenTurn(Struct, frozen=True, array_like=True):
-    """A turn that has not ended. `attempts`: how often it was begun. `mark`: of its acceptance, which no other has.
-    `taken_at`: as `TurnEntry` says. `followed`: somebody follows it in another process, and nothing will be kept of it:
+    """A turn that has not ended. `attempts`, `taken_at`: as `TurnEntry` says. `mark`: of its acceptance, which no
+    other has. `followed`: somebody follows it in another process, and nothing will be kept of it:
     its ending is to be left where he finds it. `size`: bytes of its entry, 0 where that was not noted. `cancelled`: why
     it is to be cancelled, by whoever has it; none: it is not.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from greenroom.actors.elsewhere import LONGEST_NEAR
 from greenroom.actors.errors import (
     KeyReused,
     MailboxFull,
-    NotServing,
     SessionBusy,
     SessionHeld,
     StoreUnavailable,
@@ -150,110 +147,33 @@ async def test_nothing_is_kept_of_it_but_its_ending_where_it_is_not_to_be_kept()
 # -- who is refused ----------------------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def full_line(running: str, **bounds: Any) -> AsyncIterator[tuple[Process, Process, TurnLog]]:
-    """The owner, another process, and the turn that runs: two more wait, and there is room for no third."""
-    async with processes(limits=structs.replace(LIMITS, waiting_turns=2, **bounds)) as (first, second):
-        log = await asked(first, running, id="a")
-        await asked(second, "b", id="b")
-        await asked(first, "c")
-        yield first, second, log
-
-
 async def test_a_line_that_is_full_is_full_everywhere() -> None:
-    async with full_line("a 9") as (first, second, running):
-        for process, refusal in ((first, MailboxFull), (second, SessionHeld)):
+    limits = structs.replace(LIMITS, waiting_turns=2)
+    async with processes(limits=limits) as (first, second):
+        running = await asked(first, "a 9")
+        await asked(second, "b")
+        await asked(first, "c")
+        for process, refusal, status in ((second, SessionHeld, 503), (first, MailboxFull, 429)):
+            with pytest.raises(refusal, match="2 turns wait") as refused:
+                await asked(process, "x", id="x", overlap="interrupt")
+            assert (refused.value.status, refused.value.retry_after) == (status, 1.0)
+            assert refused.value.nothing_kept
             with pytest.raises(SessionBusy, match="reject"):
                 await asked(process, "y", overlap="reject")
-            with pytest.raises(refusal) as refused:
-                await asked(process, "x", id="x", overlap="interrupt")
-            assert refused.value.nothing_kept
-            assert refused.value.retry_after
             with pytest.raises(TurnNotFound):
                 await process.system.locate("x")
+        await asyncio.sleep(3)
         assert running.terminal is None, "who is refused interrupts nothing"
-        await running.ended()
-        assert words(await first.tell("d")) == "a b c d"
+        assert words(await running_out(first)) == "a b c d"
 
 
-async def test_one_more_waits_for_its_place_in_the_line_within_a_bound() -> None:
-    async with full_line("a 60") as (_, second, running):
-        before = asyncio.get_running_loop().time()
-        with pytest.raises(SessionHeld, match="2 turns wait") as held:
-            await asked(second, "d")
-        assert asyncio.get_running_loop().time() - before == pytest.approx(LIMITS.elsewhere_seconds, abs=0.6)
-        assert held.value.status == 503
-        await second.system.cancel("a")
-        await running.ended()
-        assert words(await second.tell("e")) == "b c e"
-
-
-async def test_those_that_wait_for_a_place_have_it_in_the_order_in_which_they_came() -> None:
-    async with full_line("a 2") as (_, second, running):
-        waiting = [asyncio.create_task(second.tell(text)) for text in "de"]
-        await asyncio.sleep(1)
-        assert running.terminal is None
-        assert not any(task.done() for task in waiting)
-        assert words((await asyncio.gather(*waiting))[-1]) == "a b c d e"
-
-
-async def test_no_more_wait_for_a_place_than_in_a_line() -> None:
-    async with full_line("a 60") as (_, second, _running):
-        waiting = [asyncio.create_task(second.tell(text)) for text in "def"]
-        await asyncio.sleep(0.5)
-        with pytest.raises(MailboxFull):
-            await asked(second, "g")
-        await asyncio.wait(waiting)
-        assert {type(task.exception()) for task in waiting} == {SessionHeld}
-
-
-async def test_what_need_not_wait_does_not_wait_behind_one_that_waits_for_a_place() -> None:
-    async with full_line("a 60") as (_, second, running):
-        again = repeatable("e", id="e")
-        waiting = asyncio.create_task(asked(second, "d"))
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(1):
-            with pytest.raises(SessionBusy, match="reject"):
-                await asked(second, "y", overlap="reject")
-            await second.system.cancel("b")
-        await second.system.cancel("a")
-        await running.ended()
-        await waiting
-        assert (await second.system.submit(again)).id == "e"
-        assert (await second.tell("f")).terminal is not None
-    assert Diary.begun == ["a 60", "c", "d", "e", "f"]
-
-
-async def test_a_session_is_deleted_though_one_waits_for_a_place() -> None:
-    async with full_line("a 60") as (_, second, running):
-        waiting = asyncio.create_task(asked(second, "d"))
-        await asyncio.sleep(0.5)
-        await second.system.forget(KEY)
-        assert isinstance(running.terminal, TurnCancelled)
-        assert isinstance(await asyncio.wait_for(_error_of(waiting), 1), SessionBusy)
-
-
-async def test_a_process_that_drains_keeps_nobody_waiting_for_a_place() -> None:
-    async with full_line("a 60") as (_, second, _running):
-        waiting = asyncio.create_task(asked(second, "d"))
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(1):
-            await second.system.drain(5)
-        assert isinstance(waiting.exception(), NotServing)
-
-
-async def test_who_goes_while_waiting_for_a_place_is_not_taken_in() -> None:
-    async with full_line("a 3") as (_, second, _running):
-        waiting = asyncio.create_task(asked(second, "d", disconnect=CANCEL))
-        await asyncio.sleep(0.5)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        assert words(await second.tell("e")) == "a b c e"
-
-
-async def _error_of(task: asyncio.Task[TurnLog]) -> BaseException | None:
-    await asyncio.wait([task])
-    return task.exception()
+async def running_out(process: Process) -> TurnLog:
+    """One more turn, when there is room for it."""
+    while True:
+        try:
+            return await process.tell("d")
+        except MailboxFull:
+            await asyncio.sleep(1)
 
 
 async def test_a_line_is_full_of_bytes() -> None:
@@ -261,10 +181,10 @@ async def test_a_line_is_full_of_bytes() -> None:
     async with processes(limits=limits) as (first, second):
         await asked(first, "a 9")
         await asked(second, "b" * 8_000)
+        with pytest.raises(SessionHeld, match="bytes"):
+            await asked(second, "c" * 8_000)
         with pytest.raises(MailboxFull, match="bytes"):
             await asked(first, "c" * 8_000, overlap="queue")
-        with pytest.raises(SessionHeld, match="1 turns wait"):
-            await asked(second, "c" * 8_000)
 
 
 async def test_an_interruption_ends_the_turn_that_runs_elsewhere_and_no_other() -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from greenroom.actors.errors import Overloaded, StoreUnavailable, TurnNotFound
-from greenroom.actors.events import TurnCancelled
+from greenroom.actors.events import TurnCancelled, TurnFailed
 from greenroom.actors.log import TurnLog
 from kits.sharing import KEY, LEASE, LIMITS, Diary, Process, processes, words
 from kits.system import turn
@@ -162,20 +162,6 @@ async def test_what_joined_where_it_cannot_be_worked_on_is_run_elsewhere() -> No
         assert second.system.statistics().accepted_turns == 1, "where it was run"
 
 
-async def test_what_waited_is_run_though_who_took_it_over_first_had_no_room() -> None:
-    async with processes(limits=structs.replace(LIMITS, active_sessions=1)) as (first, second):
-        running = await asked(first, "a 2")
-        log = await asked(second, "b")
-        other = await asked(second, "x 60", session="x")
-        await first.system.drain(10)
-        assert running.terminal is not None
-        await asyncio.sleep(5)
-        assert log.terminal is None, "nobody can work on it"
-        await second.system.cancel(other.id)
-        await log.ended()
-        assert words(log) == "a b"
-
-
 async def test_a_session_that_cannot_be_worked_on_is_not_let_go_of_any_more_when_it_can_be() -> None:
     """It joined when all sessions were at work that may be, and the store was away when it was to be let go of."""
     limits = structs.replace(LIMITS, active_sessions=1)
@@ -195,3 +181,82 @@ async def test_a_session_that_cannot_be_worked_on_is_not_let_go_of_any_more_when
         assert words(log) == "a b."
         await asyncio.sleep(20)
         assert Diary.begun == ["a 2", "x 60", "b 5", "c"]
+
+
+# -- sessions that are taken over where there is no room for them ------------------------------------------------------
+
+ONE = structs.replace(LIMITS, active_sessions=1)
+
+
+async def test_what_waited_is_run_though_who_took_it_over_first_had_no_room() -> None:
+    async with processes(limits=ONE) as (first, second):
+        running = await asked(first, "a 2")
+        log = await asked(second, "b")
+        other = await asked(second, "x 60", session="x")
+        await first.system.drain(10)
+        assert running.terminal is not None
+        await asyncio.sleep(5)
+        assert log.terminal is None, "nobody can work on it"
+        await second.system.cancel(other.id)
+        await log.ended()
+        assert words(log) == "a b"
+
+
+async def test_one_that_had_begun_is_not_begun_again_for_want_of_room() -> None:
+    async with processes(limits=ONE) as (first, second):
+        await asked(first, "a 60", id="a")
+        other = await asked(second, "x 60", session="x")
+        first.storage.cut = True
+        await asyncio.sleep(LEASE + 10)
+        await second.system.cancel(other.id)
+        log = await second.system.locate("a")
+        ending = await log.ended()
+        assert isinstance(ending, TurnFailed)
+        assert ending.error.code == "turn_interrupted"
+        assert Diary.begun == ["a 60", "x 60"]
+
+
+async def test_one_that_may_be_begun_again_is_however_often_there_was_no_room_and_soon_after_there_is() -> (
+    None
+):
+    async with processes(limits=ONE, idempotent=True) as (first, second):
+        await asked(first, "a 60", id="a")
+        other = await asked(second, "x 900", session="x")
+        first.storage.cut = True
+        await asyncio.sleep(600)
+        await second.system.cancel(other.id)
+        await other.ended()
+        await asyncio.sleep(3 * LIMITS.recovery_seconds)
+        assert Diary.begun == ["a 60", "x 900", "a 60"]
+
+
+async def test_one_that_waited_has_not_begun_by_having_been_taken_without_an_answer() -> None:
+    async with processes() as (first, second):
+        await asked(first, "a 2")
+        log = await asked(second, "b")
+        second.storage.lose_answers = 1
+        await first.system.drain(10)
+        await log.ended()
+        assert not second.storage.lose_answers
+        assert words(log) == "a b"
+
+
+async def test_nobody_is_told_that_nothing_is_kept_of_a_turn_that_has_joined_a_session_for_which_there_is_no_room() -> (
+    None
+):
+    """The answer to its joining was lost, and when it was looked for its owner had gone."""
+    async with processes(3, limits=structs.replace(ONE, elsewhere_seconds=30.0)) as (first, second, third):
+        await asked(first, "a 0.5")
+        third.storage.cut = True
+        second.storage.lose_answers, second.storage.seconds = 1, 1.0
+        asking = asyncio.create_task(asked(second, "b"))
+        await asyncio.sleep(0.1)
+        other = asyncio.create_task(asked(second, "x 60", session="x"))
+        await first.system.drain(10)
+        await asyncio.sleep(6)
+        third.storage.cut = False
+        log = await asking
+        await log.ended()
+        assert words(log) == "a b"
+        assert (await other).terminal is None
+        assert Diary.begun == ["a 0.5", "x 60", "b"]

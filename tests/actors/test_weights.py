@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from greenroom.actors.errors import GreenroomError, MailboxFull, Overloaded
+from greenroom.actors.errors import GreenroomError, MailboxFull, Overloaded, SessionHeld
 from greenroom.actors.limits import Limits
 from greenroom.actors.messages import (
     AgentRequest,
@@ -149,7 +149,7 @@ async def test_what_waits_to_be_taken_in_is_bounded_where_the_store_is_shared() 
         await first.system.submit(turn("a 30"))
         asked = [await begun(second, turn("b", pad=BIG)) for _ in range(20)]
         refused = [answer for one in asked if isinstance(answer := outcome(one), GreenroomError)]
-        assert {type(error) for error in refused} == {MailboxFull}
+        assert {type(error) for error in refused} == {SessionHeld}
         assert 12 <= len(refused) <= 13
         others = [await begun(second, turn("c 20", session=str(number), pad=BIG)) for number in range(20)]
         await asyncio.sleep(1)

@@ -248,7 +248,7 @@ class DurableKit(JoiningKit):
                 await one.append(KEY, "turn-1", 3, SAID)
             entries = await other.take(KEY)
             assert [(entry.status, entry.attempts, entry.taken_at) for entry in entries] == [
-                ("waiting", 1, None) if again else ("running", 1, len(SAID)),
+                ("waiting", 0, None) if again else ("running", 0, len(SAID)),
                 ("waiting", 0, None),
             ]
             assert await status_of(other, 1) == "running"
@@ -262,7 +262,20 @@ class DurableKit(JoiningKit):
             await other.append(KEY, "turn-1", 2, SAID[2:])
             await be_late(other, one)
             (entry,) = await one.take(KEY)
-            assert (entry.status, entry.attempts, entry.taken_at) == ("running", 2, len(SAID))
+            assert (entry.status, entry.attempts, entry.taken_at) == ("running", 1, len(SAID))
+
+    @pytest.mark.parametrize("begun", [False, True])
+    async def test_who_takes_a_session_and_lets_it_go_leaves_it_as_it_was(self, begun: bool) -> None:
+        async with self.processes() as (one, other):
+            await one.accept(turn(1))
+            if begun:
+                await be_late(one, other)
+            else:
+                await one.release(KEY, begun=False)
+            for _ in range(3):
+                (entry,) = await other.take(KEY)
+                assert (entry.status, entry.attempts) == (("running", 1) if begun else ("waiting", 0))
+                await other.release(KEY, begun=begun)
 
     # -------------------------------------------------------------------------------------------------- being a store
 
