@@ -1,4 +1,5 @@
-"""Two hundred tutorial streams at once, on a model whose text takes a second: nobody is refused or waits for long."""
+"""Two hundred tutorial streams at once, on a model whose text takes a second: nobody is refused, or waits for anything
+but the work that there is."""
 
 from __future__ import annotations
 
@@ -23,8 +24,11 @@ STREAMS = 200
 DELTAS = 20
 DELAY = 0.05
 """Seconds between two deltas: DELTAS of them make a text of a second."""
-EXTRA_SECONDS = 1.0
-"""What p99 of the first text may take beyond the model's own."""
+IDLE_SECONDS = 1.0
+"""What p99 of the first text may take beyond the model's own and the server's work."""
+SHARE = 0.75
+"""The server's work until then, at most, over that of as many turns, from beginning to end, one after the other."""
+ALONE = 10
 ROUNDS = 5
 
 
@@ -91,46 +95,71 @@ def report(name: str, heard: list[Heard]) -> float:
     return p99
 
 
-class Queue:
-    """The seconds that a process's main thread, which runs its loop, has waited for a core since `start`; none where no
-    `/proc` tells. Nothing else that keeps an answer waiting is in there: not its own work, not what it waits for.
-    """
+class MainThread:
+    """A process's main thread, which runs its loop: for how many seconds since `start` it has worked, and waited for a
+    core; none where no `/proc` tells. Nothing else that keeps an answer waiting is in there."""
 
     def __init__(self, pid: int) -> None:
         self._stat = Path(f"/proc/{pid}/schedstat")
-        self._since = 0.0
+        self._since = 0.0, 0.0
 
     def start(self) -> None:
         self._since = self._total()
 
-    def seconds(self) -> float:
-        return self._total() - self._since
+    def seconds(self) -> tuple[float, float]:
+        worked, waited = self._total()
+        return worked - self._since[0], waited - self._since[1]
 
-    def _total(self) -> float:
-        return int(self._stat.read_text().split()[1]) / 1e9 if self._stat.exists() else 0.0
+    def _total(self) -> tuple[float, float]:
+        if not self._stat.exists():
+            return 0.0, 0.0
+        worked, waited, _ = map(int, self._stat.read_text().split())
+        return worked / 1e9, waited / 1e9
 
 
-async def serve_crowd(http: aiohttp.ClientSession, url: str, queue: Queue) -> tuple[list[Heard], float]:
-    """What the crowd hears of the server, and for how long that waited for a core until p99 of the first texts."""
+class Late(NamedTuple):
+    """How late p99 of the first texts was. `idle`: seconds beyond the model's own in which the server neither worked
+    nor waited for a core; `share`: its work until then, as `SHARE` has it."""
+
+    idle: float
+    share: float
+
+    @property
+    def good(self) -> bool:
+        return self.idle < IDLE_SECONDS and self.share < SHARE
+
+
+async def serve_crowd(
+    http: aiohttp.ClientSession, url: str, thread: MainThread
+) -> tuple[list[Heard], float, float]:
+    """What the crowd hears of the server, and for how long that worked, and waited for a core, until p99 of the first
+    texts."""
     awaited = STREAMS * 99 // 100
-    waited = 0.0
+    worked = waited = 0.0
 
     def first() -> None:
-        nonlocal awaited, waited
+        nonlocal awaited, worked, waited
         awaited -= 1
         if not awaited:
-            waited = queue.seconds()
+            worked, waited = thread.seconds()
 
-    queue.start()
+    thread.start()
     heard = await crowd(lambda number: listen(http, url, body("Go.", f"s{number}"), servers_text, first))
-    return heard, waited
+    return heard, worked, waited
 
 
-async def beyond_the_model(app: str, rounds: int) -> float:
-    """Seconds that p99 of the first text takes beyond the model's own, the best of some rounds; those that are good
-    enough need no more rounds."""
+async def work_of_one(http: aiohttp.ClientSession, url: str, thread: MainThread) -> float:
+    """Seconds that the server works for a turn, when there is no other."""
+    thread.start()
+    for number in range(ALONE):
+        await listen(http, url, body("Go.", f"alone{number}"), servers_text)
+    return thread.seconds()[0] / ALONE
+
+
+async def beyond_the_model(app: str, rounds: int) -> Late:
+    """The best of some rounds; one that is good enough needs no more of them."""
     options = ("--script", "steady", "--deltas", str(DELTAS), "--chunk-size", "20", "--delay", str(DELAY))
-    beyond: list[float] = []
+    found: list[Late] = []
     async with (
         child_model(*options) as model,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
@@ -139,32 +168,39 @@ async def beyond_the_model(app: str, rounds: int) -> float:
         env = {"OPENAI_API_KEY": "any", "OPENAI_BASE_URL": model.base_url}
         async with server(app, env=env) as running:
             models, ours = f"{model.base_url}/chat/completions", f"{running.url}/process"
-            queue = Queue(running.process.pid)
+            thread = MainThread(running.process.pid)
             await listen(http, ours, body("Warm up."), servers_text)
-            while len(beyond) < rounds and min(beyond, default=EXTRA_SECONDS) >= EXTRA_SECONDS:
+            while len(found) < rounds and not any(late.good for late in found):
+                alone = await work_of_one(http, ours, thread)
                 direct = await crowd(lambda _: listen(http, models, prompt, models_text))
-                served, waited = await serve_crowd(http, ours, queue)
+                served, worked, waited = await serve_crowd(http, ours, thread)
                 assert {one.text for one in served} == {direct[0].text}
-                own, measured = report("the model itself", direct), report("the tutorial", served)
-                beyond.append(measured - own - waited)
-                show(f"beyond the model: {measured - own:.2f} s; of it waiting for a core: {waited:.2f} s")
+                beyond = report("the tutorial", served) - report("the model itself", direct)
+                share = worked / (alone * STREAMS) if alone else 0.0
+                found.append(Late(beyond - worked - waited, share))
+                show(
+                    f"beyond the model: {beyond:.2f} s; of it at work: {worked:.2f} s, {share:.2f} of the turns alone; "
+                    f"waiting for a core: {waited:.2f} s"
+                )
             assert await running.stop() == 0
             check_log(running.log)
         async with http.get(f"{model.url}/stats") as response:
             assert (await response.json())["aborted"] == 0
-    return min(beyond)
+    return next((late for late in found if late.good), found[-1])
 
 
 async def test_two_hundred_tutorial_streams_at_once() -> None:
-    """The first texts come within a second of the model's own.
+    """The first texts come when the model's do, and the server has done its work for them: as long as the machine takes
+    for it that runs the tests, and less than as many whole turns are, one after the other.
 
-    200 turns at once are 200 times the CPU of one until its first text, on one core. The machine may have other things
-    to do, so the best of some rounds counts, and what the server waited for a core does not.
+    The machine may have other things to do, so the best of some rounds counts, and what the server waited for a core
+    does not.
     """
-    assert await beyond_the_model(for_installed_line("friday_for_{}.py"), ROUNDS) < EXTRA_SECONDS
+    late = await beyond_the_model(for_installed_line("friday_for_{}.py"), ROUNDS)
+    assert late.good, late
 
 
 async def test_a_server_that_is_late_without_need_is_seen() -> None:
     """It is as idle as one that waits for a core, and is none."""
     for_installed_line("")
-    assert await beyond_the_model("late_friday.py", 1) > EXTRA_SECONDS
+    assert (await beyond_the_model("late_friday.py", 1)).idle > IDLE_SECONDS

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from greenroom import AgentApp
 
-LATE_SECONDS = 2.0
+LATE_SECONDS = 3.0
 
 friday = import_module(f"friday_for_{version('agentscope').partition('.')[0]}")
 agent_app = AgentApp(app_name="Late Friday")
