@@ -216,9 +216,7 @@ async def test_one_that_had_begun_is_not_begun_again_for_want_of_room() -> None:
         assert Diary.begun == ["a 60", "x 60"]
 
 
-async def test_one_that_may_be_begun_again_is_however_often_there_was_no_room_and_soon_after_there_is() -> (
-    None
-):
+async def test_one_that_may_be_begun_again_is_as_soon_as_there_is_room() -> None:
     async with processes(limits=ONE, idempotent=True) as (first, second):
         await asked(first, "a 60", id="a")
         other = await asked(second, "x 900", session="x")
@@ -241,9 +239,7 @@ async def test_one_that_waited_has_not_begun_by_having_been_taken_without_an_ans
         assert words(log) == "a b"
 
 
-async def test_nobody_is_told_that_nothing_is_kept_of_a_turn_that_has_joined_a_session_for_which_there_is_no_room() -> (
-    None
-):
+async def test_nobody_is_told_that_nothing_is_kept_of_one_that_joined_where_there_is_no_room() -> None:
     """The answer to its joining was lost, and when it was looked for its owner had gone."""
     async with processes(3, limits=structs.replace(ONE, elsewhere_seconds=30.0)) as (first, second, third):
         await asked(first, "a 0.5")
